@@ -1,0 +1,60 @@
+"""Honcho memory on one executor: durable, exactly once, and never in the way.
+
+The public names are loaded on first use, so that importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from honcho_exec.errors import (
+        Ambiguous,
+        Closed,
+        ConfigurationError,
+        HonchoExecError,
+        InputError,
+        LaneError,
+        Overloaded,
+        Rejected,
+        RequestError,
+        StateError,
+        Unavailable,
+    )
+    from honcho_exec.model import Receipt, SessionRef
+    from honcho_exec.provider import HonchoProvider
+    from honcho_exec.settings import Settings
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Ambiguous",
+    "Closed",
+    "ConfigurationError",
+    "HonchoExecError",
+    "HonchoProvider",
+    "InputError",
+    "LaneError",
+    "Overloaded",
+    "Receipt",
+    "Rejected",
+    "RequestError",
+    "SessionRef",
+    "Settings",
+    "StateError",
+    "Unavailable",
+    "__version__",
+]
+
+_HOME = {"HonchoProvider": "provider", "Receipt": "model", "SessionRef": "model", "Settings": "settings"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOME.get(name, 'errors')}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

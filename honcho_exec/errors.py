@@ -1,0 +1,137 @@
+"""Every error that leaves this package, by what it means for the caller."""
+
+from __future__ import annotations
+
+__all__ = [
+    "Ambiguous",
+    "Closed",
+    "ConfigurationError",
+    "HonchoExecError",
+    "InputError",
+    "LaneError",
+    "Overloaded",
+    "Rejected",
+    "RequestError",
+    "StateError",
+    "SyncPending",
+    "Unavailable",
+]
+
+
+class HonchoExecError(Exception):
+    """Base of all errors of this package.
+
+    Attributes:
+        cause: a short, stable class of failure, for programs (`timeout`, `rejected`, `state`, …).
+        retryable: whether the same call may succeed later without anybody changing anything.
+        retry_after: seconds after which trying again makes sense; None when it does not.
+    """
+
+    cause: str = "error"
+    retryable: bool = False
+    retry_after: float | None = None
+
+
+class ConfigurationError(HonchoExecError):
+    """Settings that cannot be used; names every bad one at once and prints no secret."""
+
+    cause = "configuration"
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+class StateError(HonchoExecError):
+    """The state on disk cannot be used: folder, database file or disk."""
+
+    cause = "state"
+
+
+class InputError(HonchoExecError):
+    """An argument that cannot be used; says which, why, and what would be right."""
+
+    cause = "argument"
+
+
+class LaneError(HonchoExecError):
+    """The lane was used in a way that would deadlock or race."""
+
+    cause = "lane"
+
+
+class Closed(HonchoExecError):  # noqa: N818 - reads as the state it reports
+    """The provider is closed; nothing was accepted."""
+
+    cause = "closed"
+
+
+class Overloaded(HonchoExecError):  # noqa: N818 - reads as the state it reports
+    """The outbox holds as many rows as it may; nothing was accepted."""
+
+    cause = "overloaded"
+    retryable = True
+
+
+class SyncPending(HonchoExecError):  # noqa: N818 - reads as the state it reports
+    """A wait for the pending sync ran out; the sync itself goes on.
+
+    Attributes:
+        age: seconds that the sync has been going.
+    """
+
+    cause = "sync_pending"
+    retryable = True
+
+    def __init__(self, message: str, *, age: float, retry_after: float) -> None:
+        super().__init__(message)
+        self.age = age
+        self.retry_after = retry_after
+
+
+class RequestError(HonchoExecError):
+    """A request to Honcho failed; its subclass says what became of it.
+
+    Attributes:
+        status: the HTTP status that was answered, None when there was none.
+    """
+
+    def __init__(
+        self, message: str, *, cause: str, status: int | None = None, retry_after: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.cause = cause
+        self.status = status
+        self.retry_after = retry_after
+
+
+class Rejected(RequestError):  # noqa: N818 - one of the three fates
+    """Honcho refused the request: it was not done, and the same request will be refused again."""
+
+
+class Unavailable(RequestError):  # noqa: N818 - one of the three fates
+    """The request was surely not done; trying again is safe."""
+
+    retryable = True
+
+
+class Ambiguous(RequestError):  # noqa: N818 - one of the three fates
+    """The request may have been done; look before trying again.
+
+    Attributes:
+        late: seconds for which the server may still be at it.
+    """
+
+    retryable = True
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        cause: str,
+        status: int | None = None,
+        retry_after: float | None = None,
+        late: float = 0.0,
+    ) -> None:
+        super().__init__(message, cause=cause, status=status, retry_after=retry_after)
+        self.late = late

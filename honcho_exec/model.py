@@ -1,0 +1,76 @@
+"""Frozen values: what may leave the lane."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+__all__ = ["Conclusion", "Hit", "Message", "Receipt", "SessionRef", "WriteKind"]
+
+WriteKind = Literal["message", "conclusion"]
+"""What a row of the outbox writes."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRef:
+    """Names a session and who takes part in it; says nothing about whether the server has it yet."""
+
+    workspace: str
+    session: str
+    user_peer: str
+    ai_peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message on its way to a session.
+
+    Attributes:
+        peer: who said it.
+        content: at most 25,000 characters (Honcho's limit).
+        created_at: when it was said, ISO 8601; None lets the server's clock say.
+        metadata: what is stored beside it.
+        source_key: names where it came from; a message with the same key is never written twice.
+    """
+
+    peer: str
+    content: str
+    created_at: str | None = None
+    metadata: Mapping[str, str | int] = field(default_factory=dict)
+    source_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Conclusion:
+    """One conclusion of `observer` about `observed`; `id` is the server's, None before it has one."""
+
+    content: str
+    observer: str
+    observed: str
+    id: str | None = None
+    created_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One message that a search found."""
+
+    content: str
+    peer: str
+    session: str
+    created_at: str
+    metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a write.
+
+    Attributes:
+        written: how many messages or conclusions this write added.
+        already: how many Honcho already had and were not written again.
+    """
+
+    written: int
+    already: int = 0

@@ -1,0 +1,167 @@
+"""One way to open a SQLite file: private, in WAL mode, migrated, pooled and safe across fork."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from honcho_exec.errors import StateError
+
+__all__ = ["Database", "private_folder"]
+
+
+def private_folder(folder: Path) -> Path:
+    """Make `folder` (mode 0700) unless it is there, and return it.
+
+    Raises:
+        StateError: it cannot be made or is not a folder.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StateError(f"the state folder {folder} cannot be used: {error.strerror}") from error
+    return folder
+
+
+class Database:
+    """A SQLite file (mode 0600, WAL) with a pool of connections.
+
+    A connection serves one thread at a time and is never carried over a fork. Commits survive the death of
+    the process; after a power cut the file is whole and holds everything up to the last `checkpoint`.
+
+    Args:
+        path: the file; made when it is not there.
+        migrations: SQL scripts, oldest first; the file's `user_version` says how many it has had.
+        busy_timeout: seconds to wait for another process's write.
+
+    Raises:
+        StateError: the file cannot be opened, is not a database, or was written by a newer version.
+    """
+
+    def __init__(self, path: Path, migrations: Sequence[str], *, busy_timeout: float = 2.0) -> None:
+        self.path = path
+        self._busy_timeout = busy_timeout
+        self._lock = threading.Lock()
+        self._idle: list[sqlite3.Connection] = []
+        self._pid = os.getpid()
+        self._closed = False
+        private_folder(path.parent)
+        with self._translated():
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            with self.connection() as connection:
+                self._migrate(connection, migrations)
+
+    @contextmanager
+    def connection(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection in autocommit mode: a single statement is its own transaction."""
+        with self._translated():
+            connection = self._take()
+            try:
+                yield connection
+            finally:
+                self._give(connection)
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection inside one write transaction; commits at the end, rolls back on an exception."""
+        with self.connection() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+            except BaseException:
+                connection.execute("ROLLBACK")
+                raise
+            connection.execute("COMMIT")
+
+    def checkpoint(self) -> None:
+        """Move what is committed into the file itself and flush it to the disk."""
+        with self.connection() as connection:
+            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def close(self) -> None:
+        """Close the idle connections; one that is lent is closed when it comes back."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        if self._pid == os.getpid():
+            for connection in idle:
+                connection.close()
+
+    def _take(self) -> sqlite3.Connection:
+        with self._lock:
+            if self._pid != os.getpid():
+                # A connection inherited through fork must not even be closed: that would drop the parent's locks.
+                self._inherited, self._idle, self._pid = self._idle, [], os.getpid()
+            if self._closed:
+                raise StateError(f"{self.path} is closed")
+            if self._idle:
+                return self._idle.pop()
+        return self._connect()
+
+    def _give(self, connection: sqlite3.Connection) -> None:
+        with self._lock:
+            if not self._closed:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.row_factory = sqlite3.Row
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute("PRAGMA foreign_keys=ON")
+            connection.execute("PRAGMA secure_delete=ON")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _migrate(self, connection: sqlite3.Connection, migrations: Sequence[str]) -> None:
+        if self._version(connection) == len(migrations):
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            version = self._version(connection)
+            if version > len(migrations):
+                raise StateError(
+                    f"{self.path} was written by a newer version of honcho_exec "
+                    f"(schema {version}, this one knows {len(migrations)}); upgrade honcho_exec"
+                )
+            for script in migrations[version:]:
+                for statement in _statements(script):
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA user_version={len(migrations)}")
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+    @staticmethod
+    def _version(connection: sqlite3.Connection) -> int:
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise StateError(f"the state file {self.path} cannot be used: {error}") from error
+
+
+def _statements(script: str) -> Iterator[str]:
+    statement = ""
+    for line in script.splitlines(keepends=True):
+        statement += line
+        if sqlite3.complete_statement(statement):
+            yield statement
+            statement = ""
+    if statement.strip():
+        yield statement
