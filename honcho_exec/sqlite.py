@@ -37,16 +37,27 @@ class Database:
         path: the file; made when it is not there.
         migrations: SQL scripts, oldest first; the file's `user_version` says how many it has had.
         busy_timeout: seconds to wait for another process's write.
+        background_checkpoints: True leaves moving commits into the file to whoever calls `checkpoint`, so that no
+            commit pays for it.
 
     Raises:
         StateError: the file cannot be opened, is not a database, or was written by a newer version.
     """
 
-    def __init__(self, path: Path, migrations: Sequence[str], *, busy_timeout: float = 2.0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        migrations: Sequence[str],
+        *,
+        busy_timeout: float = 2.0,
+        background_checkpoints: bool = False,
+    ) -> None:
         self.path = path
+        self._background_checkpoints = background_checkpoints
         self._busy_timeout = busy_timeout
         self._lock = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
+        self._inherited: list[sqlite3.Connection] = []
         self._pid = os.getpid()
         self._closed = False
         private_folder(path.parent)
@@ -70,15 +81,17 @@ class Database:
         """Lend a connection inside one write transaction; commits at the end, rolls back on an exception."""
         with self.connection() as connection:
             connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-            except BaseException:
-                connection.execute("ROLLBACK")
-                raise
+            yield connection
             connection.execute("COMMIT")
 
     def checkpoint(self) -> None:
-        """Move what is committed into the file itself and flush it to the disk."""
+        """Move what is committed into the file itself and flush it to the disk; holds up nobody."""
+        with self.connection() as connection:
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+
+    def truncate_log(self) -> None:
+        """Checkpoint and empty the log beside the file, so that nothing deleted is left in it; holds up writers."""
+        self.checkpoint()
         with self.connection() as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -104,7 +117,8 @@ class Database:
 
     def _give(self, connection: sqlite3.Connection) -> None:
         with self._lock:
-            if not self._closed:
+            # Closing a connection that is still inside a transaction rolls it back, whatever state it is in.
+            if not self._closed and not connection.in_transaction:
                 self._idle.append(connection)
                 return
         connection.close()
@@ -119,6 +133,8 @@ class Database:
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute("PRAGMA foreign_keys=ON")
             connection.execute("PRAGMA secure_delete=ON")
+            if self._background_checkpoints:
+                connection.execute("PRAGMA wal_autocheckpoint=0")
         except BaseException:
             connection.close()
             raise
@@ -128,20 +144,16 @@ class Database:
         if self._version(connection) == len(migrations):
             return
         connection.execute("BEGIN IMMEDIATE")
-        try:
-            version = self._version(connection)
-            if version > len(migrations):
-                raise StateError(
-                    f"{self.path} was written by a newer version of honcho_exec "
-                    f"(schema {version}, this one knows {len(migrations)}); upgrade honcho_exec"
-                )
-            for script in migrations[version:]:
-                for statement in _statements(script):
-                    connection.execute(statement)
-            connection.execute(f"PRAGMA user_version={len(migrations)}")
-        except BaseException:
-            connection.execute("ROLLBACK")
-            raise
+        version = self._version(connection)
+        if version > len(migrations):
+            raise StateError(
+                f"{self.path} was written by a newer version of honcho_exec "
+                f"(schema {version}, this one knows {len(migrations)}); upgrade honcho_exec"
+            )
+        for script in migrations[version:]:
+            for statement in _statements(script):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version={len(migrations)}")
         connection.execute("COMMIT")
 
     @staticmethod

@@ -1,0 +1,43 @@
+"""A local Honcho: the API of a Honcho server over one SQLite file, without a language model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from honcho_exec.clock import Clock, SystemClock
+from honcho_exec.embedded.app import build_app
+from honcho_exec.embedded.store import Store
+
+__all__ = ["EmbeddedHoncho"]
+
+
+class EmbeddedHoncho:
+    """Serves Honcho's API (3.0.12) from a file, in-process or behind any WSGI server.
+
+    What a language model would do is done by quoting what is stored, and says so. What cannot be done is
+    answered with 501.
+
+    Args:
+        path: the database file; made (mode 0600) when it is not there.
+        clock: where times and ids come from.
+
+    Attributes:
+        app: a WSGI application that many threads may call at once, for `httpx.WSGITransport(app=...)`.
+
+    Raises:
+        StateError: the file cannot be used.
+    """
+
+    def __init__(self, path: Path, *, clock: Clock | None = None) -> None:
+        self._path = path
+        self._store = Store(path, clock or SystemClock())
+        self.app: Callable[..., Any] = build_app(self._store)
+
+    def close(self) -> None:
+        """Close the file; what is asked after that is answered with 503."""
+        self._store.close()
+
+    def __repr__(self) -> str:
+        return f"<EmbeddedHoncho {self._path}>"

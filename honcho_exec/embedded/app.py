@@ -1,0 +1,156 @@
+"""The routes of Honcho's API, and what is answered where there is nothing to serve."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from functools import partial
+from http import HTTPStatus
+from typing import Final
+
+import falcon
+
+from honcho_exec.embedded import handle_messages as messages
+from honcho_exec.embedded import handle_places as places
+from honcho_exec.embedded import handle_recall as recall
+from honcho_exec.embedded.call import Answer, Call, Handler
+from honcho_exec.embedded.store import Store
+from honcho_exec.embedded.wire import Refused
+from honcho_exec.errors import StateError
+
+__all__ = ["build_app"]
+
+_log = logging.getLogger(__name__)
+
+
+def _health(_: Call) -> Answer:
+    return Answer(200, {"status": "ok"})
+
+
+def _unserved(_: Call, what: str) -> Answer:
+    raise Refused(501, f"{what} is not served by the embedded Honcho; it needs a Honcho server")
+
+
+_WORKSPACE: Final = "/v3/workspaces/{workspace_id}"
+_PEER: Final = _WORKSPACE + "/peers/{peer_id}"
+_SESSION: Final = _WORKSPACE + "/sessions/{session_id}"
+_SCOPE: Final = _WORKSPACE + "/scopes/{scope_id}"
+
+_ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
+    "/health": {"get": _health},
+    "/v3/workspaces": {"post": places.make_workspace},
+    "/v3/workspaces/list": {"post": places.list_workspaces},
+    _WORKSPACE: {"put": places.update_workspace},
+    f"{_WORKSPACE}/search": {"post": messages.search_workspace},
+    f"{_WORKSPACE}/queue/status": {"get": recall.queue_status},
+    f"{_WORKSPACE}/peers": {"post": places.make_peer},
+    f"{_WORKSPACE}/peers/list": {"post": places.list_peers},
+    _PEER: {"put": places.update_peer},
+    f"{_PEER}/sessions": {"post": places.list_peer_sessions},
+    f"{_PEER}/chat": {"post": recall.chat},
+    f"{_PEER}/representation": {"post": recall.representation},
+    f"{_PEER}/card": {"get": recall.get_card, "put": recall.set_card},
+    f"{_PEER}/context": {"get": recall.context_of_peer},
+    f"{_PEER}/search": {"post": messages.search_peer},
+    f"{_WORKSPACE}/sessions": {"post": places.make_session},
+    f"{_WORKSPACE}/sessions/list": {"post": places.list_sessions},
+    _SESSION: {"put": places.update_session, "delete": places.delete_session},
+    f"{_SESSION}/peers": {
+        "get": places.list_session_peers,
+        "post": places.add_session_peers,
+        "put": places.set_session_peers,
+        "delete": places.remove_session_peers,
+    },
+    f"{_SESSION}/peers/{{peer_id}}/config": {
+        "get": places.get_member_config,
+        "put": places.set_member_config,
+    },
+    f"{_SESSION}/context": {"get": recall.context_of_session},
+    f"{_SESSION}/summaries": {"get": recall.summaries_of_session},
+    f"{_SESSION}/search": {"post": messages.search_session},
+    f"{_SESSION}/messages": {"post": messages.make_messages},
+    f"{_SESSION}/messages/list": {"post": messages.list_messages},
+    f"{_SESSION}/messages/{{message_id}}": {"get": messages.get_message, "put": messages.update_message},
+    f"{_WORKSPACE}/conclusions": {"post": messages.make_conclusions},
+    f"{_WORKSPACE}/conclusions/list": {"post": messages.list_conclusions},
+    f"{_WORKSPACE}/conclusions/query": {"post": messages.query_conclusions},
+    f"{_WORKSPACE}/conclusions/{{conclusion_id}}": {"delete": messages.remove_conclusion},
+}
+
+_UNSERVED: Final[Mapping[str, tuple[str, ...]]] = {
+    _WORKSPACE: ("delete",),
+    f"{_WORKSPACE}/schedule_dream": ("post",),
+    f"{_SESSION}/clone": ("post",),
+    f"{_SESSION}/messages/upload": ("post",),
+    f"{_WORKSPACE}/scopes": ("post",),
+    f"{_WORKSPACE}/scopes/list": ("post",),
+    _SCOPE: ("get",),
+    f"{_SCOPE}/sessions": ("post",),
+    f"{_SCOPE}/sessions/list": ("post",),
+    f"{_SCOPE}/sessions/{{session_id}}": ("delete",),
+    f"{_SCOPE}/status": ("get",),
+    "/v3/keys": ("post",),
+    f"{_WORKSPACE}/webhooks": ("post", "get"),
+    f"{_WORKSPACE}/webhooks/test": ("get",),
+    f"{_WORKSPACE}/webhooks/{{endpoint_id}}": ("delete",),
+}
+
+
+class _Resource:
+    """What falcon calls: one `on_<method>` for each handler of a route."""
+
+    def __init__(self, store: Store, handlers: Mapping[str, Handler]) -> None:
+        for method, handler in handlers.items():
+            setattr(self, f"on_{method}", partial(self._answer, store, handler))
+
+    @staticmethod
+    def _answer(store: Store, handler: Handler, request: falcon.Request, response: falcon.Response, **ids: str) -> None:
+        answer = handler(Call(store, ids, request.params, request.bounded_stream.read()))
+        response.status = answer.status
+        if answer.events is not None:
+            response.content_type = "text/event-stream"
+            response.text = "".join(f"data: {_text(event)}\n\n" for event in answer.events)
+        elif answer.value is not None:
+            response.text = _text(answer.value)
+
+
+def build_app(store: Store) -> falcon.App[falcon.Request, falcon.Response]:
+    """The WSGI application that serves `store`; many threads may call it at once."""
+    app = falcon.App()
+    app.add_error_handler(Exception, _failed)
+    app.add_error_handler(falcon.HTTPError, _no_route)
+    app.add_error_handler(StateError, _no_state)
+    app.add_error_handler(Refused, _refused)
+    for route in {**_ROUTES, **_UNSERVED}:
+        handlers = dict(_ROUTES.get(route, {}))
+        for method in _UNSERVED.get(route, ()):
+            handlers[method] = partial(_unserved, what=f"{method.upper()} {route}")
+        app.add_route(route, _Resource(store, handlers))
+    return app
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _refused(_: falcon.Request, response: falcon.Response, error: Refused, __: Mapping[str, object]) -> None:
+    response.status = error.status
+    response.text = _text({"detail": error.detail})
+
+
+def _no_state(_: falcon.Request, response: falcon.Response, error: StateError, __: Mapping[str, object]) -> None:
+    # Nothing was committed: 503 tells a client that trying again is safe.
+    response.status = 503
+    response.text = _text({"detail": str(error)})
+
+
+def _failed(request: falcon.Request, response: falcon.Response, error: Exception, _: Mapping[str, object]) -> None:
+    _log.error("%s %s failed", request.method, request.uri_template, exc_info=error)
+    response.status = 500
+    response.text = _text({"detail": "An unexpected error occurred"})
+
+
+def _no_route(_: falcon.Request, response: falcon.Response, error: falcon.HTTPError, __: Mapping[str, object]) -> None:
+    response.status = error.status_code
+    response.text = _text({"detail": HTTPStatus(error.status_code).phrase})

@@ -1,0 +1,111 @@
+"""A request on its way to a handler, and the answer on its way back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from honcho_exec.embedded.filters import Columns, Condition, compile_filters
+from honcho_exec.embedded.listing import Page
+from honcho_exec.embedded.store import Store
+from honcho_exec.embedded.wire import Body, Invalid, Refused, parse_json, resource_id
+
+__all__ = ["Answer", "Call", "Handler"]
+
+_MOST_PER_PAGE = 100
+_TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
+_FALSE = frozenset({"false", "0", "no", "off", "f", "n"})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A status and what goes with it: a JSON value, None for nothing, or events for a streaming client."""
+
+    status: int
+    value: Any = None
+    events: tuple[Any, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request: the ids in its path, its query string and its body, read and checked when asked for."""
+
+    store: Store
+    ids: Mapping[str, str]
+    query: Mapping[str, str | list[str]]
+    raw: bytes = field(repr=False)
+
+    @property
+    def workspace(self) -> str:
+        """The workspace in the path."""
+        return self.ids["workspace_id"]
+
+    def new_id(self, name: str) -> str:
+        """An id of the path under which something may be made.
+
+        Raises:
+            Invalid: nothing can be made under it.
+        """
+        return resource_id(self.ids[name], ("path", name))
+
+    def json(self) -> Any:
+        """The body as it came."""
+        return parse_json(self.raw)
+
+    def body(self) -> Body:
+        """The body, which must be an object; fields that are not served are refused."""
+        body = Body(self.json())
+        for name in ("scope", "scopes", "response_format"):
+            if body.get(name):
+                raise Refused(501, f"'{name}' is not served by the embedded Honcho; it needs a Honcho server")
+        return body
+
+    def condition(self, columns: Columns) -> Condition:
+        """The `filters` of a body that may be missing."""
+        value = self.json()
+        return compile_filters(None if value is None else Body(value).object("filters"), columns)
+
+    def page(self) -> Page:
+        """Which page is asked for."""
+        return Page(
+            number=self.number("page", most=2**31) or 1,
+            size=self.number("size", most=_MOST_PER_PAGE) or 50,
+            newest_first=self.flag("reverse", default=False),
+        )
+
+    def text(self, name: str) -> str | None:
+        """A value of the query string; the last when it is given twice."""
+        value = self.query.get(name)
+        return value[-1] if isinstance(value, list) else value
+
+    def texts(self, name: str) -> list[str] | None:
+        """All values of that name in the query string, None when there is none."""
+        value = self.query.get(name)
+        return [value] if isinstance(value, str) else value
+
+    def number(self, name: str, *, least: int = 1, most: int = _MOST_PER_PAGE) -> int | None:
+        """A whole number of the query string."""
+        value = self.text(name)
+        if value is None:
+            return None
+        loc = ("query", name)
+        try:
+            number = int(value)
+        except ValueError as error:
+            raise Invalid(loc, "Input should be a valid integer", "int_parsing") from error
+        if number < least:
+            raise Invalid(loc, f"Input should be greater than or equal to {least}", "greater_than_equal")
+        if number > most:
+            raise Invalid(loc, f"Input should be less than or equal to {most}", "less_than_equal")
+        return number
+
+    def flag(self, name: str, *, default: bool) -> bool:
+        """A boolean of the query string."""
+        value = (self.text(name) or str(default)).lower()
+        if value not in _TRUE | _FALSE:
+            raise Invalid(("query", name), "Input should be a valid boolean", "bool_parsing")
+        return value in _TRUE
+
+
+Handler = Callable[[Call], Answer]

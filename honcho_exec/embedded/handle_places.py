@@ -1,0 +1,229 @@
+"""Requests about workspaces, peers, sessions and their members."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Literal
+
+from honcho_exec.embedded import places
+from honcho_exec.embedded.call import Answer, Call
+from honcho_exec.embedded.filters import (
+    PEER_COLUMNS,
+    SESSION_COLUMNS,
+    WORKSPACE_COLUMNS,
+    Condition,
+    all_of,
+)
+from honcho_exec.embedded.listing import empty_page, page, place
+from honcho_exec.embedded.wire import Body, Invalid, Refused, resource_id
+
+__all__ = [
+    "add_session_peers",
+    "delete_session",
+    "get_member_config",
+    "list_peer_sessions",
+    "list_peers",
+    "list_session_peers",
+    "list_sessions",
+    "list_workspaces",
+    "make_peer",
+    "make_session",
+    "make_workspace",
+    "remove_session_peers",
+    "set_member_config",
+    "set_session_peers",
+    "update_peer",
+    "update_session",
+    "update_workspace",
+]
+
+
+def make_workspace(call: Call) -> Answer:
+    """Get or make a workspace."""
+    body = call.body()
+    return _workspace(call, resource_id(body.get("id"), ("body", "id")), body)
+
+
+def update_workspace(call: Call) -> Answer:
+    """Update a workspace, made when it is not there."""
+    answer = _workspace(call, call.new_id("workspace_id"), call.body())
+    return Answer(200, answer.value)
+
+
+def list_workspaces(call: Call) -> Answer:
+    """List workspaces."""
+    condition = call.condition(WORKSPACE_COLUMNS)
+    with call.store.reading() as connection:
+        return Answer(
+            200, page(connection, "SELECT * FROM workspace", "workspace", condition, asked=call.page(), shown=place)
+        )
+
+
+def make_peer(call: Call) -> Answer:
+    """Get or make a peer."""
+    body = call.body()
+    return _peer(call, resource_id(body.get("id"), ("body", "id")), body)
+
+
+def update_peer(call: Call) -> Answer:
+    """Update a peer, made when it is not there."""
+    answer = _peer(call, call.new_id("peer_id"), call.body())
+    return Answer(200, answer.value)
+
+
+def list_peers(call: Call) -> Answer:
+    """List a workspace's peers."""
+    return _list(call, "peer", call.condition(PEER_COLUMNS))
+
+
+def list_peer_sessions(call: Call) -> Answer:
+    """List the sessions in which a peer takes part."""
+    takes_part = Condition(
+        "session.key IN (SELECT session FROM member JOIN peer ON peer.key = member.peer "
+        "WHERE peer.id = ? AND peer.workspace = session.workspace AND left_at IS NULL)",
+        (call.ids["peer_id"],),
+    )
+    return _list(call, "session", all_of([takes_part, call.condition(SESSION_COLUMNS)]))
+
+
+def make_session(call: Call) -> Answer:
+    """Get or make a session and let peers join it."""
+    body = call.body()
+    return _session(call, resource_id(body.get("id"), ("body", "id")), body)
+
+
+def update_session(call: Call) -> Answer:
+    """Update a session, made when it is not there."""
+    answer = _session(call, call.new_id("session_id"), call.body())
+    return Answer(200, answer.value)
+
+
+def list_sessions(call: Call) -> Answer:
+    """List a workspace's sessions."""
+    return _list(call, "session", call.condition(SESSION_COLUMNS))
+
+
+def delete_session(call: Call) -> Answer:
+    """Delete a session and all it holds."""
+    with call.store.writing() as writer:
+        session = places.need(writer.connection, "session", call.ids["session_id"], call.workspace)
+        places.delete_session(writer, session["key"])
+    call.store.flush()
+    return Answer(202, {"message": "Session deleted successfully"})
+
+
+def list_session_peers(call: Call) -> Answer:
+    """List a session's members."""
+    member = Condition(
+        "peer.key IN (SELECT peer FROM member JOIN session ON session.key = member.session "
+        "WHERE session.id = ? AND session.workspace = peer.workspace AND left_at IS NULL)",
+        (call.ids["session_id"],),
+    )
+    return _list(call, "peer", member)
+
+
+def add_session_peers(call: Call) -> Answer:
+    """Let peers join a session."""
+    return _session(call, call.new_id("session_id"), Body({"peers": Body(call.json()).value}))
+
+
+def set_session_peers(call: Call) -> Answer:
+    """Replace a session's members."""
+    return _session(call, call.new_id("session_id"), Body({"peers": Body(call.json()).value}), only=True)
+
+
+def remove_session_peers(call: Call) -> Answer:
+    """Let members leave a session."""
+    ids = call.json()
+    if not isinstance(ids, list) or not all(isinstance(id_, str) for id_ in ids):
+        raise Invalid(("body",), "Input should be a valid list of strings", "list_type")
+    with call.store.writing() as writer:
+        session = places.need(writer.connection, "session", call.ids["session_id"], call.workspace)
+        places.remove_members(writer, session["key"], ids)
+    return Answer(200, place(session, call.workspace))
+
+
+def get_member_config(call: Call) -> Answer:
+    """Say what a member observes."""
+    with call.store.reading() as connection:
+        session, peer = _membership(connection, call)
+        config = places.member_config(connection, session, peer)
+    if config is None:
+        raise _no_member(call)
+    return Answer(200, config)
+
+
+def set_member_config(call: Call) -> Answer:
+    """Set what a member observes."""
+    config = _peer_config(call.body())
+    with call.store.writing() as writer:
+        session, peer = _membership(writer.connection, call)
+        if not places.set_member_config(writer, session, peer, config):
+            raise _no_member(call)
+    return Answer(204)
+
+
+def _workspace(call: Call, id_: str, body: Body) -> Answer:
+    with call.store.writing() as writer:
+        key, made = places.ensure_workspace(writer, id_)
+        row = places.update(writer, "workspace", key, body.metadata(), body.object("configuration"))
+    return Answer(201 if made else 200, place(row))
+
+
+def _peer(call: Call, id_: str, body: Body) -> Answer:
+    with call.store.writing() as writer:
+        workspace, _ = places.ensure_workspace(writer, call.new_id("workspace_id"))
+        key, made = places.ensure_peer(writer, workspace, id_)
+        row = places.update(writer, "peer", key, body.metadata(), body.object("configuration"))
+    return Answer(201 if made else 200, place(row, call.workspace))
+
+
+def _session(call: Call, id_: str, body: Body, *, only: bool = False) -> Answer:
+    peers = {
+        resource_id(peer, (*body.loc, "peers", peer)): _peer_config(Body(config, (*body.loc, "peers", peer)))
+        for peer, config in (body.object("peers") or {}).items()
+    }
+    with call.store.writing() as writer:
+        workspace, _ = places.ensure_workspace(writer, call.new_id("workspace_id"))
+        key, made = places.ensure_session(writer, workspace, id_)
+        if only:
+            places.remove_all_members(writer, key)
+        places.add_members(writer, workspace, key, peers)
+        row = places.update(writer, "session", key, body.metadata(), body.object("configuration"))
+    return Answer(201 if made else 200, place(row, call.workspace))
+
+
+def _peer_config(body: Body) -> dict[str, bool | None]:
+    return {name: body.flag(name) for name in ("observe_me", "observe_others")}
+
+
+def _list(call: Call, kind: Literal["peer", "session"], condition: Condition) -> Answer:
+    asked = call.page()
+    with call.store.reading() as connection:
+        workspace = places.find(connection, "workspace", call.workspace)
+        if workspace is None:
+            return Answer(200, empty_page(asked))
+        own = Condition(f"{kind}.workspace = ?", (workspace["key"],))
+        if kind == "session":
+            own = all_of([own, Condition("session.is_active")])
+        return Answer(
+            200,
+            page(
+                connection,
+                f"SELECT * FROM {kind}",
+                kind,
+                all_of([own, condition]),
+                asked=asked,
+                shown=lambda row: place(row, call.workspace),
+            ),
+        )
+
+
+def _membership(connection: sqlite3.Connection, call: Call) -> tuple[int, int]:
+    session = places.need(connection, "session", call.ids["session_id"], call.workspace)
+    peer = places.need(connection, "peer", call.ids["peer_id"], call.workspace)
+    return session["key"], peer["key"]
+
+
+def _no_member(call: Call) -> Refused:
+    return Refused(404, f"Peer {call.ids['peer_id']} is not in session {call.ids['session_id']}")

@@ -1,0 +1,185 @@
+"""Requests for what is known about a peer or a session."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any, Final
+
+from honcho_exec.embedded import recall
+from honcho_exec.embedded.call import Answer, Call
+from honcho_exec.embedded.places import ensure_peer, ensure_workspace, find, need
+from honcho_exec.embedded.wire import Body, Invalid, Refused, resource_id
+
+__all__ = [
+    "chat",
+    "context_of_peer",
+    "context_of_session",
+    "get_card",
+    "queue_status",
+    "representation",
+    "set_card",
+    "summaries_of_session",
+]
+
+_MOST_QUESTION: Final = 10_000
+_NO_WORK: Final = dict.fromkeys(
+    ("total_work_units", "completed_work_units", "in_progress_work_units", "pending_work_units"), 0
+)
+
+
+def representation(call: Call) -> Answer:
+    """What a peer knows about a target, itself when none is named."""
+    body = call.body()
+    with call.store.reading() as connection:
+        view = _view(connection, call, body.optional_text("target"), _sessions(body))
+        text = view and recall.representation(
+            connection,
+            view,
+            body.optional_text("search_query"),
+            top=body.number("search_top_k", default=100),
+            most=body.number("max_conclusions", default=25),
+        )
+    return Answer(200, {"representation": text or ""})
+
+
+def chat(call: Call) -> Answer:
+    """Answer a question about a target by quoting what is stored."""
+    body = call.body()
+    query = body.text("query", least=1, most=_MOST_QUESTION)
+    streamed = body.flag("stream")
+    with call.store.reading() as connection:
+        view = _view(connection, call, body.optional_text("target"), _sessions(body))
+        content = view and recall.chat(connection, view, query)
+    if not streamed:
+        return Answer(200, {"content": content})
+    text = [{"delta": {"content": content}, "done": False}] if content else []
+    return Answer(200, events=(*text, {"delta": {}, "done": True}))
+
+
+def get_card(call: Call) -> Answer:
+    """Get a peer's card of a target, its own when none is named."""
+    with call.store.reading() as connection:
+        observer = need(connection, "peer", call.ids["peer_id"], call.workspace)
+        lines = recall.card(connection, observer["key"], call.text("target") or observer["id"])
+    return Answer(200, {"peer_card": lines})
+
+
+def set_card(call: Call) -> Answer:
+    """Replace a peer's card of a target, its own when none is named."""
+    lines = call.body().get("peer_card")
+    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
+        raise Invalid(("body", "peer_card"), "Input should be a valid list of strings", "list_type")
+    target = resource_id(call.text("target") or call.ids["peer_id"], ("query", "target"))
+    with call.store.writing() as writer:
+        workspace, _ = ensure_workspace(writer, call.new_id("workspace_id"))
+        observer, _ = ensure_peer(writer, workspace, call.new_id("peer_id"))
+        recall.set_card(writer.connection, observer, target, lines)
+    return Answer(200, {"peer_card": lines})
+
+
+def context_of_peer(call: Call) -> Answer:
+    """A peer's representation and card of a target, of itself when none is named."""
+    with call.store.reading() as connection:
+        observer = need(connection, "peer", call.ids["peer_id"], call.workspace)
+        target = call.text("target") or observer["id"]
+        text, card = _known(connection, call, observer["id"], target)
+    known = {"peer_id": observer["id"], "target_id": target, "representation": text, "peer_card": card}
+    return Answer(200, known)
+
+
+def context_of_session(call: Call) -> Answer:
+    """A session's summary and latest messages, and what is known about a target."""
+    if call.text("scope"):
+        raise Refused(501, "'scope' is not served by the embedded Honcho; it needs a Honcho server")
+    tokens = call.number("tokens", least=-(2**31), most=100_000)
+    summarized = call.flag("summary", default=True)
+    target = call.text("peer_target")
+    shown: dict[str, Any] = {"id": call.ids["session_id"], "messages": [], "summary": None}
+    text, card = None, None
+    with call.store.reading() as connection:
+        workspace = find(connection, "workspace", call.workspace)
+        session = workspace and find(connection, "session", call.ids["session_id"], workspace["key"])
+        if session is not None:
+            shown["summary"], shown["messages"] = recall.session_context(
+                connection, session["key"], tokens=tokens, summarized=summarized
+            )
+        if target:
+            sessions = call.texts("sessions")
+            if call.flag("limit_to_session", default=False):
+                sessions = [call.ids["session_id"]]
+            observer = call.text("peer_perspective") or target
+            text, card = _known(connection, call, observer, target, sessions)
+    return Answer(200, {**shown, "peer_representation": text, "peer_card": card})
+
+
+def summaries_of_session(call: Call) -> Answer:
+    """A session's summaries."""
+    found: dict[str, dict[str, Any] | None] = {"short": None, "long": None}
+    with call.store.reading() as connection:
+        workspace = find(connection, "workspace", call.workspace)
+        session = workspace and find(connection, "session", call.ids["session_id"], workspace["key"])
+        if session is not None:
+            found = recall.session_summaries(connection, session["key"])
+    return Answer(
+        200,
+        {"id": call.ids["session_id"], "short_summary": found["short"], "long_summary": found["long"]},
+    )
+
+
+def queue_status(_: Call) -> Answer:
+    """Nothing is derived here, so nothing is ever waiting."""
+    return Answer(200, {**_NO_WORK, "sessions": {}})
+
+
+def _view(
+    connection: sqlite3.Connection, call: Call, target: str | None, sessions: list[str] | None, observer: str = ""
+) -> recall.View | None:
+    """None when one of the two peers is not there: then nothing is known."""
+    workspace = find(connection, "workspace", call.workspace)
+    if workspace is None:
+        return None
+    observer = observer or call.ids["peer_id"]
+    seer = find(connection, "peer", observer, workspace["key"])
+    seen = find(connection, "peer", target or observer, workspace["key"])
+    if seer is None or seen is None:
+        return None
+    return recall.View(workspace["key"], seer, seen, sessions)
+
+
+def _known(
+    connection: sqlite3.Connection, call: Call, observer: str, target: str, sessions: list[str] | None = None
+) -> tuple[str | None, list[str] | None]:
+    """A representation and a card; a card may be set of a peer that is not there yet."""
+    seer = _view(connection, call, observer, None, observer)
+    if seer is None:
+        return None, None
+    card = recall.card(connection, seer.observer["key"], target)
+    view = _view(connection, call, target, sessions, observer)
+    if view is None:
+        return "", card
+    text = recall.representation(
+        connection,
+        view,
+        call.text("search_query"),
+        top=call.number("search_top_k"),
+        most=call.number("max_conclusions") or 25,
+    )
+    return text, card
+
+
+def _sessions(body: Body) -> list[str] | None:
+    """The sessions to which a representation or a chat is confined, None for all."""
+    one, filters = body.optional_text("session_id"), body.object("filters")
+    if filters is None:
+        return None if one is None else [one]
+    allowed = filters.get("session_id")
+    if isinstance(allowed, dict) and set(allowed) == {"in"}:
+        allowed = allowed["in"]
+    if isinstance(allowed, str):
+        allowed = [allowed]
+    if set(filters) != {"session_id"} or not isinstance(allowed, list):
+        raise Refused(422, "filters must hold 'session_id' only: an id, a list of ids, or {\"in\": [...]}")
+    allowed = [resource_id(id_, ("body", "filters", "session_id")) for id_ in allowed]
+    if one is not None and one not in allowed:
+        raise Refused(422, "session_id is not among those of the filters")
+    return allowed if one is None else [one]

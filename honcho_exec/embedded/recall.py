@@ -1,0 +1,211 @@
+"""What is known about a peer, put together from what is stored: representation, chat, session context.
+
+There is no language model here. Everything is quoted, with its day, and a chat says so in its first line.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from honcho_exec.embedded.extract import best_sentences, cut, key_sentences, statements
+from honcho_exec.embedded.filters import Condition, all_of
+from honcho_exec.embedded.listing import CONCLUSION_ROWS, MESSAGE_ROWS, message
+from honcho_exec.embedded.search import find_conclusions, find_messages
+from honcho_exec.embedded.wire import dump, shown_instant
+from honcho_exec.embedded.writing import estimated_tokens
+
+__all__ = ["View", "card", "chat", "representation", "session_context", "session_summaries", "set_card"]
+
+CHAT_PREFACE: Final = "From stored memory, without a language model:"
+
+# The real server summarizes every 20 and every 60 messages; below 20 the messages themselves are short enough.
+_EVERY: Final = {"short": 20, "long": 60}
+_SUMMARY_SENTENCES: Final = {"short": 6, "long": 15}
+_SUMMARIZED: Final = {"short": 60, "long": 240}  # messages that are looked at, the latest ones
+_FEWEST_RECENT: Final = 10  # messages that a context shows in full even when the summary covers them
+_CONTEXT_TOKENS: Final = 100_000
+_SUMMARY_SHARE: Final = 0.4
+_QUOTES: Final = 10
+_QUOTE_CHARACTERS: Final = 400
+_RELEVANT: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Whose knowledge about whom, from which sessions (None: from all)."""
+
+    workspace: int
+    observer: sqlite3.Row
+    observed: sqlite3.Row
+    sessions: Sequence[str] | None = None
+
+    def conclusions(self) -> Condition:
+        """The conclusions that are in view."""
+        pair = Condition(
+            "conclusion.observer = ? AND conclusion.observed = ?", (self.observer["key"], self.observed["key"])
+        )
+        return all_of([pair, self._confined("conclusion")])
+
+    def messages(self) -> Condition:
+        """The messages of the sessions that the observer takes or took part in."""
+        took_part = Condition("message.session IN (SELECT session FROM member WHERE peer = ?)", (self.observer["key"],))
+        return all_of([took_part, self._confined("message")])
+
+    def said(self) -> Condition:
+        """The observed peer's messages among those."""
+        return all_of([self.messages(), Condition("message.peer = ?", (self.observed["key"],))])
+
+    def _confined(self, table: str) -> Condition:
+        if self.sessions is None:
+            return Condition("1")
+        return Condition(
+            f"{table}.session IN (SELECT key FROM session WHERE workspace = ? "
+            "AND id IN (SELECT value FROM json_each(?)))",
+            (self.workspace, dump(list(self.sessions))),
+        )
+
+
+def representation(
+    connection: sqlite3.Connection, view: View, query: str | None = None, *, top: int | None = None, most: int = 25
+) -> str:
+    """Dated conclusions, the relevant ones first and then the newest, and what the observed peer said.
+
+    Args:
+        connection: where to read.
+        view: whose knowledge about whom.
+        query: what should come first.
+        top: how many conclusions may be there for the query's sake.
+        most: how many conclusions there may be.
+    """
+    known: dict[str, sqlite3.Row] = {}
+    if query:
+        relevant = find_conclusions(connection, query, view.conclusions(), limit=min(top or most, most))
+        known = {row["id"]: row for row in relevant}
+    newest = f"{CONCLUSION_ROWS} WHERE {{}} ORDER BY conclusion.key DESC LIMIT ?"
+    for row in _select(connection, newest, view.conclusions(), most):
+        if len(known) < most:
+            known.setdefault(row["id"], row)
+    return _sections(
+        ("Conclusions:", [_dated(row, row["content"]) for row in known.values()]),
+        (f"Said by {view.observed['id']}:", _quotes(connection, view, query)),
+    )
+
+
+def chat(connection: sqlite3.Connection, view: View, query: str) -> str | None:
+    """The conclusions and sentences most relevant to a question, None when nothing stored bears on it."""
+    conclusions = find_conclusions(connection, query, view.conclusions(), limit=_QUOTES // 2)
+    found = _sections(
+        ("Conclusions:", [_dated(row, row["content"]) for row in conclusions]),
+        (f"Said by {view.observed['id']}:", _relevant_quotes(connection, view, query)[: _QUOTES // 2]),
+    )
+    return f"{CHAT_PREFACE}\n\n{found}" if found else None
+
+
+def card(connection: sqlite3.Connection, observer: int, target: str) -> list[str] | None:
+    """The card that was set, None when none was."""
+    row = connection.execute("SELECT lines FROM card WHERE observer = ? AND target = ?", (observer, target)).fetchone()
+    if row is None:
+        return None
+    lines: list[str] = json.loads(row["lines"])
+    return lines
+
+
+def set_card(connection: sqlite3.Connection, observer: int, target: str, lines: Sequence[str]) -> None:
+    """Replace a card."""
+    connection.execute("REPLACE INTO card VALUES (?, ?, ?)", (observer, target, dump(list(lines))))
+
+
+def session_summaries(connection: sqlite3.Connection, session: int) -> dict[str, dict[str, Any] | None]:
+    """The `short` and `long` summary of a session; None below 20 and below 60 messages."""
+    count = _count(connection, session)
+    return {kind: _summary(connection, session, kind, count // every * every) for kind, every in _EVERY.items()}
+
+
+def session_context(
+    connection: sqlite3.Connection, session: int, *, tokens: int | None, summarized: bool
+) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
+    """A summary, when there is one and it is wanted, and the latest messages that fit beside it."""
+    budget = _CONTEXT_TOKENS if tokens is None else min(tokens, _CONTEXT_TOKENS)
+    count = _count(connection, session)
+    summary, start = None, 1
+    for kind in ("long", "short") if summarized else ():
+        covered = count // _EVERY[kind] * _EVERY[kind]
+        summary = _summary(connection, session, kind, covered)
+        if summary and summary["token_count"] <= budget * _SUMMARY_SHARE:
+            budget -= summary["token_count"]
+            start = max(1, min(covered, count - _FEWEST_RECENT) + 1)
+            break
+        summary = None
+    latest = f"{MESSAGE_ROWS} WHERE message.session = ? AND message.position >= ? ORDER BY message.position DESC"
+    messages = []
+    for row in connection.execute(latest, (session, start)):
+        budget -= row["token_count"]
+        if budget < 0:
+            break
+        messages.append(message(row))
+    return summary, messages[::-1]
+
+
+def _summary(connection: sqlite3.Connection, session: int, kind: str, covered: int) -> dict[str, Any] | None:
+    if not covered:
+        return None
+    rows = connection.execute(
+        f"{MESSAGE_ROWS} WHERE message.session = ? AND message.position BETWEEN ? AND ? ORDER BY message.position",
+        (session, max(1, covered - _SUMMARIZED[kind] + 1), covered),
+    ).fetchall()
+    told = key_sentences([(row["peer_id"], row["content"]) for row in rows], _SUMMARY_SENTENCES[kind])
+    if not told:
+        return None
+    content = "\n".join(told)
+    return {
+        "content": content,
+        "message_id": rows[-1]["id"],
+        "summary_type": kind,
+        "created_at": shown_instant(rows[-1]["created_at"]),
+        "token_count": estimated_tokens(content),
+    }
+
+
+def _count(connection: sqlite3.Connection, session: int) -> int:
+    found = connection.execute("SELECT max(position) FROM message WHERE session = ?", (session,)).fetchone()[0]
+    return found or 0
+
+
+def _quotes(connection: sqlite3.Connection, view: View, query: str | None) -> list[str]:
+    quotes = _relevant_quotes(connection, view, query)[:_QUOTES] if query else []
+    newest = f"{MESSAGE_ROWS} WHERE {{}} ORDER BY message.key DESC LIMIT ?"
+    for row in _select(connection, newest, view.said(), _RELEVANT):
+        told = " ".join(statements(row["content"]))
+        quote = _dated(row, cut(told, _QUOTE_CHARACTERS))
+        if told and quote not in quotes and len(quotes) < _QUOTES:
+            quotes.append(quote)
+    return quotes
+
+
+def _relevant_quotes(connection: sqlite3.Connection, view: View, query: str) -> list[str]:
+    # What others said is searched too: their questions lead to the observed peer's answers.
+    found = find_messages(connection, query, view.messages(), limit=_RELEVANT)
+    quotes = [
+        _dated(row, cut(best_sentences(row["content"], query), _QUOTE_CHARACTERS))
+        for row in found
+        if row["peer_id"] == view.observed["id"]
+    ]
+    return list(dict.fromkeys(quotes))
+
+
+def _select(connection: sqlite3.Connection, query: str, condition: Condition, limit: int) -> list[sqlite3.Row]:
+    return connection.execute(query.format(condition.sql), (*condition.values, limit)).fetchall()
+
+
+def _dated(row: sqlite3.Row, text: str) -> str:
+    return f"[{row['created_at'][:10]}] {text}"
+
+
+def _sections(*sections: tuple[str, Sequence[str]]) -> str:
+    return "\n\n".join(
+        "\n".join([title, *(f"- {line}" for line in dict.fromkeys(lines))]) for title, lines in sections if lines
+    )

@@ -1,0 +1,144 @@
+"""Finding messages and conclusions by words.
+
+A message is scored by its own words (BM25), and by what is said around it: in a conversation the answer
+seldom repeats the words of the question that it answers.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections import defaultdict
+from typing import Final
+
+from honcho_exec.embedded.filters import Condition
+from honcho_exec.embedded.listing import CONCLUSION_ROWS, MESSAGE_ROWS
+from honcho_exec.embedded.wire import dump
+from honcho_exec.embedded.words import match_expressions, query_words
+
+__all__ = ["find_conclusions", "find_messages", "member_window"]
+
+_CANDIDATES: Final = 100
+_BEFORE: Final = 0.2  # how much of a hit's score the message before it gets,
+_AFTER: Final = 0.4  # the message after it,
+_ANSWER: Final = 0.7  # and the message after it when the hit is a question
+_NAMED: Final = 2.0  # what a message is worth whose author is named in the query
+_SHORTEST_NAME: Final = 3
+_ASKS: Final = "substr(rtrim(message.content), -1) IN ('?', '\uff1f', '\u061f')"
+
+_Place = tuple[int, int]  # a session and a position in it
+
+
+def find_messages(connection: sqlite3.Connection, query: str, condition: Condition, limit: int) -> list[sqlite3.Row]:
+    """At most `limit` messages under `condition`, the most relevant first, the newer first among equals."""
+    for expression in match_expressions(query):
+        hits = _hits(connection, expression, condition, max(_CANDIDATES, limit))
+        if hits:
+            keys = _ranked(connection, _with_neighbours(hits), query, condition)
+            return _in_order(connection, keys[:limit])
+    return _containing(connection, "message", query, condition, limit)
+
+
+def find_conclusions(
+    connection: sqlite3.Connection, query: str, condition: Condition, *, limit: int
+) -> list[sqlite3.Row]:
+    """At most `limit` conclusions under `condition`, the most relevant first, the newer first among equals."""
+    for expression in match_expressions(query):
+        found = connection.execute(
+            f"""
+            {CONCLUSION_ROWS} JOIN conclusion_words ON conclusion_words.rowid = conclusion.key
+            WHERE conclusion_words MATCH ? AND {condition.sql}
+            ORDER BY bm25(conclusion_words), conclusion.key DESC LIMIT ?
+            """,
+            (expression, *condition.values, limit),
+        ).fetchall()
+        if found:
+            return found
+    return _containing(connection, "conclusion", query, condition, limit)
+
+
+def member_window(workspace: int, peer: str) -> Condition:
+    """The messages said while `peer` was a member of their session, counted from when it last joined."""
+    return Condition(
+        """
+        EXISTS (SELECT 1 FROM member JOIN peer AS viewer ON viewer.key = member.peer
+            WHERE member.session = message.session AND viewer.workspace = ? AND viewer.id = ?
+            AND message.created_at >= member.joined_at
+            AND (member.left_at IS NULL OR message.created_at <= member.left_at))
+        """,
+        (workspace, peer),
+    )
+
+
+def _hits(
+    connection: sqlite3.Connection, expression: str, condition: Condition, limit: int
+) -> dict[_Place, tuple[float, bool]]:
+    rows = connection.execute(
+        f"""
+        SELECT message.session, message.position, hit.score, {_ASKS}
+        FROM (
+            SELECT message.key, -bm25(message_words) AS score
+            FROM message_words JOIN message ON message.key = message_words.rowid
+            WHERE message_words MATCH ? AND {condition.sql}
+            ORDER BY score DESC, message.key DESC LIMIT ?
+        ) AS hit JOIN message USING (key)
+        """,
+        (expression, *condition.values, limit),
+    )
+    return {(session, position): (score, bool(asks)) for session, position, score, asks in rows}
+
+
+def _with_neighbours(hits: dict[_Place, tuple[float, bool]]) -> dict[_Place, float]:
+    scores: dict[_Place, float] = defaultdict(float)
+    for (session, position), (score, asks) in hits.items():
+        scores[session, position] += score
+        scores[session, position - 1] += _BEFORE * score
+        scores[session, position + 1] += (_ANSWER if asks else _AFTER) * score
+    return scores
+
+
+def _ranked(connection: sqlite3.Connection, scores: dict[_Place, float], query: str, condition: Condition) -> list[int]:
+    rows = connection.execute(
+        f"""
+        SELECT message.key, message.session, message.position, peer.id
+        FROM json_each(?) AS place
+        JOIN message ON message.session = json_extract(place.value, '$[0]')
+            AND message.position = json_extract(place.value, '$[1]')
+        JOIN peer ON peer.key = message.peer
+        WHERE {condition.sql}
+        """,
+        (dump(list(scores)), *condition.values),
+    )
+    named = set(query_words(query))
+    ranked = [
+        (scores[session, position] * (_NAMED if named & _names(peer) else 1.0), key)
+        for key, session, position, peer in rows
+    ]
+    return [key for _, key in sorted(ranked, reverse=True)]
+
+
+def _names(peer: str) -> set[str]:
+    return {name for name in re.split(r"[_-]+", peer.lower()) if len(name) >= _SHORTEST_NAME}
+
+
+def _in_order(connection: sqlite3.Connection, keys: list[int]) -> list[sqlite3.Row]:
+    rows = connection.execute(f"{MESSAGE_ROWS} WHERE message.key IN (SELECT value FROM json_each(?))", (dump(keys),))
+    found = {row["key"]: row for row in rows}
+    return [found[key] for key in keys]
+
+
+def _containing(
+    connection: sqlite3.Connection, table: str, query: str, condition: Condition, limit: int
+) -> list[sqlite3.Row]:
+    """The last resort: an emoji, a bit of code, a part of a word. The newest first."""
+    wanted = query.strip()
+    if not wanted:
+        return []
+    rows = MESSAGE_ROWS if table == "message" else CONCLUSION_ROWS
+    return connection.execute(
+        f"""
+        {rows} WHERE instr(lower({table}.content), lower(?)) > 0 AND {condition.sql}
+        ORDER BY {table}.key DESC LIMIT ?
+        """,
+        (wanted, *condition.values, limit),
+    ).fetchall()

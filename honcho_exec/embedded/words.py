@@ -1,0 +1,69 @@
+"""From text to what the word index holds and what it is asked."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from itertools import pairwise
+from typing import Final
+
+__all__ = ["day_words", "indexed", "match_expressions", "query_words"]
+
+_MAX_WORDS: Final = 48
+# Scripts that do not put spaces between words: every character is a word of its own, and a query asks for
+# two neighbours at a time.
+_UNSPACED: Final = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff"
+)
+_CHARACTER: Final = re.compile(f"([{_UNSPACED}])")
+_TOKEN: Final = re.compile(rf"[{_UNSPACED}]+|[^\W{_UNSPACED}]+")
+_STOP_WORDS: Final = frozenset(
+    """
+    a about after again all also am an and any are aren as at be because been before being both but by can could
+    couldn did didn do does doesn doing don done down during each ever few for from further get gets getting go goes
+    going got had hadn has hasn have haven having he her here hers herself him himself his how i if in into is isn it
+    its itself just let ll m many me might more most much must my myself no nor not now of off on once one only or
+    other our ours ourselves out over own re s same shall she should shouldn so some such t than that the their
+    theirs them themselves then there these they this those through to too under until up us ve very was wasn we
+    were weren what when where which while who whom whose why will with won would wouldn you your yours yourself
+    yourselves
+    """.split()  # noqa: SIM905 - a hundred quoted words are hard to read
+)
+_MONTHS: Final = (
+    "january february march april may june july august september october november december".split()  # noqa: SIM905 - reads better
+)
+_DAYS: Final = "monday tuesday wednesday thursday friday saturday sunday".split()  # noqa: SIM905 - reads better
+
+
+def indexed(text: str) -> str:
+    """The text as the index takes it."""
+    return _CHARACTER.sub(r" \1 ", text)
+
+
+def day_words(created_at: str) -> str:
+    """The words by which a day is asked for: `2023-05-08 may monday`."""
+    day = datetime.fromisoformat(created_at)
+    return f"{created_at[:10]} {_MONTHS[day.month - 1]} {_DAYS[day.weekday()]}"
+
+
+def query_words(text: str) -> list[str]:
+    """The words of a query that carry meaning, each once, at most 48; all of them when none does."""
+    found = list(dict.fromkeys(_TOKEN.findall(text.lower())))
+    return ([word for word in found if word not in _STOP_WORDS] or found)[:_MAX_WORDS]
+
+
+def match_expressions(text: str) -> list[str]:
+    """FTS5 expressions for a query, the next to be tried when one finds nothing; none when it has no words.
+
+    Any text is safe: only letters and digits reach an expression, and they stand in quotes.
+    """
+    phrases = [phrase for word in query_words(text) for phrase in _phrases(word)][: 2 * _MAX_WORDS]
+    if not phrases:
+        return []
+    return [" OR ".join(phrases), " OR ".join(f"{phrase}*" for phrase in phrases)]
+
+
+def _phrases(word: str) -> list[str]:
+    if len(word) == 1 or not _CHARACTER.match(word):
+        return [f'"{word}"']
+    return [f'"{first} {second}"' for first, second in pairwise(word)]

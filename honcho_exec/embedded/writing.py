@@ -1,0 +1,110 @@
+"""Storing messages and conclusions: a batch at a time, all of it or nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Final
+
+from honcho_exec.embedded.listing import CONCLUSION_ROWS, MESSAGE_ROWS
+from honcho_exec.embedded.places import ensure_authors, ensure_session, ensure_workspace, find, need
+from honcho_exec.embedded.store import Writer
+from honcho_exec.embedded.wire import NewConclusion, NewMessage, Refused, dump
+from honcho_exec.embedded.words import day_words, indexed
+
+__all__ = ["add_conclusions", "add_messages", "delete_conclusion", "estimated_tokens"]
+
+_BYTES_PER_TOKEN: Final = 4
+
+
+def estimated_tokens(text: str) -> int:
+    """About how many tokens a text is; there is no tokenizer here."""
+    return -(-len(text.encode()) // _BYTES_PER_TOKEN)
+
+
+def add_messages(
+    writer: Writer, workspace_id: str, session_id: str, messages: Sequence[NewMessage]
+) -> list[sqlite3.Row]:
+    """Append messages to a session in their order; workspace, session and authors are made as needed.
+
+    Raises:
+        Refused: 404, the session was deleted.
+    """
+    connection = writer.connection
+    workspace, _ = ensure_workspace(writer, workspace_id)
+    session, _ = ensure_session(writer, workspace, session_id)
+    authors = ensure_authors(writer, workspace, session, sorted({message.peer for message in messages}))
+    last = connection.execute("SELECT max(position) FROM message WHERE session = ?", (session,)).fetchone()[0]
+    start = (last or 0) + 1
+    connection.executemany(
+        "INSERT INTO message VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        [
+            (
+                writer.new_id(), workspace, session, position, authors[message.peer], message.content,
+                dump(message.metadata), estimated_tokens(message.content), message.created_at or writer.now,
+            )
+            for position, message in enumerate(messages, start)
+        ],
+    )  # fmt: skip
+    rows = connection.execute(
+        f"{MESSAGE_ROWS} WHERE message.session = ? AND message.position >= ? ORDER BY message.position",
+        (session, start),
+    ).fetchall()
+    connection.executemany(
+        "INSERT INTO message_words (rowid, content, day) VALUES (?, ?, ?)",
+        [(row["key"], indexed(row["content"]), day_words(row["created_at"])) for row in rows],
+    )
+    return rows
+
+
+def add_conclusions(writer: Writer, workspace_id: str, conclusions: Sequence[NewConclusion]) -> list[sqlite3.Row]:
+    """Store conclusions.
+
+    Raises:
+        Refused: 404, an observer, an observed peer or a session is not there.
+    """
+    connection = writer.connection
+    workspace = find(connection, "workspace", workspace_id)
+    if workspace is None:
+        raise Refused(404, f"Workspace {workspace_id} not found")
+    keys: list[int | None] = []
+    for conclusion in conclusions:
+        observer = need(connection, "peer", conclusion.observer, workspace_id)["key"]
+        observed = need(connection, "peer", conclusion.observed, workspace_id)["key"]
+        session = None
+        if conclusion.session is not None:
+            session = need(connection, "session", conclusion.session, workspace_id)["key"]
+        cursor = connection.execute(
+            """
+            INSERT INTO conclusion (id, workspace, observer, observed, session, content, created_at)
+            VALUES (?, ?, ?, ?, ?, ?, ?)
+            """,
+            (writer.new_id(), workspace["key"], observer, observed, session, conclusion.content, writer.now),
+        )
+        keys.append(cursor.lastrowid)
+        connection.execute(
+            "INSERT INTO conclusion_words (rowid, content) VALUES (?, ?)",
+            (cursor.lastrowid, indexed(conclusion.content)),
+        )
+    return connection.execute(
+        f"{CONCLUSION_ROWS} WHERE conclusion.key IN (SELECT value FROM json_each(?)) ORDER BY conclusion.key",
+        (dump(keys),),
+    ).fetchall()
+
+
+def delete_conclusion(writer: Writer, workspace_id: str, id_: str) -> None:
+    """Delete a conclusion.
+
+    Raises:
+        Refused: 404, it is not there.
+    """
+    deleted = writer.connection.execute(
+        "SELECT conclusion.key FROM conclusion JOIN workspace ON workspace.key = conclusion.workspace "
+        "WHERE workspace.id = ? AND conclusion.id = ?",
+        (workspace_id, id_),
+    ).fetchone()
+    if deleted is None:
+        raise Refused(404, "Conclusion not found")
+    writer.connection.execute("DELETE FROM conclusion WHERE key = ?", (deleted["key"],))
+    writer.connection.execute("DELETE FROM conclusion_words WHERE rowid = ?", (deleted["key"],))
+    writer.drop_words("conclusion_words")
