@@ -6,10 +6,12 @@ __all__ = [
     "Ambiguous",
     "Closed",
     "ConfigurationError",
+    "Disabled",
     "HonchoExecError",
     "InputError",
     "LaneError",
     "Overloaded",
+    "Queued",
     "Rejected",
     "RequestError",
     "StateError",
@@ -89,6 +91,12 @@ class SyncPending(HonchoExecError):  # noqa: N818 - reads as the state it report
         self.retry_after = retry_after
 
 
+class Disabled(HonchoExecError):  # noqa: N818 - reads as the state it reports
+    """This conversation does not do that: memory is switched off, or the host's context only reads."""
+
+    cause = "disabled"
+
+
 class RequestError(HonchoExecError):
     """A request to Honcho failed; its subclass says what became of it.
 
@@ -135,3 +143,13 @@ class Ambiguous(RequestError):  # noqa: N818 - one of the three fates
     ) -> None:
         super().__init__(message, cause=cause, status=status, retry_after=retry_after)
         self.late = late
+
+
+class Queued(HonchoExecError):  # noqa: N818 - reads as the state it reports
+    """A write was not confirmed yet, for the reason given; it is kept and will be delivered by itself."""
+
+    def __init__(self, reason: HonchoExecError) -> None:
+        super().__init__(f"{reason}; the write is kept and will be delivered by itself")
+        self.cause = reason.cause
+        self.retryable = reason.retryable
+        self.retry_after = reason.retry_after

@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
 
-__all__ = ["Conclusion", "Hit", "Message", "Receipt", "SessionRef", "WriteKind"]
-
-WriteKind = Literal["message", "conclusion"]
-"""What a row of the outbox writes."""
+__all__ = ["Card", "Conclusion", "Context", "Deletion", "Hit", "Message", "Receipt", "SessionRef", "Write"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +49,26 @@ class Conclusion:
 
 
 @dataclass(frozen=True, slots=True)
+class Card:
+    """The facts that `observer` keeps as `observed`'s card; the last one written stands."""
+
+    observer: str
+    observed: str
+    facts: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Deletion:
+    """The removal of one conclusion."""
+
+    conclusion_id: str
+
+
+Write = Message | Conclusion | Card | Deletion
+"""What a row of the outbox writes."""
+
+
+@dataclass(frozen=True, slots=True)
 class Hit:
     """One message that a search found."""
 
@@ -61,6 +77,16 @@ class Hit:
     session: str
     created_at: str
     metadata: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What Honcho holds on a peer, and of a session where one was asked for; empty where it holds nothing."""
+
+    summary: str = ""
+    representation: str = ""
+    card: tuple[str, ...] = ()
+    messages: tuple[Hit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,60 @@
+"""Which Honcho is in use, and the way to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from honcho_exec.clock import Clock
+from honcho_exec.embedded import EmbeddedHoncho
+from honcho_exec.settings import EMBEDDED, Settings
+from honcho_exec.transport import DeadlineTransport
+
+__all__ = ["Backend", "open_backend"]
+
+_EMBEDDED_URL = "http://embedded.honcho"
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """An open way to a Honcho.
+
+    Attributes:
+        embedded: whether it is the local Honcho inside this process.
+        url: where requests go.
+        api_key: the bearer key; None where none is set.
+        http: the client that makes them.
+        abort: cuts what is under way and refuses the rest; harmless when called again.
+        close: gives connections and files back.
+    """
+
+    embedded: bool
+    url: str
+    api_key: str | None
+    http: httpx.Client
+    abort: Callable[[], None]
+    close: Callable[[], None]
+
+
+def open_backend(settings: Settings, home: Path, clock: Clock) -> Backend:
+    """Open the backend that the settings choose; makes no request.
+
+    Raises:
+        StateError: the embedded backend's file in `home` cannot be used.
+    """
+    if settings.backend_url == EMBEDDED:
+        embedded = EmbeddedHoncho(home / "memory.db", clock=clock)
+        client = httpx.Client(transport=httpx.WSGITransport(app=embedded.app))
+
+        def close() -> None:
+            client.close()
+            embedded.close()
+
+        return Backend(True, _EMBEDDED_URL, None, client, abort=lambda: None, close=close)
+    transport = DeadlineTransport(settings.backend_url, clock=clock)
+    client = httpx.Client(transport=transport, timeout=settings.timeout)
+    key = settings.api_key.get_secret_value() if settings.api_key else None
+    return Backend(False, settings.backend_url, key, client, abort=transport.abort, close=client.close)

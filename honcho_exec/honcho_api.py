@@ -1,0 +1,309 @@
+"""Requests to Honcho through its SDK, and the door where foreign errors get their fate.
+
+This is the only module that imports `honcho`.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from itertools import islice
+from typing import cast
+
+import honcho
+import httpx
+import pydantic
+from honcho.api_types import MessageCreateParams, SessionPeerConfig
+
+from honcho_exec.backend import Backend
+from honcho_exec.clock import Clock, Deadline
+from honcho_exec.errors import Ambiguous, Rejected, RequestError, StateError, Unavailable
+from honcho_exec.model import Card, Conclusion, Context, Hit, Message
+from honcho_exec.transport import request_deadline
+
+__all__ = ["BATCH_KEY", "SOURCE_KEY", "HonchoApi"]
+
+BATCH_KEY = "honcho_exec_batch"
+"""Message metadata: the id of the frozen batch that the message was sent in."""
+
+SOURCE_KEY = "honcho_exec_source"
+"""Message metadata: the source key of a message that has one."""
+
+_MEMBERS_PER_PAGE = 50
+_MAX_SESSIONS = 1000
+# A conclusion that was written moments before the first attempt, by this machine's clock, may carry a server
+# time that is earlier: clocks differ.
+_CLOCK_SKEW = 60.0
+
+_SURELY_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+
+
+class HonchoApi:
+    """One workspace of one Honcho; usable from any thread.
+
+    Every method makes at least one request, and raises:
+        Rejected, Unavailable, Ambiguous: the request failed; the class says what became of it.
+        StateError: the embedded backend's file cannot be used.
+    """
+
+    def __init__(self, backend: Backend, workspace: str, *, timeout: float, clock: Clock) -> None:
+        self._url = "the embedded Honcho" if backend.embedded else backend.url
+        self._timeout = timeout
+        self._clock = clock
+        self._answers = threading.local()
+        backend.http.event_hooks = {"response": [self._note_retry_after]}
+        self._sdk = honcho.Honcho(
+            workspace_id=workspace,
+            base_url=backend.url,
+            api_key=backend.api_key or "local",
+            timeout=timeout,
+            max_retries=0,
+            http_client=backend.http,
+        )
+
+    @property
+    def late(self) -> float:
+        """Seconds for which a request that timed out may still land: a server's answer is late, not its work."""
+        return min(10.0, max(2.0, 2 * self._timeout))
+
+    @staticmethod
+    def within(deadline: Deadline) -> AbstractContextManager[None]:
+        """Bound every request made inside by `deadline` as well as by the request timeout."""
+        return request_deadline(deadline)
+
+    def ping(self) -> None:
+        """Make sure that the server answers and takes the key."""
+        with self._door():
+            next(iter(self._sdk.peers(size=1)), None)
+
+    def ensure_session(self, session: str) -> None:
+        """Get or create the session, joining nobody."""
+        with self._door():
+            self._sdk.session(session)
+
+    def members(self, session: str) -> tuple[frozenset[str], bool]:
+        """The session's members, and whether these are all."""
+        with self._door():
+            found = frozenset(peer.id for peer in honcho.Session(session, self._sdk).peers())
+        return found, len(found) < _MEMBERS_PER_PAGE
+
+    def join(self, session: str, peers: Mapping[str, tuple[bool, bool]]) -> None:
+        """Join peers as (observe_me, observe_others). Joining a member again hides what was said before."""
+        # Two requests that name peers in opposite orders can deadlock in the server.
+        joining: list[tuple[honcho.PeerBase | str, SessionPeerConfig]] = [
+            (peer, SessionPeerConfig(observe_me=me, observe_others=others))
+            for peer, (me, others) in sorted(peers.items())
+        ]
+        with self._door():
+            honcho.Session(session, self._sdk).add_peers(joining)
+
+    def add_messages(self, session: str, messages: Sequence[Message], *, batch: str) -> None:
+        """Write at most 100 messages, all or none, marked with the batch's id."""
+        with self._door():
+            honcho.Session(session, self._sdk).add_messages([_message_params(message, batch) for message in messages])
+
+    def has_batch(self, session: str, batch: str) -> bool:
+        """Whether the messages of a batch are there."""
+        with self._door():
+            page = honcho.Session(session, self._sdk).messages(filters={"metadata": {BATCH_KEY: batch}}, size=1)
+            return len(page.items) > 0
+
+    def known_sources(self, session: str, keys: Sequence[str]) -> frozenset[str]:
+        """Which of at most 100 source keys the session has messages of."""
+        with self._door():
+            page = honcho.Session(session, self._sdk).messages(
+                filters={"metadata": {SOURCE_KEY: {"in": list(keys)}}}, size=100
+            )
+            return frozenset(str(message.metadata.get(SOURCE_KEY)) for message in page)
+
+    def add_conclusions(self, session: str, conclusions: Sequence[Conclusion]) -> None:
+        """Write at most 100 conclusions of one observer about one peer, all or none."""
+        first = conclusions[0]
+        with self._door():
+            self._scope(first.observer, first.observed).create(
+                [{"content": conclusion.content, "session_id": session} for conclusion in conclusions]
+            )
+
+    def has_conclusion(self, conclusion: Conclusion, *, since: float) -> bool:
+        """Whether this conclusion is there and was created after `since` (seconds since the epoch)."""
+        oldest = datetime.fromtimestamp(since - _CLOCK_SKEW, tz=UTC)
+        with self._door():
+            recent = self._scope(conclusion.observer, conclusion.observed).list(
+                size=100, filters={"created_at": {"gte": oldest.isoformat()}}
+            )
+            return any(found.content == conclusion.content for found in recent)
+
+    def delete_conclusion(self, conclusion_id: str) -> None:
+        """Delete a conclusion; Rejected with cause `not_found` when there is none."""
+        with self._door():
+            self._scope("any", "any").delete(conclusion_id)
+
+    def conclusions(self, observer: str, observed: str, *, query: str | None, limit: int) -> list[Conclusion]:
+        """The conclusions nearest to `query`, or the newest."""
+        with self._door():
+            scope = self._scope(observer, observed)
+            found = scope.query(query, top_k=limit) if query else scope.list(size=limit).items
+            return [
+                Conclusion(one.content, one.observer_id, one.observed_id, one.id, _iso(one.created_at)) for one in found
+            ]
+
+    def search(self, query: str, *, sessions: Sequence[str] | None, limit: int) -> list[Hit]:
+        """Messages of the given sessions (all when None) that match the query best."""
+        filters: dict[str, object] | None = None if sessions is None else {"session_id": {"in": list(sessions)}}
+        with self._door():
+            return [_hit(message) for message in self._sdk.search(query, filters=filters, limit=limit)]
+
+    def sessions_of(self, peer: str) -> list[str]:
+        """The newest 1,000 sessions that a peer is a member of."""
+        with self._door():
+            pages = honcho.Peer(peer, self._sdk).sessions(size=100, reverse=True)
+            return [str(session.id) for session in islice(cast("Iterator[honcho.Session]", iter(pages)), _MAX_SESSIONS)]
+
+    def peers(self) -> list[str]:
+        """The newest 1,000 peers of the workspace."""
+        with self._door():
+            pages = self._sdk.peers(size=100, reverse=True)
+            return [peer.id for peer in islice(cast("Iterator[honcho.Peer]", iter(pages)), _MAX_SESSIONS)]
+
+    def chat(self, query: str, *, observer: str, target: str | None, level: str) -> str:
+        """Ask what `observer` knows of `target` (of itself when None); empty when it knows nothing."""
+        with self._door():
+            answer = honcho.Peer(observer, self._sdk).chat(query, target=target, reasoning_level=level)  # type: ignore[call-overload,unused-ignore] # the level is checked where it enters
+            return answer if isinstance(answer, str) else ""
+
+    def card(self, observer: str, target: str | None) -> tuple[str, ...]:
+        """The card that `observer` keeps of `target` (of itself when None)."""
+        with self._door():
+            return tuple(honcho.Peer(observer, self._sdk).get_card(target=target) or ())
+
+    def set_card(self, card: Card) -> None:
+        """Overwrite a card."""
+        target = None if card.observed == card.observer else card.observed
+        with self._door():
+            honcho.Peer(card.observer, self._sdk).set_card(list(card.facts), target=target)
+
+    def peer_context(self, observer: str, target: str | None, *, query: str | None = None) -> Context:
+        """Representation and card of `target` as `observer` sees it (of itself when None)."""
+        with self._door():
+            found = honcho.Peer(observer, self._sdk).context(target=target, search_query=query or None)
+            return Context(representation=found.representation or "", card=tuple(found.peer_card or ()))
+
+    def session_context(self, session: str, *, target: str | None = None, observer: str | None = None) -> Context:
+        """Summary and last messages of a session, with representation and card of `target` if one is given."""
+        with self._door():
+            found = honcho.Session(session, self._sdk).context(
+                summary=True, peer_target=target, peer_perspective=observer
+            )
+            return Context(
+                summary=found.summary.content if found.summary else "",
+                representation=found.peer_representation or "",
+                card=tuple(found.peer_card or ()),
+                messages=tuple(_hit(message) for message in found.messages),
+            )
+
+    def _scope(self, observer: str, observed: str) -> honcho.ConclusionScope:
+        return honcho.ConclusionScope(self._sdk, self._sdk.workspace_id, observer, observed)
+
+    def _note_retry_after(self, response: httpx.Response) -> None:
+        # The SDK hands Retry-After on for 429 only; a 503 carries one too.
+        self._answers.retry_after = _seconds(response.headers.get("retry-after"), self._clock)
+
+    @contextmanager
+    def _door(self) -> Iterator[None]:
+        self._answers.retry_after = None
+        try:
+            yield
+        except honcho.HonchoError as error:
+            raise self._fate(error) from error
+        except (pydantic.ValidationError, ValueError, TypeError, KeyError, AttributeError) as error:
+            # The answer came and was not what Honcho answers: a proxy's page, or another server.
+            raise Ambiguous(f"{self._url} gave an answer that is not Honcho's", cause="bad_answer") from error
+
+    def _fate(self, error: honcho.HonchoError) -> RequestError | StateError:
+        root = error.__cause__
+        if isinstance(root, StateError):
+            return root
+        if isinstance(error, honcho.TimeoutError):
+            text = f"{self._url} did not answer within {self._timeout:g} s"
+            if isinstance(root, _SURELY_NOT_SENT):
+                return Unavailable(text, cause="timeout")
+            return Ambiguous(text, cause="timeout", late=self.late)
+        if isinstance(error, honcho.ConnectionError):
+            return self._connection_fate(root)
+        return self._status_fate(error.status, error)
+
+    def _connection_fate(self, root: BaseException | None) -> RequestError:
+        if isinstance(root, _SURELY_NOT_SENT):
+            return Unavailable(f"{self._url} cannot be reached: {root}", cause="connection")
+        if isinstance(root, json.JSONDecodeError | UnicodeDecodeError):
+            return Ambiguous(f"{self._url} gave an answer that is not JSON", cause="bad_answer")
+        return Ambiguous(f"the connection to {self._url} broke: {root}", cause="connection", late=1.0)
+
+    def _status_fate(self, status: int, error: honcho.HonchoError) -> RequestError:
+        wait = self._answers.retry_after
+        if status in {401, 403}:
+            return Rejected(
+                f"{self._url} refused the key ({status}); set HONCHO_API_KEY to one that is valid for this server",
+                cause="auth",
+                status=status,
+            )
+        if status in {408, 425, 429}:
+            return Unavailable(
+                f"{self._url} asks to wait ({status})", cause="rate_limited", status=status, retry_after=wait
+            )
+        if status >= 500 and status != 501:  # noqa: PLR2004 - HTTP's own numbers
+            late = self.late if status == 504 else 1.0 if status in {502, 503} else 0.0  # noqa: PLR2004
+            return Ambiguous(
+                f"{self._url} failed ({status})", cause="server_error", status=status, retry_after=wait, late=late
+            )
+        cause = "not_found" if status == 404 else "refused"  # noqa: PLR2004
+        return Rejected(f"{self._url} refused the request ({status}): {_detail(error)}", cause=cause, status=status)
+
+
+def _detail(error: honcho.HonchoError) -> str:
+    """What the server said, without the input that it may repeat."""
+    body = error.body if isinstance(error.body, dict) else {}
+    detail = body.get("detail", error.message)
+    if isinstance(detail, list):
+        places = (one for one in detail if isinstance(one, dict))
+        return "; ".join(f"{'.'.join(map(str, one.get('loc', ())))}: {one.get('msg', '')}" for one in places)[:300]
+    return str(detail)[:300]
+
+
+def _message_params(message: Message, batch: str) -> MessageCreateParams:
+    metadata = {**message.metadata, BATCH_KEY: batch}
+    if message.source_key is not None:
+        metadata[SOURCE_KEY] = message.source_key
+    created_at = datetime.fromisoformat(message.created_at) if message.created_at else None
+    return MessageCreateParams(peer_id=message.peer, content=message.content, metadata=metadata, created_at=created_at)
+
+
+def _hit(message: honcho.Message) -> Hit:
+    return Hit(
+        content=message.content,
+        peer=message.peer_id,
+        session=message.session_id,
+        created_at=_iso(message.created_at),
+        metadata=message.metadata,
+    )
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")
+
+
+def _seconds(header: str | None, clock: Clock) -> float | None:
+    if not header:
+        return None
+    try:
+        return max(0.0, float(header))
+    except ValueError:
+        pass
+    try:
+        return max(0.0, parsedate_to_datetime(header).timestamp() - clock.now())
+    except (TypeError, ValueError):
+        return None

@@ -1,0 +1,206 @@
+"""The lane: one worker thread that owns what must not be shared, and the alarm that wakes it."""
+
+from __future__ import annotations
+
+import contextvars
+import heapq
+import itertools
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from contextlib import suppress
+from typing import TypeVar
+
+from honcho_exec.errors import Closed, LaneError
+
+__all__ = ["Lane", "Timer", "alarm_after"]
+
+T = TypeVar("T")
+Timer = Callable[[float, Callable[[], None]], Callable[[], None]]
+"""Calls a function once, some seconds later; returns what takes that back."""
+
+_log = logging.getLogger(__name__)
+
+
+class Lane:
+    """Runs jobs one at a time, in order, on one thread.
+
+    What belongs to the lane calls `check` and so cannot be reached from anywhere else. A job runs in the
+    context variables of whoever submitted it. After a fork the child's lane starts empty with a thread of its
+    own.
+
+    Args:
+        name: prefix of the thread's name.
+        executor: makes the executor; one worker, or a test's own.
+        timer: calls back later; the process's alarm, or a test's own.
+    """
+
+    def __init__(
+        self, name: str = "honcho-lane", *, executor: Callable[[], Executor] | None = None, timer: Timer | None = None
+    ) -> None:
+        self._make = executor or (lambda: ThreadPoolExecutor(max_workers=1, thread_name_prefix=name))
+        self._timer = timer or alarm_after
+        self._lock = threading.Lock()
+        self._executor: Executor | None = None
+        self._pid = os.getpid()
+        self._closed = False
+        self._thread: int | None = None
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "busy" if self._thread is not None else "idle"
+        return f"<Lane {state}>"
+
+    @property
+    def here(self) -> bool:
+        """Whether the caller is a job of this lane."""
+        return self._thread == threading.get_ident()
+
+    def check(self) -> None:
+        """Raise `LaneError` unless the caller is a job of this lane."""
+        if not self.here:
+            raise LaneError("this belongs to the lane: submit a job instead of calling it from another thread")
+
+    def submit(self, job: Callable[[], T]) -> Future[T]:
+        """Queue `job`; the Future has its result or its exception.
+
+        Raises:
+            Closed: the lane is closed, or the interpreter is exiting.
+        """
+        context = contextvars.copy_context()
+        with self._lock:
+            if self._closed:
+                raise Closed("the provider is closed")
+            if self._executor is None or self._pid != os.getpid():
+                # An executor inherited through fork never runs anything.
+                self._executor, self._pid, self._thread = self._make(), os.getpid(), None
+            try:
+                return self._executor.submit(context.run, self._run, job)
+            except RuntimeError as error:
+                raise Closed("the interpreter is exiting") from error
+
+    def post(self, job: Callable[[], None], *, failed: Callable[[BaseException], None] | None = None) -> bool:
+        """Queue `job` whose outcome nobody awaits; False when the lane is closed.
+
+        An exception is logged and given to `failed`.
+        """
+
+        def record(future: Future[None]) -> None:
+            if not future.cancelled() and (error := future.exception()) is not None:
+                _log.error("a job of the lane failed", exc_info=error)
+                if failed is not None:
+                    failed(error)
+
+        try:
+            self.submit(job).add_done_callback(record)
+        except Closed:
+            return False
+        return True
+
+    def call(self, job: Callable[[], T], timeout: float | None) -> T:
+        """Run `job` on the lane and return its result, waiting at most `timeout` seconds.
+
+        Raises:
+            LaneError: the caller is on the lane already and would wait for itself.
+            TimeoutError: the job is not done in time; it still runs.
+        """
+        if self.here:
+            raise LaneError("a job of the lane must not wait for the lane: call the function directly")
+        return self.submit(job).result(timeout)
+
+    def post_later(self, delay: float, job: Callable[[], None]) -> Callable[[], None]:
+        """Queue `job` in `delay` seconds; the returned function takes that back."""
+
+        def due() -> None:
+            self.post(job)
+
+        return self._timer(delay, due)
+
+    def close(self, timeout: float) -> bool:
+        """Take no more jobs, drop those that have not begun, and wait at most `timeout` seconds for the one that has.
+
+        Returns whether the lane has come to rest.
+        """
+        with self._lock:
+            self._closed = True
+            executor, self._executor = self._executor, None
+            owned = self._pid == os.getpid()
+        if executor is None or not owned:
+            return True
+        rest: Future[None] | None = None
+        with suppress(RuntimeError):
+            rest = executor.submit(lambda: None)
+        executor.shutdown(wait=False)
+        if rest is None or self.here:
+            return True
+        try:
+            rest.result(timeout)
+        except (TimeoutError, CancelledError):
+            return False
+        return True
+
+    def _run(self, job: Callable[[], T]) -> T:
+        self._thread = threading.get_ident()
+        try:
+            return job()
+        finally:
+            self._thread = None
+
+
+class _Alarm:
+    """One daemon thread for all lanes of a process; it ends when nothing is left to wait for."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._entries: list[tuple[float, int, Callable[[], None]]] = []
+        self._cancelled: set[int] = set()
+        self._numbers = itertools.count()
+        self._thread: threading.Thread | None = None
+
+    def after(self, delay: float, callback: Callable[[], None]) -> Callable[[], None]:
+        with self._changed:
+            number = next(self._numbers)
+            heapq.heappush(self._entries, (time.monotonic() + delay, number, callback))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="honcho-alarm", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+        return lambda: self._cancel(number)
+
+    def _cancel(self, number: int) -> None:
+        with self._changed:
+            self._entries = [entry for entry in self._entries if entry[1] != number]
+            heapq.heapify(self._entries)
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while (callback := self._next()) is not None:
+            callback()
+
+    def _next(self) -> Callable[[], None] | None:
+        with self._changed:
+            while self._entries:
+                due = self._entries[0][0] - time.monotonic()
+                if due <= 0:
+                    return heapq.heappop(self._entries)[2]
+                self._changed.wait(due)
+            self._thread = None
+            return None
+
+
+_alarm = _Alarm()
+
+
+def _after_fork() -> None:
+    global _alarm  # noqa: PLW0603 - the child needs an alarm with a thread and a lock of its own
+    _alarm = _Alarm()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def alarm_after(delay: float, callback: Callable[[], None]) -> Callable[[], None]:
+    """Call `callback` in `delay` seconds on the process's alarm thread; the returned function takes that back."""
+    return _alarm.after(delay, callback)

@@ -1,0 +1,97 @@
+"""Who holds a lease, and whether it is still alive, without a clock or a heartbeat."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import threading
+import uuid
+import weakref
+from contextlib import suppress
+from pathlib import Path
+
+from honcho_exec.sqlite import private_folder
+
+__all__ = ["Holder"]
+
+
+class _Process:
+    """This process's mark in a folder: a locked file, which the operating system unlocks when the process dies.
+
+    A record lock is not inherited by a forked child, so a child never keeps its dead parent's leases alive.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.pid = os.getpid()
+        self.id = uuid.uuid4().hex[:12]
+        self._path = _mark(folder, self.id)
+        self._file = os.open(private_folder(folder) / self._path.name, os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self.holders: set[str] = set()
+        self.closed = False
+
+    @property
+    def usable(self) -> bool:
+        return not self.closed and self.pid == os.getpid()
+
+    def forget(self, holder: str) -> None:
+        self.holders.discard(holder)
+        if not self.holders and self.usable:
+            self.closed = True
+            with suppress(OSError):
+                self._path.unlink()
+            with suppress(OSError):
+                os.close(self._file)
+
+
+_processes: dict[Path, _Process] = {}
+# Garbage collection may close a holder at any moment, in a thread that is inside this lock.
+_lock = threading.RLock()
+
+
+class Holder:
+    """One owner of leases in a state folder; alive until `close`, its garbage collection, or its process's death.
+
+    Args:
+        folder: where the processes that share leases leave their marks.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder.resolve()
+        with _lock:
+            process = _processes.get(self._folder)
+            if process is None or not process.usable:
+                process = _processes[self._folder] = _Process(self._folder)
+            self._process = process
+            self.name = f"{process.id}.{uuid.uuid4().hex[:12]}"
+            process.holders.add(self.name)
+            self._closing = weakref.finalize(self, process.forget, self.name)
+
+    def alive(self, name: str) -> bool:
+        """Whether the holder of that name is alive, in this process or another."""
+        process_id = name.partition(".")[0]
+        if process_id == self._process.id:
+            return name in self._process.holders
+        try:
+            # A file of this process must never be opened here: closing it would drop the process's own lock.
+            file = os.open(_mark(self._folder, process_id), os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(file)
+        with suppress(OSError):
+            _mark(self._folder, process_id).unlink()
+        return False
+
+    def close(self) -> None:
+        """Stop being alive; harmless when called again."""
+        with _lock:
+            self._closing()
+
+
+def _mark(folder: Path, process_id: str) -> Path:
+    return folder / f"{process_id}.alive"

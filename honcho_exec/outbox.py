@@ -1,0 +1,396 @@
+"""The outbox: a durable first-in, first-out queue of writes, shared by processes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from sqlite3 import Connection, Row
+
+from honcho_exec.clock import Clock
+from honcho_exec.errors import Overloaded
+from honcho_exec.lease import Holder
+from honcho_exec.model import Card, Conclusion, Deletion, Message, SessionRef, Write
+from honcho_exec.sqlite import Database
+
+__all__ = ["Batch", "Counts", "History", "Outbox", "OutboxRow"]
+
+MAX_BATCH = 100
+"""Messages or conclusions in one request (Honcho's limit)."""
+
+_MAX_BATCH_CHARS = 400_000
+
+_MIGRATIONS = (
+    """
+    CREATE TABLE rows (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        destination TEXT NOT NULL,
+        stream TEXT NOT NULL,
+        turn TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        workspace TEXT NOT NULL,
+        session TEXT NOT NULL,
+        user_peer TEXT NOT NULL,
+        ai_peer TEXT NOT NULL,
+        payload TEXT NOT NULL,
+        dedup TEXT UNIQUE,
+        admitted_at REAL NOT NULL,
+        batch TEXT,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        first_sent_at REAL,
+        look INTEGER NOT NULL DEFAULT 0,
+        settle_at REAL NOT NULL DEFAULT 0,
+        error TEXT,
+        parked_at REAL
+    );
+    CREATE INDEX rows_by_destination ON rows (destination, parked_at, id);
+    CREATE INDEX rows_by_stream ON rows (stream, parked_at, id);
+    CREATE INDEX rows_by_batch ON rows (batch);
+    CREATE TABLE health (destination TEXT PRIMARY KEY, delivered_at REAL, error TEXT, error_at REAL);
+    CREATE TABLE leases (stream TEXT PRIMARY KEY, owner TEXT NOT NULL);
+    CREATE TABLE size (rows INTEGER NOT NULL);
+    INSERT INTO size VALUES (0);
+    CREATE TRIGGER row_added AFTER INSERT ON rows BEGIN UPDATE size SET rows = rows + 1; END;
+    CREATE TRIGGER row_gone AFTER DELETE ON rows BEGIN UPDATE size SET rows = rows - 1; END;
+    """,
+)
+
+_KINDS: dict[str, type[Write]] = {"message": Message, "conclusion": Conclusion, "card": Card, "deletion": Deletion}
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """One write that waits, or is parked, in the outbox."""
+
+    id: int
+    turn: str
+    ref: SessionRef
+    write: Write
+    admitted_at: float
+    attempts: int
+    error: str | None
+    parked_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows that are sent in one request, frozen when they were first sent.
+
+    Attributes:
+        id: kept over every attempt.
+        first_sent_at: when the first attempt began, seconds since the epoch.
+        look: whether an attempt may have been done, so that the server must be asked first.
+        settle_at: until when an attempt may still land, seconds since the epoch.
+    """
+
+    id: str
+    rows: tuple[OutboxRow, ...]
+    attempts: int
+    first_sent_at: float
+    look: bool
+    settle_at: float
+
+    @property
+    def writes(self) -> tuple[Write, ...]:
+        """What the rows write, in order."""
+        return tuple(row.write for row in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """When something was last delivered, and what failed last; seconds since the epoch."""
+
+    delivered_at: float | None
+    error: str | None
+    error_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much the outbox holds; `oldest_at` is when the oldest waiting row was admitted."""
+
+    pending: int
+    in_flight: int
+    parked: int
+    elsewhere: int
+    oldest_at: float | None
+
+
+class Outbox:
+    """The queue of one destination in a file that all destinations share.
+
+    A row is durable when `admit` returns. Rows of one stream are sent in the order of their admission, by one
+    holder at a time; a dead holder's stream is taken over.
+
+    Args:
+        path: the database file.
+        destination: whose rows this is about: backend and workspace.
+        holder: under whose name streams are leased.
+        max_rows: how many rows the file may hold.
+    """
+
+    def __init__(self, path: Path, *, destination: str, holder: Holder, clock: Clock, max_rows: int) -> None:
+        self.path = path
+        self._db = Database(path, _MIGRATIONS, background_checkpoints=True)
+        self._destination = destination
+        self._holder = holder
+        self._clock = clock
+        self._max_rows = max_rows
+
+    def admit(self, turn: str, ref: SessionRef, writes: Sequence[Write]) -> str:
+        """Store `writes` durably as one turn, all or none, and return the turn that carries them.
+
+        A write that is waiting already (a message with the same source key, the same conclusion or deletion) is
+        not stored again; when that leaves nothing, the turn that carries it is returned.
+
+        Raises:
+            Overloaded: the outbox is full.
+            StateError: the file cannot be written.
+        """
+        now = self._clock.now()
+        values = [(*self._columns(ref, write), turn, _dump(write), self._dedup(ref, write), now) for write in writes]
+        one = f"({', '.join('?' * len(values[0]))})"
+        with self._db.connection() as connection:
+            added = connection.execute(
+                "INSERT INTO rows (destination, stream, kind, workspace, session, user_peer, ai_peer, turn, payload,"
+                f" dedup, admitted_at) SELECT * FROM (VALUES {', '.join([one] * len(values))})"
+                " WHERE (SELECT rows FROM size) + ? <= ? ON CONFLICT (dedup) DO NOTHING",
+                [*(value for row in values for value in row), len(values), self._max_rows],
+            ).rowcount
+            return turn if added else self._waiting(connection, [str(row[-2]) for row in values])
+
+    def _waiting(self, connection: Connection, dedup: Sequence[str]) -> str:
+        found = connection.execute(
+            "SELECT turn FROM rows WHERE dedup IN (SELECT value FROM json_each(?)) ORDER BY id DESC LIMIT 1",
+            (json.dumps(dedup),),
+        ).fetchone()
+        if found is None:
+            raise Overloaded(
+                f"the outbox is full ({self._max_rows} rows); nothing was stored. It empties when Honcho takes the"
+                " rows; HONCHO_OUTBOX_MAX_ROWS raises the limit"
+            )
+        return str(found["turn"])
+
+    def waiting(self, turn: str) -> int:
+        """How many rows of a turn wait, are being sent or are parked."""
+        with self._db.connection() as connection:
+            return int(connection.execute("SELECT count(*) FROM rows WHERE turn = ?", (turn,)).fetchone()[0])
+
+    def claim(self, *, blocked: Sequence[str] = ()) -> Batch | None:
+        """Lease the stream of the oldest waiting row and return its next batch; None when nothing can be sent.
+
+        Streams in `blocked`, and those that a living holder has, are passed over.
+        """
+        passed = list(blocked)
+        while (stream := self._oldest_stream(passed)) is not None:
+            if self._lease(stream):
+                return self._frozen(stream) or self._freeze(stream)
+            passed.append(stream)
+        return None
+
+    def sending(self, batch: Batch, *, settle_at: float) -> None:
+        """Record that an attempt begins; if nothing more is recorded it may land until `settle_at`."""
+        self._on_batch(batch, "attempts = attempts + 1, look = 1, settle_at = ?", settle_at)
+
+    def not_done(self, batch: Batch, error: str) -> None:
+        """Record that the attempt surely was not done."""
+        self._on_batch(batch, "look = 0, settle_at = 0, error = ?", error)
+
+    def unknown(self, batch: Batch, error: str, *, settle_at: float) -> None:
+        """Record that the attempt may have been done, or be done until `settle_at`."""
+        self._on_batch(batch, "look = 1, settle_at = ?, error = ?", settle_at, error)
+
+    def reread(self, batch: Batch) -> Batch:
+        """The batch as the file has it now."""
+        with self._db.connection() as connection:
+            rows = connection.execute("SELECT * FROM rows WHERE batch = ? ORDER BY id", (batch.id,)).fetchall()
+        return _batch(rows) if rows else replace(batch, rows=())
+
+    def settle(self, rows: Sequence[OutboxRow]) -> None:
+        """Drop rows that Honcho has."""
+        with self._db.transaction() as connection:
+            connection.execute(
+                "DELETE FROM rows WHERE id IN (SELECT value FROM json_each(?))", (json.dumps([row.id for row in rows]),)
+            )
+            connection.execute(
+                "INSERT INTO health (destination, delivered_at) VALUES (?, ?)"
+                " ON CONFLICT (destination) DO UPDATE SET delivered_at = excluded.delivered_at",
+                (self._destination, self._clock.now()),
+            )
+
+    def note_error(self, error: str) -> None:
+        """Remember the last failure, for whoever looks from another process."""
+        with self._db.connection() as connection:
+            connection.execute(
+                "INSERT INTO health (destination, error, error_at) VALUES (?, ?, ?)"
+                " ON CONFLICT (destination) DO UPDATE SET error = excluded.error, error_at = excluded.error_at",
+                (self._destination, error, self._clock.now()),
+            )
+
+    def history(self) -> History:
+        """The last delivery and the last failure of any process."""
+        with self._db.connection() as connection:
+            row = connection.execute(
+                "SELECT delivered_at, error, error_at FROM health WHERE destination = ?", (self._destination,)
+            ).fetchone()
+        return History(*row) if row else History(None, None, None)
+
+    def halve(self, batch: Batch) -> None:
+        """Give each half of a batch that surely was not done an id of its own."""
+        middle = batch.rows[len(batch.rows) // 2].id
+        with self._db.connection() as connection:
+            connection.execute(
+                "UPDATE rows SET batch = CASE WHEN id < ? THEN ? ELSE ? END, look = 0, settle_at = 0 WHERE batch = ?",
+                (middle, self._clock.new_id(), self._clock.new_id(), batch.id),
+            )
+
+    def park(self, batch: Batch, reason: str) -> None:
+        """Set the rows of a batch aside, with the reason; they no longer hold anything up."""
+        self._on_batch(batch, "parked_at = ?, error = ?", self._clock.now(), reason)
+
+    def release(self) -> None:
+        """Give every leased stream back, for other holders to take."""
+        with self._db.connection() as connection:
+            connection.execute("DELETE FROM leases WHERE owner = ?", (self._holder.name,))
+
+    def flush_to_disk(self) -> None:
+        """Make what was admitted survive a power cut as well."""
+        self._db.checkpoint()
+
+    def tidy(self) -> None:
+        """Leave nothing of delivered rows in the file or its log; for when nothing is going on."""
+        self._db.truncate_log()
+
+    def counts(self) -> Counts:
+        """How much waits, is being sent, is parked, and waits for another destination."""
+        with self._db.connection() as connection:
+            row = connection.execute(
+                "SELECT count(*) FILTER (WHERE here AND parked_at IS NULL) AS pending,"
+                " count(*) FILTER (WHERE here AND parked_at IS NULL AND look) AS in_flight,"
+                " count(*) FILTER (WHERE here AND parked_at IS NOT NULL) AS parked,"
+                " count(*) FILTER (WHERE NOT here) AS elsewhere,"
+                " min(admitted_at) FILTER (WHERE here AND parked_at IS NULL) AS oldest_at"
+                " FROM (SELECT destination = ? AS here, parked_at, look, admitted_at FROM rows)",
+                (self._destination,),
+            ).fetchone()
+        return Counts(*row)
+
+    def rows(self, *, parked: bool = False, limit: int = 1000) -> list[OutboxRow]:
+        """The oldest waiting (or parked) rows."""
+        with self._db.connection() as connection:
+            found = connection.execute(
+                "SELECT * FROM rows WHERE destination = ? AND (parked_at IS NOT NULL) = ? ORDER BY id LIMIT ?",
+                (self._destination, parked, limit),
+            ).fetchall()
+        return [_row(row) for row in found]
+
+    def close(self) -> None:
+        """Give the file back."""
+        self._db.close()
+
+    def _columns(self, ref: SessionRef, write: Write) -> tuple[str, ...]:
+        kind = type(write).__name__.lower()
+        # Conclusions need their session but none of its messages, so they do not wait behind a backlog of them;
+        # one request carries conclusions of one observer about one peer.
+        about = [write.observer, write.observed] if isinstance(write, Conclusion | Card) else []
+        stream = json.dumps([self._destination, ref.session, kind, *about])
+        return (self._destination, stream, kind, ref.workspace, ref.session, ref.user_peer, ref.ai_peer)
+
+    def _dedup(self, ref: SessionRef, write: Write) -> str | None:
+        match write:
+            case Message(source_key=str() as key):
+                return json.dumps([self._destination, "message", ref.session, key])
+            case Conclusion():
+                return json.dumps([self._destination, "conclusion", write.observer, write.observed, write.content])
+            case Deletion():
+                return json.dumps([self._destination, "deletion", write.conclusion_id])
+        return None
+
+    def _oldest_stream(self, passed: Sequence[str]) -> str | None:
+        with self._db.connection() as connection:
+            row = connection.execute(
+                "SELECT stream FROM rows WHERE destination = ? AND parked_at IS NULL"
+                " AND stream NOT IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT 1",
+                (self._destination, json.dumps(passed)),
+            ).fetchone()
+        return None if row is None else str(row["stream"])
+
+    def _lease(self, stream: str) -> bool:
+        me = self._holder.name
+        with self._db.connection() as connection:
+            held = connection.execute(
+                "INSERT INTO leases (stream, owner) VALUES (?, ?)"
+                " ON CONFLICT (stream) DO UPDATE SET owner = owner RETURNING owner",
+                (stream, me),
+            ).fetchone()
+            owner = str(held["owner"])
+            if owner == me:
+                return True
+            if self._holder.alive(owner):
+                return False
+            taken = connection.execute(
+                "UPDATE leases SET owner = ? WHERE stream = ? AND owner = ?", (me, stream, owner)
+            ).rowcount
+            return taken == 1
+
+    def _frozen(self, stream: str) -> Batch | None:
+        with self._db.connection() as connection:
+            rows = connection.execute(
+                "SELECT * FROM rows WHERE parked_at IS NULL AND batch = (SELECT batch FROM rows"
+                " WHERE stream = ? AND parked_at IS NULL ORDER BY id LIMIT 1) ORDER BY id",
+                (stream,),
+            ).fetchall()
+        return _batch(rows) if rows else None
+
+    def _freeze(self, stream: str) -> Batch | None:
+        with self._db.connection() as connection:
+            rows = connection.execute(
+                "UPDATE rows SET batch = ?, first_sent_at = ? WHERE batch IS NULL AND id IN ("
+                " SELECT id FROM (SELECT id, kind, row_number() OVER (ORDER BY id) AS place,"
+                " sum(length(payload)) OVER (ORDER BY id) AS size FROM (SELECT id, kind, payload FROM rows"
+                " WHERE stream = ? AND parked_at IS NULL AND batch IS NULL ORDER BY id LIMIT ?))"
+                " WHERE place = 1 OR (size <= ? AND kind IN ('message', 'conclusion'))) RETURNING *",
+                (self._clock.new_id(), self._clock.now(), stream, MAX_BATCH, _MAX_BATCH_CHARS),
+            ).fetchall()
+        return _batch(sorted(rows, key=lambda row: int(row["id"]))) if rows else None
+
+    def _on_batch(self, batch: Batch, change: str, *values: object) -> None:
+        with self._db.connection() as connection:
+            connection.execute(f"UPDATE rows SET {change} WHERE batch = ?", (*values, batch.id))
+
+
+def _dump(write: Write) -> str:
+    return json.dumps(asdict(write))
+
+
+def _load(kind: str, payload: str) -> Write:
+    fields = json.loads(payload)
+    if kind == "card":
+        fields["facts"] = tuple(fields["facts"])
+    return _KINDS[kind](**fields)
+
+
+def _row(row: Row) -> OutboxRow:
+    return OutboxRow(
+        id=row["id"],
+        turn=row["turn"],
+        ref=SessionRef(row["workspace"], row["session"], row["user_peer"], row["ai_peer"]),
+        write=_load(row["kind"], row["payload"]),
+        admitted_at=row["admitted_at"],
+        attempts=row["attempts"],
+        error=row["error"],
+        parked_at=row["parked_at"],
+    )
+
+
+def _batch(rows: Sequence[Row]) -> Batch:
+    first = rows[0]
+    return Batch(
+        id=first["batch"],
+        rows=tuple(_row(row) for row in rows),
+        attempts=first["attempts"],
+        first_sent_at=first["first_sent_at"],
+        look=bool(first["look"]),
+        settle_at=first["settle_at"],
+    )

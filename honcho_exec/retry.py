@@ -1,0 +1,102 @@
+"""The one retry layer: tenacity, bounded in attempts and by a deadline, jittered, and ended by closing."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+import tenacity
+
+from honcho_exec.clock import Clock, Deadline
+from honcho_exec.errors import Ambiguous, Unavailable
+
+__all__ = ["Backoff", "RetryPolicy"]
+
+T = TypeVar("T")
+
+
+class RetryPolicy:
+    """How often and how long a failed request is tried again.
+
+    Only `Unavailable` and `Ambiguous` are tried again; what is still failing at the end is raised as it is.
+
+    Args:
+        attempts: the most calls, the first included.
+        max_wait: the longest wait between two calls in seconds; a server's Retry-After is capped by it.
+        deadline: seconds after which no further call is begun.
+        closing: when it is set, a wait ends at once and no further call is made.
+        clock: where time comes from.
+    """
+
+    def __init__(
+        self, *, attempts: int, max_wait: float, deadline: float, closing: threading.Event, clock: Clock
+    ) -> None:
+        self._attempts = attempts
+        self._max_wait = max_wait
+        self._deadline = deadline
+        self._closing = closing
+        self._clock = clock
+        self._jitter = tenacity.wait_random_exponential(multiplier=0.2, max=max_wait, min=0.05)
+
+    def call(
+        self,
+        function: Callable[[], T],
+        *,
+        deadline: Deadline | None = None,
+        on_retry: Callable[[], None] | None = None,
+    ) -> T:
+        """Call `function` until it returns, fails for good, or patience runs out."""
+        ends = Deadline.after(self._deadline, self._clock)
+        if deadline is not None and deadline.at < ends.at:
+            ends = deadline
+
+        retrying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type((Unavailable, Ambiguous)),
+            stop=tenacity.stop_any(
+                tenacity.stop_after_attempt(self._attempts),
+                tenacity.stop_when_event_set(self._closing),
+                _StopBefore(ends),
+            ),
+            wait=self._wait,
+            sleep=tenacity.sleep_using_event(self._closing),
+            before_sleep=(lambda _: on_retry()) if on_retry else None,
+            reraise=True,
+        )
+        return retrying(function)
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        wait = self._jitter(state)
+        error = state.outcome.exception() if state.outcome else None
+        asked = getattr(error, "retry_after", None) or 0.0
+        return max(wait, min(asked, self._max_wait))
+
+
+class _StopBefore(tenacity.stop.stop_base):
+    """Stop when the next wait would end after the deadline."""
+
+    def __init__(self, deadline: Deadline) -> None:
+        self._deadline = deadline
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
+        return retry_state.upcoming_sleep >= self._deadline.remaining()
+
+
+class Backoff:
+    """Waits that double from `first` to `cap` seconds, each with jitter, until something succeeds."""
+
+    def __init__(self, first: float = 0.5, cap: float = 10.0, *, jitter: Callable[[float, float], float]) -> None:
+        self._first = first
+        self._cap = cap
+        self._jitter = jitter
+        self.failures = 0
+
+    def next(self) -> float:
+        """The seconds to wait after one more failure."""
+        ceiling = min(self._cap, self._first * 2.0 ** min(self.failures, 16))
+        self.failures += 1
+        return self._jitter(ceiling / 2, ceiling)
+
+    def reset(self) -> None:
+        """Start anew: something succeeded."""
+        self.failures = 0

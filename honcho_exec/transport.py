@@ -1,0 +1,229 @@
+"""HTTP whose time is the wall clock's, and which another thread can cut off."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import urllib.request
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpcore
+import httpx
+
+from honcho_exec.clock import Clock, Deadline
+
+__all__ = ["DeadlineTransport", "request_deadline"]
+
+_MAX_BODY = 64 * 1024 * 1024
+_SLICE = 64 * 1024
+
+_ambient: ContextVar[Deadline | None] = ContextVar("honcho_exec_request_deadline", default=None)
+
+
+@contextmanager
+def request_deadline(deadline: Deadline | None) -> Iterator[None]:
+    """Bound every request made inside by `deadline` as well as by its own timeout."""
+    token = _ambient.set(deadline)
+    try:
+        yield
+    finally:
+        _ambient.reset(token)
+
+
+class DeadlineTransport(httpx.BaseTransport):
+    """An httpx transport for one server.
+
+    A request's timeout bounds it from its start to its last byte, even when the server drips bytes or never
+    stops sending; a connection on which that happened is not used again. httpx's own timeouts bound each
+    socket operation only.
+
+    Args:
+        base_url: the server; decides whether the environment's proxy applies.
+        clock: where time comes from.
+        max_connections: the most connections at a time.
+    """
+
+    def __init__(self, base_url: str, *, clock: Clock, max_connections: int = 20) -> None:
+        self._clock = clock
+        self._current = threading.local()
+        self._streams: weakref.WeakSet[_Stream] = weakref.WeakSet()
+        self._lock = threading.Lock()
+        self._aborted = False
+        options: dict[str, Any] = {
+            "ssl_context": httpx.create_ssl_context() if base_url.startswith("https") else None,
+            "max_connections": max_connections,
+            "max_keepalive_connections": max_connections,
+            "keepalive_expiry": 15.0,
+            "network_backend": _Backend(self),
+        }
+        proxy = _proxy_for(base_url)
+        self._pool: httpcore.ConnectionPool = (
+            httpcore.HTTPProxy(proxy_url=proxy, **options) if proxy else httpcore.ConnectionPool(**options)
+        )
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """See `httpx.BaseTransport.handle_request`."""
+        timeouts = request.extensions.get("timeout", {})
+        deadline = Deadline.after(timeouts.get("read") or 30.0, self._clock)
+        ambient = _ambient.get()
+        if ambient is not None and ambient.at < deadline.at:
+            deadline = ambient
+        self._current.deadline = deadline
+        with _as_httpx(request):
+            response = self._pool.handle_request(
+                httpcore.Request(
+                    method=request.method,
+                    url=httpcore.URL(
+                        scheme=request.url.raw_scheme,
+                        host=request.url.raw_host,
+                        port=request.url.port,
+                        target=request.url.raw_path,
+                    ),
+                    headers=request.headers.raw,
+                    content=request.stream,
+                    extensions={**request.extensions, "timeout": {"pool": deadline.remaining()}},
+                )
+            )
+        assert isinstance(response.stream, Iterable)  # noqa: S101 - httpcore's sync pool gives a sync stream
+        return httpx.Response(
+            status_code=response.status,
+            headers=response.headers,
+            stream=_Body(response.stream, request),
+            extensions=response.extensions,
+        )
+
+    def abort(self) -> None:
+        """Cut every request that is under way and refuse new ones; harmless when called again."""
+        with self._lock:
+            self._aborted = True
+            streams = list(self._streams)
+        for stream in streams:
+            stream.cut()
+
+    def close(self) -> None:
+        """Give the idle connections back."""
+        self._pool.close()
+
+    def left(self) -> float:
+        """Seconds left for the request of this thread; raises when there are none."""
+        deadline: Deadline = self._current.deadline
+        remaining = deadline.remaining()
+        if remaining <= 0.0:
+            raise httpcore.ReadTimeout("the request's time is up")
+        return remaining
+
+    def track(self, stream: _Stream) -> None:
+        """Remember an open stream so that `abort` can cut it."""
+        with self._lock:
+            self._streams.add(stream)
+            aborted = self._aborted
+        if aborted:
+            stream.close()
+            raise httpcore.ConnectError("the transport is closed")
+
+
+class _Backend(httpcore.NetworkBackend):
+    """Opens connections whose every operation is bounded by its request's deadline."""
+
+    def __init__(self, transport: DeadlineTransport) -> None:
+        self._transport = transport
+        self._sockets = httpcore.SyncBackend()
+
+    def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ARG002 - the request's deadline counts instead
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.NetworkStream:
+        inner = self._sockets.connect_tcp(host, port, self._transport.left(), local_address, socket_options)
+        stream = _Stream(inner, self._transport)
+        self._transport.track(stream)
+        return stream
+
+
+class _Stream(httpcore.NetworkStream):
+    def __init__(self, inner: httpcore.NetworkStream, transport: DeadlineTransport) -> None:
+        self._inner = inner
+        self._transport = transport
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - see connect_tcp
+        return self._inner.read(max_bytes, self._transport.left())
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - see connect_tcp
+        for start in range(0, len(buffer), _SLICE):
+            self._inner.write(buffer[start : start + _SLICE], self._transport.left())
+
+    def close(self) -> None:
+        self._inner.close()
+
+    def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ARG002 - see connect_tcp
+    ) -> httpcore.NetworkStream:
+        inner = self._inner.start_tls(ssl_context, server_hostname, self._transport.left())
+        stream = _Stream(inner, self._transport)
+        self._transport.track(stream)
+        return stream
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._inner.get_extra_info(info)
+
+    def cut(self) -> None:
+        """Wake whoever waits on this socket; safe from another thread, unlike close."""
+        raw = self._inner.get_extra_info("socket")
+        if raw is not None:
+            with suppress(OSError):
+                raw.shutdown(socket.SHUT_RDWR)
+
+
+class _Body(httpx.SyncByteStream):
+    def __init__(self, stream: Iterable[bytes], request: httpx.Request) -> None:
+        self._stream = stream
+        self._request = request
+
+    def __iter__(self) -> Iterator[bytes]:
+        size = 0
+        with _as_httpx(self._request):
+            for part in self._stream:
+                size += len(part)
+                if size > _MAX_BODY:
+                    raise httpx.ReadError(f"the answer is longer than {_MAX_BODY} bytes", request=self._request)
+                yield part
+
+    def close(self) -> None:
+        if hasattr(self._stream, "close"):
+            self._stream.close()
+
+
+@contextmanager
+def _as_httpx(request: httpx.Request) -> Iterator[None]:
+    """Raise httpcore's errors as httpx's, which have the same names."""
+    try:
+        yield
+    except (
+        httpcore.TimeoutException,
+        httpcore.NetworkError,
+        httpcore.ProtocolError,
+        httpcore.ProxyError,
+    ) as error:
+        kind = getattr(httpx, type(error).__name__, httpx.TransportError)
+        raise kind(str(error) or type(error).__name__, request=request) from error
+
+
+def _proxy_for(base_url: str) -> str | None:
+    """The proxy that the environment names for this server, if any."""
+    parts = urlsplit(base_url)
+    if urllib.request.proxy_bypass(parts.netloc):
+        return None
+    proxies = urllib.request.getproxies()
+    return proxies.get(parts.scheme) or proxies.get("all")

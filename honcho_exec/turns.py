@@ -1,0 +1,94 @@
+"""The Futures of what this process gave to the outbox."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+from honcho_exec.clock import Clock
+from honcho_exec.errors import HonchoExecError
+from honcho_exec.model import Receipt
+
+__all__ = ["Turns"]
+
+
+@dataclass(slots=True)
+class _Turn:
+    future: Future[Receipt]
+    remaining: int
+    since: float
+    written: int = 0
+    already: int = 0
+
+
+class Turns:
+    """Keeps one Future a turn, from before its rows are stored until the last of them is settled.
+
+    Usable from any thread. No Future is settled while a lock is held, so that its callbacks may call back.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._turns: dict[str, _Turn] = {}
+
+    def add(self, name: str, rows: int) -> Future[Receipt]:
+        """The Future of a turn of `rows` rows that is about to be stored."""
+        turn = _Turn(Future(), rows, self._clock.monotonic())
+        # Nobody can take a turn back that is on its way, so that settling it never fails.
+        turn.future.set_running_or_notify_cancel()
+        with self._lock:
+            self._turns[name] = turn
+        return turn.future
+
+    def adopt(self, name: str, carrier: str) -> Future[Receipt]:
+        """Follow `carrier` instead of `name`: it was waiting already and carries the same writes."""
+        with self._lock:
+            turn = self._turns.pop(name)
+            return self._turns.setdefault(carrier, turn).future
+
+    def expect(self, name: str, rows: int) -> None:
+        """Say how many rows of a turn are left; settles it when there are none."""
+        done = None
+        with self._lock:
+            if (turn := self._turns.get(name)) is not None:
+                turn.remaining = rows
+                done = self._turns.pop(name) if rows == 0 else None
+        if done is not None:
+            done.future.set_result(Receipt(done.written, done.already))
+
+    def settle(self, names: Iterable[str], *, new: bool) -> None:
+        """Count one row of each named turn as written now (`new`) or there before; settles what is complete."""
+        done: list[_Turn] = []
+        with self._lock:
+            for name in names:
+                if (turn := self._turns.get(name)) is None:
+                    continue
+                turn.written += new
+                turn.already += not new
+                turn.remaining -= 1
+                if turn.remaining <= 0:
+                    done.append(self._turns.pop(name))
+        for turn in done:
+            turn.future.set_result(Receipt(turn.written, turn.already))
+
+    def fail(self, names: Iterable[str], error: HonchoExecError) -> None:
+        """Fail the named turns."""
+        with self._lock:
+            turns = [self._turns.pop(name) for name in dict.fromkeys(names) if name in self._turns]
+        for turn in turns:
+            turn.future.set_exception(error)
+
+    def fail_all(self, error: HonchoExecError) -> None:
+        """Fail every turn that is left."""
+        with self._lock:
+            names = list(self._turns)
+        self.fail(names, error)
+
+    def age(self) -> float | None:
+        """Seconds for which the oldest turn has been going; None when there is none."""
+        with self._lock:
+            since = min((turn.since for turn in self._turns.values()), default=None)
+        return None if since is None else self._clock.monotonic() - since

@@ -1,0 +1,69 @@
+"""What every test has: a home of its own, real servers on loopback, and no thread left behind."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.faulty import FaultyServer
+from support.providers import MakeProvider
+
+from honcho_exec import HonchoProvider
+from honcho_exec.embedded import EmbeddedHoncho
+
+THREAD_GRACE = 5.0
+
+
+@pytest.fixture(autouse=True)
+def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing of the person who runs the tests is read or written."""
+    import os
+
+    for name in list(os.environ):
+        if name.startswith(("HONCHO_", "HERMES_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LOGNAME", "ada")
+
+
+@pytest.fixture(autouse=True)
+def no_leaked_threads() -> Iterator[None]:
+    """Fail the test that leaves a thread behind."""
+    before = set(threading.enumerate())
+    yield
+    left = [thread for thread in threading.enumerate() if thread not in before]
+    if left:
+        gc.collect()
+    for thread in left:
+        thread.join(THREAD_GRACE)
+    assert [thread.name for thread in left if thread.is_alive()] == []
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[FaultyServer]:
+    """A real HTTP server with a whole Honcho behind it, that misbehaves on demand."""
+    honcho = EmbeddedHoncho(tmp_path / "server" / "memory.db")
+    with FaultyServer(honcho.app) as running:
+        yield running
+    honcho.close()
+
+
+@pytest.fixture
+def make_provider(tmp_path: Path) -> Iterator[MakeProvider]:
+    """Make an initialized provider from settings; it is shut down after the test."""
+    made: list[HonchoProvider] = []
+
+    def make(session: str | None = "s1", *, home: str = "state", **settings: object) -> HonchoProvider:
+        environ = {"HOME": str(tmp_path), "LOGNAME": "ada"}
+        environ |= {f"HONCHO_{name.upper()}": str(value) for name, value in settings.items()}
+        provider = HonchoProvider(session, environ=environ, home=tmp_path / home)
+        provider.initialize()
+        made.append(provider)
+        return provider
+
+    yield make
+    for provider in made:
+        provider.shutdown()

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.faulty import (
+    Fault,
+    FaultyServer,
+    garbage,
+    hang,
+    reset_after_work,
+    reset_before_work,
+    status,
+    wrong_json,
+)
+
+from honcho_exec.backend import Backend, open_backend
+from honcho_exec.clock import SystemClock
+from honcho_exec.errors import Ambiguous, Rejected, RequestError, StateError, Unavailable
+from honcho_exec.honcho_api import HonchoApi
+from honcho_exec.model import Conclusion, Message
+from honcho_exec.settings import Settings
+
+CLOCK = SystemClock()
+TIMEOUT = 0.3
+BOTH = {"ada": (True, True), "hermes": (True, True)}
+
+
+@pytest.fixture
+def backend(server: FaultyServer, tmp_path: Path) -> Iterator[Backend]:
+    settings = Settings(base_url=server.url, timeout=TIMEOUT, api_key="sk-secret-key")
+    backend = open_backend(settings, tmp_path, CLOCK)
+    yield backend
+    backend.close()
+
+
+@pytest.fixture
+def api(backend: Backend) -> HonchoApi:
+    api = HonchoApi(backend, "w", timeout=TIMEOUT, clock=CLOCK)
+    api.ensure_session("s")
+    api.join("s", BOTH)
+    return api
+
+
+def write(api: HonchoApi) -> None:
+    api.add_messages("s", [Message("ada", "hello")], batch="b1")
+
+
+@pytest.mark.parametrize(
+    ("fault", "fate", "cause"),
+    [
+        (status(400), Rejected, "refused"),
+        (status(401), Rejected, "auth"),
+        (status(403), Rejected, "auth"),
+        (status(404), Rejected, "not_found"),
+        (status(413), Rejected, "refused"),
+        (status(422), Rejected, "refused"),
+        (status(501), Rejected, "refused"),
+        (status(301, {"Location": "http://elsewhere.invalid"}), Rejected, "refused"),
+        (status(429), Unavailable, "rate_limited"),
+        (status(500), Ambiguous, "server_error"),
+        (status(502, after_work=True), Ambiguous, "server_error"),
+        (status(503), Ambiguous, "server_error"),
+        (status(504, after_work=True), Ambiguous, "server_error"),
+        (reset_before_work(), Ambiguous, "connection"),
+        (reset_after_work(), Ambiguous, "connection"),
+        (hang(), Ambiguous, "timeout"),
+        (garbage(after_work=True), Ambiguous, "bad_answer"),
+        (wrong_json(after_work=True), Ambiguous, "bad_answer"),
+    ],
+    ids=lambda value: getattr(value, "name", getattr(value, "__name__", value)),
+)
+def test_every_failure_has_one_fate(
+    server: FaultyServer, api: HonchoApi, fault: Fault, fate: type[RequestError], cause: str
+) -> None:
+    server.rule(match=("POST", "/messages$"), fault=fault)
+    with pytest.raises(RequestError) as caught:
+        write(api)
+    assert (type(caught.value), caught.value.cause) == (fate, cause)
+    assert server.count("POST", "/messages$") == 1, "the SDK tried again by itself"
+    assert "sk-secret-key" not in f"{caught.value} {caught.value!r} {caught.value.__cause__}"
+
+
+def test_a_refused_connection_was_surely_not_done(server: FaultyServer, api: HonchoApi) -> None:
+    server.stop()
+    with pytest.raises(Unavailable, match="cannot be reached") as caught:
+        write(api)
+    assert caught.value.cause == "connection"
+
+
+@pytest.mark.parametrize("code", [429, 503])
+def test_what_the_server_asks_to_wait_is_handed_on(server: FaultyServer, api: HonchoApi, code: int) -> None:
+    server.rule(match=("POST", "/messages$"), fault=status(code, {"Retry-After": "7"}))
+    with pytest.raises(RequestError) as caught:
+        write(api)
+    assert caught.value.retry_after == 7
+
+
+def test_a_file_that_breaks_under_the_embedded_backend_is_said(tmp_path: Path) -> None:
+    (tmp_path / "memory.db").write_bytes(b"this is no database " * 100)
+    with pytest.raises(StateError, match=r"memory\.db"):
+        open_backend(Settings(), tmp_path, CLOCK)
+
+
+class TestEachBackend:
+    """What the rest relies on, over HTTP and inside the process alike."""
+
+    @pytest.fixture(params=["server", "embedded"])
+    def api(self, request: pytest.FixtureRequest, server: FaultyServer, tmp_path: Path) -> Iterator[HonchoApi]:
+        settings = Settings(base_url=server.url if request.param == "server" else None)
+        backend = open_backend(settings, tmp_path, CLOCK)
+        api = HonchoApi(backend, "w", timeout=5, clock=CLOCK)
+        api.ensure_session("s")
+        api.join("s", BOTH)
+        yield api
+        backend.close()
+
+    def test_a_batch_is_found_by_its_id(self, api: HonchoApi) -> None:
+        assert not api.has_batch("s", "b1")
+        api.add_messages("s", [Message("ada", "one"), Message("hermes", "two")], batch="b1")
+        assert api.has_batch("s", "b1")
+        assert not api.has_batch("s", "b2")
+        assert not api.has_batch("elsewhere", "b1")
+
+    def test_sources_are_known_by_their_keys(self, api: HonchoApi) -> None:
+        api.add_messages("s", [Message("ada", str(n), source_key=f"k{n}") for n in range(100)], batch="b1")
+        keys = [f"k{n}" for n in range(50, 150)]
+        assert api.known_sources("s", keys) == {f"k{n}" for n in range(50, 100)}
+
+    def test_a_conclusion_is_found_by_its_content_and_age(self, api: HonchoApi) -> None:
+        conclusion = Conclusion("likes tea", "hermes", "ada")
+        before = CLOCK.now()
+        assert not api.has_conclusion(conclusion, since=before)
+        api.add_conclusions("s", [conclusion])
+        assert api.has_conclusion(conclusion, since=before)
+        assert not api.has_conclusion(Conclusion("likes tea", "ada", "ada"), since=before)
+        assert not api.has_conclusion(conclusion, since=before + 3600)
+
+    def test_members_are_those_who_joined_or_spoke(self, api: HonchoApi) -> None:
+        api.add_messages("s", [Message("bob", "hi")], batch="b1")
+        assert api.members("s") == ({"ada", "hermes", "bob"}, True)
+
+    def test_a_search_keeps_to_the_sessions_it_is_given(self, api: HonchoApi) -> None:
+        api.add_messages("s", [Message("ada", "the tea is green")], batch="b1")
+        api.add_messages("t", [Message("bob", "the tea is black")], batch="b2")
+        assert [hit.content for hit in api.search("tea", sessions=["s"], limit=5)] == ["the tea is green"]
+        assert len(api.search("tea", sessions=None, limit=5)) == 2
+        assert api.sessions_of("ada") == ["s"]
+
+    def test_cards_conclusions_and_context_go_there_and_back(self, api: HonchoApi) -> None:
+        api.add_conclusions("s", [Conclusion("likes tea", "hermes", "ada")])
+        (found,) = api.conclusions("hermes", "ada", query="tea", limit=5)
+        assert (found.content, found.observer, found.observed) == ("likes tea", "hermes", "ada")
+        assert "likes tea" in api.peer_context("hermes", "ada").representation
+        assert "tea" in api.chat("What does Ada like?", observer="hermes", target="ada", level="low")
+        assert found.id is not None
+        api.delete_conclusion(found.id)
+        with pytest.raises(Rejected) as caught:
+            api.delete_conclusion(found.id)
+        assert caught.value.cause == "not_found"

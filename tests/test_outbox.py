@@ -1,0 +1,240 @@
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import pytest
+
+from honcho_exec.clock import SystemClock
+from honcho_exec.errors import Overloaded, StateError
+from honcho_exec.lease import Holder
+from honcho_exec.model import Card, Conclusion, Deletion, Message, SessionRef
+from honcho_exec.outbox import MAX_BATCH, Outbox
+
+REF = SessionRef("w", "s", "ada", "hermes")
+CLOCK = SystemClock()
+
+
+class Process:
+    """An outbox as one process (or one provider) has it."""
+
+    def __init__(self, folder: Path, *, destination: str = "here", max_rows: int = 10_000) -> None:
+        self.holder = Holder(folder / "holders")
+        self.outbox = Outbox(
+            folder / "outbox.db", destination=destination, holder=self.holder, clock=CLOCK, max_rows=max_rows
+        )
+
+    def close(self) -> None:
+        self.outbox.close()
+        self.holder.close()
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[Process]:
+    process = Process(tmp_path)
+    yield process
+    process.close()
+
+
+def admit(process: Process, *texts: str, session: str = "s") -> str:
+    ref = SessionRef("w", session, "ada", "hermes")
+    return process.outbox.admit(CLOCK.new_id(), ref, [Message("ada", text) for text in texts])
+
+
+def contents(process: Process) -> list[list[str]]:
+    """Deliver everything and return it, a list for each batch."""
+    batches = []
+    while (batch := process.outbox.claim()) is not None:
+        batches.append([write.content for write in batch.writes if isinstance(write, Message | Conclusion)])
+        process.outbox.settle(batch.rows)
+    return batches
+
+
+def test_rows_come_out_in_order_in_batches_of_at_most_100(process: Process) -> None:
+    for number in range(150):
+        admit(process, f"u{number}", f"a{number}")
+    batches = contents(process)
+    assert [len(batch) for batch in batches] == [100, 100, 100]
+    assert list(chain.from_iterable(batches)) == [f"{who}{number}" for number in range(150) for who in "ua"]
+
+
+def test_a_batch_has_one_session_and_is_bounded_in_size(process: Process) -> None:
+    admit(process, "one", session="a")
+    admit(process, "other", session="b")
+    for _ in range(30):
+        admit(process, "x" * 25_000, session="a")
+    batches = contents(process)
+    assert batches[0][0] == "one"
+    assert ["other"] in batches
+    assert max(sum(map(len, batch)) for batch in batches) <= 400_000
+
+
+def test_a_batch_is_frozen_when_it_is_first_claimed(process: Process) -> None:
+    admit(process, "first")
+    batch = process.outbox.claim()
+    assert batch is not None
+    process.outbox.sending(batch, settle_at=CLOCK.now() + 10)
+    admit(process, "second")
+    again = process.outbox.claim()
+    assert again is not None
+    assert (again.id, again.writes) == (batch.id, batch.writes)
+    assert again.look
+    process.outbox.not_done(again, "refused")
+    assert not process.outbox.reread(again).look
+
+
+def test_what_was_admitted_survives_the_process(tmp_path: Path) -> None:
+    program = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from honcho_exec.clock import SystemClock\n"
+        "from honcho_exec.lease import Holder\n"
+        "from honcho_exec.model import Message, SessionRef\n"
+        "from honcho_exec.outbox import Outbox\n"
+        "folder = Path(sys.argv[1])\n"
+        "outbox = Outbox(folder / 'outbox.db', destination='here', holder=Holder(folder / 'holders'),\n"
+        "                clock=SystemClock(), max_rows=10)\n"
+        "outbox.admit('t', SessionRef('w', 's', 'ada', 'hermes'), [Message('ada', 'kept')])\n"
+        "outbox.claim()\n"
+        "os.kill(os.getpid(), 9)\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
+    assert killed.returncode == -9
+    process = Process(tmp_path)
+    assert contents(process) == [["kept"]]
+    process.close()
+
+
+def test_a_stream_has_one_living_holder(tmp_path: Path) -> None:
+    first, second = Process(tmp_path), Process(tmp_path)
+    admit(first, "one", session="a")
+    admit(first, "two", session="b")
+    held = first.outbox.claim()
+    assert held is not None
+    taken = second.outbox.claim()
+    assert taken is not None
+    assert taken.writes != held.writes
+    assert second.outbox.claim(blocked=[_stream(second, taken.id)]) is None
+    first.close()
+    other = second.outbox.claim(blocked=[_stream(second, taken.id)])
+    assert other is not None
+    assert other.id == held.id
+    second.close()
+
+
+def _stream(process: Process, batch: str) -> str:
+    with sqlite3.connect(process.outbox.path) as connection:
+        found = connection.execute("SELECT stream FROM rows WHERE batch = ?", (batch,)).fetchone()
+    connection.close()
+    return str(found[0])
+
+
+def test_conclusions_do_not_wait_behind_messages(process: Process) -> None:
+    admit(process, "said")
+    process.outbox.admit("c", REF, [Conclusion("kept", "hermes", "ada")])
+    process.outbox.admit("d", REF, [Conclusion("of another", "hermes", "bob")])
+    process.outbox.admit("e", REF, [Card("hermes", "ada", ("fact",)), Deletion("x")])
+    assert contents(process) == [["said"], ["kept"], ["of another"], [], []]
+
+
+def test_the_same_conclusion_waits_once(process: Process) -> None:
+    first = process.outbox.admit("t1", REF, [Conclusion("tea", "hermes", "ada")])
+    again = process.outbox.admit("t2", REF, [Conclusion("tea", "hermes", "ada")])
+    other = process.outbox.admit("t3", REF, [Conclusion("tea", "hermes", "bob")])
+    assert (first, again, other) == ("t1", "t1", "t3")
+    assert contents(process) == [["tea"], ["tea"]]
+    assert process.outbox.admit("t4", REF, [Conclusion("tea", "hermes", "ada")]) == "t4"
+
+
+def test_other_destinations_are_left_alone_and_counted(tmp_path: Path) -> None:
+    here, there = Process(tmp_path), Process(tmp_path, destination="there")
+    admit(here, "for here")
+    assert there.outbox.claim() is None
+    assert (there.outbox.counts().pending, there.outbox.counts().elsewhere) == (0, 1)
+    here.close()
+    there.close()
+
+
+def test_a_full_outbox_takes_all_of_a_turn_or_nothing(tmp_path: Path) -> None:
+    process = Process(tmp_path, max_rows=3)
+    admit(process, "1", "2")
+    with pytest.raises(Overloaded, match="HONCHO_OUTBOX_MAX_ROWS"):
+        admit(process, "3", "4")
+    admit(process, "3")
+    with pytest.raises(Overloaded):
+        admit(process, "4")
+    assert contents(process) == [["1", "2", "3"]]
+    admit(process, "4")
+    process.close()
+
+
+def test_halves_are_batches_of_their_own_and_a_parked_row_holds_nothing_up(process: Process) -> None:
+    admit(process, *"abcd")
+    batch = process.outbox.claim()
+    assert batch is not None
+    process.outbox.halve(batch)
+    half = process.outbox.claim()
+    assert half is not None
+    assert [row.write for row in half.rows] == [Message("ada", "a"), Message("ada", "b")]
+    process.outbox.park(half, "because")
+    assert contents(process) == [["c", "d"]]
+    assert process.outbox.counts().parked == 2
+    assert [row.error for row in process.outbox.rows(parked=True)] == ["because", "because"]
+
+
+def test_nothing_of_what_was_delivered_stays_in_the_files(tmp_path: Path) -> None:
+    process = Process(tmp_path)
+    for number in range(MAX_BATCH):
+        admit(process, f"a secret that nobody should find {number}")
+    contents(process)
+    process.outbox.tidy()
+    for file in tmp_path.glob("outbox.db*"):
+        assert b"a secret that" not in file.read_bytes()
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    process.close()
+
+
+def test_a_file_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
+    Process(tmp_path).close()
+    with sqlite3.connect(tmp_path / "outbox.db") as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    with pytest.raises(StateError, match="newer version"):
+        Process(tmp_path)
+
+
+@pytest.mark.parametrize("below", ["file/state", "/dev/null/state"])
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path, below: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StateError, match="state"):
+        Process(tmp_path / below)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_does_not_keep_its_dead_parents_streams(tmp_path: Path) -> None:
+    read_end, write_end = os.pipe()
+    parent = os.fork()
+    if parent == 0:
+        process = Process(tmp_path)
+        admit(process, "left behind")
+        process.outbox.claim()
+        if (child := os.fork()) == 0:
+            signal.pause()
+        os.write(write_end, str(child).encode())
+        os._exit(0)
+    os.waitpid(parent, 0)
+    child = int(os.read(read_end, 20))
+    os.kill(child, 0)
+    process = Process(tmp_path)
+    assert contents(process) == [["left behind"]]
+    process.close()
+    os.kill(child, signal.SIGKILL)
+    os.close(read_end)
+    os.close(write_end)
