@@ -1,0 +1,308 @@
+"""One conversation's way to Honcho: its lane, its outbox, and what a tool call waits for."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import logging
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from honcho_exec.cache import SessionCache
+from honcho_exec.clock import Clock, Deadline
+from honcho_exec.delivery import Delivery
+from honcho_exec.errors import (
+    Closed,
+    ConfigurationError,
+    Disabled,
+    LaneError,
+    Queued,
+    Rejected,
+    RequestError,
+    SyncPending,
+)
+from honcho_exec.lane import Lane
+from honcho_exec.lease import Holder
+from honcho_exec.model import Receipt, SessionRef, Write
+from honcho_exec.outbox import Outbox
+from honcho_exec.retry import RetryPolicy
+from honcho_exec.settings import Settings
+
+if TYPE_CHECKING:
+    # Both take long to import; only the lane's first job does.
+    from honcho_exec.backend import Backend
+    from honcho_exec.honcho_api import HonchoApi
+
+__all__ = ["Conversation"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+# What a caller is told to wait when nothing is known of when the sync will end (seconds).
+_ASK_AGAIN = 2.0
+
+# A burst of turns is over when none has been given for so long; it is not let pass longer than that (seconds).
+_QUIET = 0.05
+_PATIENCE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    backend: Backend
+    api: HonchoApi
+    cache: SessionCache
+
+
+class Conversation:
+    """What the tools, recall and the provider share: `ref`, reads on the caller's thread, writes by the outbox.
+
+    Nothing is requested and the SDK is not imported before the lane's first job; `begin` queues it.
+
+    Args:
+        home: the state folder.
+        writes: False refuses every write.
+
+    Raises:
+        StateError: the outbox's file cannot be used.
+    """
+
+    def __init__(self, settings: Settings, ref: SessionRef, home: Path, clock: Clock, *, writes: bool = True) -> None:
+        self._settings = settings
+        self._writes = writes
+        self._ref = ref
+        self._home = home
+        self._clock = clock
+        self._closing = threading.Event()
+        self._wanted = threading.Event()
+        self._given_at = clock.monotonic()
+        self._lock = threading.Lock()
+        self._link: _Link | None = None
+        self._opening: Future[SessionRef] | None = None
+        self._last_sync: Future[Receipt] | None = None
+        self._waited_out: Future[Receipt] | None = None
+        self._retry = RetryPolicy(
+            attempts=settings.retry_attempts,
+            max_wait=settings.retry_max_wait,
+            deadline=settings.retry_deadline,
+            closing=self._closing,
+            clock=clock,
+        )
+        self._holder = Holder(home / "holders")
+        self.outbox = Outbox(
+            home / "outbox.db",
+            destination=f"{settings.backend_url} {ref.workspace}",
+            holder=self._holder,
+            clock=clock,
+            max_rows=settings.outbox_max_rows,
+        )
+        self.lane = Lane()
+        self.delivery = Delivery(
+            lane=self.lane, outbox=self.outbox, connect=self._connect, retry=self._retry, clock=clock
+        )
+
+    @property
+    def ref(self) -> SessionRef:
+        """The present session, whether the server has it or not."""
+        return self._ref
+
+    def begin(self) -> None:
+        """Queue the lane's first job: making the session. What earlier processes left is delivered behind it."""
+        self._open()
+        self.delivery.pump()
+
+    def switch(self, ref: SessionRef) -> None:
+        """Go on in another session of the same workspace; what was given before stays where it was given."""
+        with self._lock:
+            self._ref = ref
+            self._opening = None
+        self._open()
+
+    def sync(self, writes: Sequence[Write], ref: SessionRef | None = None) -> Future[Receipt]:
+        """Store a turn durably; tool calls wait for its Future before they read."""
+        self._given_at = self._clock.monotonic()
+        future = self.delivery.admit(ref or self._ref, writes)
+        self._last_sync = future
+        return future
+
+    def write(self, write: Write) -> Future[Receipt]:
+        """See `tools.Memory.write`."""
+        if not self._writes:
+            raise Disabled("this run only reads: cron, flush and subagent runs write nothing")
+        return self.delivery.admit(self._ref, [write])
+
+    def settled(self, future: Future[Receipt]) -> Receipt:
+        """See `tools.Memory.settled`; raises `Queued` when the write is kept but not confirmed."""
+        try:
+            self._await_sync(Deadline.after(self._settings.sync_join_timeout, self._clock))
+            return future.result(self._settings.retry_deadline)
+        except SyncPending as error:
+            if future.done():
+                return future.result()
+            raise Queued(error) from error
+        except TimeoutError:
+            raise Queued(self._pending("the write")) from None
+        except RequestError as error:
+            if isinstance(error, Rejected) and error.cause != "auth":
+                raise
+            raise Queued(error) from error
+
+    def ready(self) -> SessionRef:
+        """See `tools.Memory.ready`."""
+        ref = self._ref
+        deadline = Deadline.after(self._settings.sync_join_timeout, self._clock)
+        self._await_sync(deadline)
+        self.opened(deadline)
+        return ref
+
+    def read(self, request: Callable[[HonchoApi], T]) -> T:
+        """See `tools.Memory.read`."""
+        deadline = Deadline.after(self._settings.retry_deadline, self._clock)
+        api = self._api()
+        with api.within(deadline):
+            return self._retry.call(lambda: request(api), deadline=deadline)
+
+    def chat(self, request: Callable[[HonchoApi], T]) -> T:
+        """See `tools.Memory.chat`: once, within the request timeout; it is too dear to be tried again unasked."""
+        return request(self._api())
+
+    def opened(self, deadline: Deadline | None = None) -> HonchoApi:
+        """Wait until the session is there and return the API; opens it anew when that failed before.
+
+        Raises:
+            SyncPending: it is still being opened at the deadline (the sync join timeout when None is given).
+            RequestError, StateError: it cannot be opened.
+        """
+        self._refuse_on_lane()
+        deadline = deadline or Deadline.after(self._settings.sync_join_timeout, self._clock)
+        try:
+            self._open().result(deadline.remaining())
+        except TimeoutError:
+            raise self._pending("opening the session") from None
+        return self._api()
+
+    def ping(self) -> float:
+        """Make a request that needs a valid key; returns the seconds it took."""
+        self._wanted.set()
+        link = self.lane.call(self._linked, self._settings.sync_join_timeout)
+        start = self._clock.monotonic()
+        link.api.ping()
+        return self._clock.monotonic() - start
+
+    def flush(self, timeout: float) -> int:
+        """Wait at most `timeout` seconds until nothing is left to send; returns how many rows are."""
+        self._refuse_on_lane()
+        self._wanted.set()
+        return self.delivery.drain(Deadline.after(timeout, self._clock), patient=True)
+
+    def join(self) -> bool:
+        """Wait for the pending sync at most the sync join timeout; whether it is settled."""
+        try:
+            self._await_sync(Deadline.after(self._settings.sync_join_timeout, self._clock))
+        except SyncPending:
+            return False
+        return True
+
+    def close(self) -> int:
+        """Drain at most the shutdown timeout, cut what hangs, and return how many rows are left for later."""
+        deadline = Deadline.after(self._settings.shutdown_timeout, self._clock)
+        self._wanted.set()
+        left = self.delivery.drain(deadline, patient=False)
+        self._closing.set()
+        self.delivery.close()
+        if not self.lane.close(min(0.5, deadline.remaining())) and self._link is not None:
+            self._link.backend.abort()
+            self.lane.close(1.0)
+        self.outbox.release()
+        if not left:
+            self.outbox.tidy()
+        self.outbox.close()
+        self._holder.close()
+        if self._link is not None:
+            self._link.backend.abort()
+            self._link.backend.close()
+        return left
+
+    def _open(self) -> Future[SessionRef]:
+        """The Future of the session's opening, begun again if it failed."""
+        with self._lock:
+            opening, ref = self._opening, self._ref
+            if opening is None or (opening.done() and opening.exception() is not None):
+                opening = self._opening = self.lane.submit(lambda: self._linked().cache.session(ref))
+            return opening
+
+    def _api(self) -> HonchoApi:
+        if self._link is None:
+            raise Closed("the session is not open")
+        return self._link.api
+
+    def _connect(self) -> tuple[HonchoApi, SessionCache]:
+        link = self._linked()
+        return link.api, link.cache
+
+    def _linked(self) -> _Link:
+        self.lane.check()
+        if self._link is None:
+            self._let_burst_pass()
+            try:
+                from honcho_exec.backend import open_backend  # noqa: PLC0415 - see TYPE_CHECKING
+                from honcho_exec.honcho_api import HonchoApi  # noqa: PLC0415 - see TYPE_CHECKING
+            except ImportError as error:
+                raise ConfigurationError(
+                    f"the Honcho SDK cannot be imported: {error}; pip install 'honcho-ai>=2.2,<3'"
+                ) from error
+            backend = open_backend(self._settings, self._home, self._clock)
+            api = HonchoApi(backend, self._ref.workspace, timeout=self._settings.timeout, clock=self._clock)
+            self._link = _Link(backend, api, SessionCache(self.lane, api, self._settings))
+        return self._link
+
+    def _let_burst_pass(self) -> None:
+        """Wait for a quiet moment before the SDK is imported, unless somebody waits for the lane.
+
+        Importing keeps the interpreter busy for some 300 ms, in which a caller that gives turn after turn would
+        wait milliseconds for each.
+        """
+        if "honcho" in sys.modules:
+            return
+        patience = Deadline.after(_PATIENCE, self._clock)
+        while (busy := self._given_at + _QUIET - self._clock.monotonic()) > 0 and not patience.passed:
+            if self._wanted.wait(busy):
+                return
+
+    def _await_sync(self, deadline: Deadline) -> None:
+        """Wait for the last sync to settle, well or not; a sync that was waited out is not waited for again."""
+        self._refuse_on_lane()
+        self._wanted.set()
+        sync = self._last_sync
+        if sync is None or sync.done():
+            return
+        hopeless = sync is self._waited_out or self.delivery.health.failing
+        concurrent.futures.wait([sync], timeout=0.0 if hopeless else deadline.remaining())
+        if sync.done():
+            return
+        self._waited_out = sync
+        pending = self._pending("the sync")
+        _log.warning("a tool call did not wait longer for the pending sync: %s", pending)
+        raise pending
+
+    def _pending(self, what: str) -> SyncPending:
+        age = self.delivery.oldest_wait() or 0.0
+        health = self.delivery.health
+        wait = _ASK_AGAIN
+        if health.retry_at is not None:
+            wait = max(1.0, health.retry_at - self._clock.monotonic())
+        why = f" (last failure: {health.error})" if health.failing and health.error is not None else ""
+        return SyncPending(
+            f"{what} with Honcho has been going for {age:.1f} s and is not done{why}; nothing is lost, try again in"
+            f" {wait:.0f} s",
+            age=age,
+            retry_after=wait,
+        )
+
+    def _refuse_on_lane(self) -> None:
+        if self.lane.here:
+            raise LaneError("a job of the lane must not wait for the lane, and a Future's callback runs on it")

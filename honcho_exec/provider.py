@@ -1,0 +1,415 @@
+"""The provider: what Hermes Agent, or any Python program, talks to."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from honcho_exec.clock import Clock, SystemClock
+from honcho_exec.conversation import Conversation
+from honcho_exec.errors import Closed, Disabled, HonchoExecError, InputError
+from honcho_exec.identity import HostContext, resolve, safe_id
+from honcho_exec.model import Hit, Message, Receipt, SessionRef
+from honcho_exec.recall import Recall
+from honcho_exec.settings import LoadedSettings, Settings, load, state_home
+from honcho_exec.status import Status, take
+from honcho_exec.text import clean, plain_text, split
+from honcho_exec.tools import Tools, error_answer, schemas
+
+__all__ = ["HonchoProvider"]
+
+_log = logging.getLogger(__name__)
+
+_PROMPTS = {
+    "hybrid": "What Honcho knows of the user is put before each turn, and these tools reach the rest: ",
+    "context": "What Honcho knows of the user is put before each turn.",
+    "tools": "Nothing is put before the turns; use these tools to reach what Honcho knows: ",
+}
+_TOOL_GUIDE = (
+    "honcho_profile (standing facts), honcho_search (what was said, in every session), honcho_context (summary, "
+    "representation, card, last messages), honcho_reasoning (a question answered by a language model; slow), "
+    "honcho_conclude (keep, delete or list lasting facts)."
+)
+
+
+class HonchoProvider:
+    """Long-term memory of one conversation, in Honcho.
+
+    Usable as a context manager; otherwise call `initialize` before and `shutdown` after. Every method may be
+    called from any thread.
+
+    Args:
+        session_id: the session's name; without one the host's rules (`sessionStrategy`) name it.
+        environ: where settings are read from; the process's environment when None.
+        home: the folder of the state on disk; decided by the environment when None.
+        clock: where time and ids come from.
+    """
+
+    name = "honcho_exec"
+
+    def __init__(
+        self,
+        session_id: str | None = None,
+        *,
+        environ: Mapping[str, str] | None = None,
+        home: Path | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._environ = os.environ if environ is None else environ
+        self._context = HostContext(session=session_id or "")
+        self._home = home
+        self._clock = clock or SystemClock()
+        self._lock = threading.Lock()
+        self._loaded: LoadedSettings | None = None
+        self._hermes_home: str | None = None
+        self._conversation: Conversation | None = None
+        self._recall: Recall | None = None
+        self._tools: Tools | None = None
+        self._trouble: HonchoExecError | None = None
+
+    def __enter__(self) -> Self:
+        self.initialize()
+        if self._trouble is not None and not isinstance(self._trouble, Disabled):
+            raise self._trouble
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown()
+
+    def __repr__(self) -> str:
+        conversation = self._conversation
+        if conversation is None:
+            return f"<HonchoProvider [{self._trouble or 'not initialized'}]>"
+        counts = conversation.outbox.counts()
+        failing = " | failing" if conversation.delivery.health.failing else ""
+        state = f"{counts.pending} pending, {counts.in_flight} in flight, {counts.parked} parked{failing}"
+        return f"<HonchoProvider [{state}]>"
+
+    def is_available(self) -> bool:
+        """Whether the provider can be used: the SDK is installed. Makes no request and imports no SDK.
+
+        Settings that cannot be used do not make it unavailable: they are answered by the tools, where a person
+        sees them, instead of by a memory that is silently missing.
+        """
+        return find_spec("honcho") is not None
+
+    def initialize(
+        self,
+        session_id: str = "",
+        *,
+        platform: str = "",
+        hermes_home: str | None = None,
+        agent_context: str = "",
+        agent_identity: str = "",
+        user_id: str = "",
+        user_id_alt: str = "",
+        session_title: str = "",
+        gateway_session_key: str = "",
+        **_: object,
+    ) -> None:
+        """Begin a conversation; returns at once, whatever the server does.
+
+        The session is made by the lane's first job, and turns that are given meanwhile wait behind it. Trouble
+        with the settings or the state on disk does not raise: every later call answers it.
+
+        Args:
+            session_id: the host's id of this run; names the session only where `sessionStrategy` says so.
+            platform: where the conversation takes place; `cron` neither writes nor injects.
+            hermes_home: the host's folder; settings file and state are looked for in it.
+            agent_context: `primary`, or `cron`, `flush`, `subagent`, which neither write nor inject.
+            agent_identity: the host's profile, which names the workspace unless a setting does.
+            user_id: the runtime user, first choice.
+            user_id_alt: the runtime user, second choice.
+            session_title: a title that a person gave the session.
+            gateway_session_key: the chat that a gateway serves.
+        """
+        with self._lock:
+            if self._conversation is not None:
+                return
+            self._hermes_home = hermes_home
+            self._context = HostContext(
+                session_id=session_id,
+                session=self._context.session,
+                session_title=session_title,
+                gateway_session_key=gateway_session_key,
+                user_id=user_id,
+                user_id_alt=user_id_alt,
+                platform=platform,
+                agent_context=agent_context,
+                cwd=_working_directory(),
+            )
+            try:
+                self._begin(profile=agent_identity)
+                self._trouble = None
+            except HonchoExecError as error:
+                self._trouble = error
+                _log.log(
+                    logging.INFO if isinstance(error, Disabled) else logging.ERROR, "memory is not in use: %s", error
+                )
+
+    def sync_turn(
+        self,
+        user_content: object,
+        assistant_content: object,
+        *,
+        session_id: str = "",  # noqa: ARG002 - the host's contract
+        messages: Sequence[Mapping[str, Any]] | None = None,  # noqa: ARG002 - the host's contract
+    ) -> Future[Receipt]:
+        """Store a turn durably before returning, and return the Future of its delivery.
+
+        The Future is settled when the turn is in Honcho. It fails with the error that stopped it: `StateError`,
+        `Overloaded`, `Closed` or `InputError` when nothing was stored, a `RequestError` when delivery failed for
+        now (the turn is kept and delivered later) or for good (it is parked with the reason).
+
+        Args:
+            user_content: what the user said: text, or OpenAI-style parts; may be empty.
+            assistant_content: what the assistant answered; may be empty.
+            session_id: the host's id of the run; not used, the turn belongs to the present session.
+            messages: the host's whole transcript; not used.
+        """
+        conversation = self._conversation
+        try:
+            if conversation is None:
+                raise self._why_not()
+            ref = conversation.ref
+            said = [(ref.user_peer, _text(user_content, "user_content"))]
+            if self._settings.save_assistant_messages:
+                said.append((ref.ai_peer, _text(assistant_content, "assistant_content")))
+        except Disabled:
+            return _done(Receipt(0))
+        except HonchoExecError as error:
+            return _failed(error)
+        if not (self._settings.save_messages and self._context.writes):
+            return _done(Receipt(0))
+        writes = [message for peer, text in said for message in self._messages(peer, text)]
+        return conversation.sync(writes, ref)
+
+    def remember(
+        self,
+        session: str,
+        role: str,
+        content: object,
+        *,
+        name: str | None = None,
+        created_at: str | None = None,
+        source_key: str | None = None,
+        metadata: Mapping[str, str | int] | None = None,
+    ) -> Future[Receipt]:
+        """Store one message of any session durably, and return the Future of its delivery.
+
+        A message whose `source_key` the session has already is not written again.
+
+        Args:
+            session: the session's name.
+            role: `user` or `assistant`; says which peer it is, unless `name` does.
+            content: what was said.
+            name: who said it, as a peer of that name.
+            created_at: when, ISO 8601.
+            source_key: names where the message came from.
+            metadata: kept beside the message.
+
+        Raises:
+            InputError: an argument cannot be used.
+        """
+        conversation = self._opened()
+        ref = SessionRef(
+            conversation.ref.workspace, safe_id(session), conversation.ref.user_peer, conversation.ref.ai_peer
+        )
+        if role not in {"user", "assistant"}:
+            raise InputError(f"`role` must be user or assistant, not {role!r}")
+        peer = safe_id(name) if name else ref.user_peer if role == "user" else ref.ai_peer
+        parts = self._messages(peer, _text(content, "content"))
+        keyed = [
+            Message(
+                part.peer,
+                part.content,
+                created_at=created_at,
+                metadata={**(metadata or {}), **part.metadata},
+                source_key=f"{source_key}/{place}" if source_key and len(parts) > 1 else source_key,
+            )
+            for place, part in enumerate(parts)
+        ]
+        return conversation.sync(keyed, ref)
+
+    def search(self, query: str, *, peer: str = "user", limit: int = 10) -> list[Hit]:
+        """The messages that match `query` best, in every session that `peer` took part in.
+
+        Raises:
+            HonchoExecError: they are not to be had, and why.
+        """
+        self._opened()
+        assert self._tools is not None  # noqa: S101 - made together with the conversation
+        return self._tools.find(query, peer=peer, limit=limit)
+
+    def get_tool_schemas(self) -> list[dict[str, Any]]:
+        """The tools as function schemas; none where `recallMode` is `context` or memory is switched off."""
+        try:
+            settings = self._load().settings
+        except HonchoExecError:
+            # The tools are where a person learns what is wrong with the settings.
+            return schemas()
+        return schemas() if settings.enabled and settings.recall_mode != "context" else []
+
+    def handle_tool_call(self, tool_name: str, args: object = None, **_: object) -> str:
+        """Answer a tool call with a JSON object: `result` or `conclusions`, or `error` with what to do about it.
+
+        Waits at most the sync join timeout for the pending sync, and then at most the tool's own deadline.
+        """
+        try:
+            self._opened()
+            assert self._tools is not None  # noqa: S101 - made together with the conversation
+            return self._tools.call(tool_name, args)
+        except HonchoExecError as error:
+            return error_answer(str(tool_name)[:80], error)
+
+    def system_prompt_block(self) -> str:
+        """What the system prompt says of this memory: static text, so that prompts stay cacheable."""
+        if self._conversation is None:
+            return ""
+        mode = self._settings.recall_mode
+        guide = _TOOL_GUIDE if mode != "context" else ""
+        return (
+            "# Honcho memory\n" + _PROMPTS.get(mode, "What Honcho knows of the user is put before each turn.") + guide
+        )
+
+    def prefetch(self, query: str, *, session_id: str = "") -> str:  # noqa: ARG002 - the host's contract
+        """What to put before this turn: fetched earlier in the background, never waited for."""
+        conversation, recall = self._conversation, self._recall
+        return recall.take(conversation.ref) if conversation is not None and recall is not None else ""
+
+    def queue_prefetch(self, query: str, *, session_id: str = "") -> None:  # noqa: ARG002 - the host's contract
+        """Begin to fetch, in the background, what is put before the next turn."""
+        conversation, recall = self._conversation, self._recall
+        if conversation is not None and recall is not None:
+            recall.fetch(conversation.ref, plain_text(query) or "")
+
+    def on_session_end(self, messages: Sequence[Mapping[str, Any]] = ()) -> None:  # noqa: ARG002 - turns are enough
+        """Wait for the pending sync, at most the sync join timeout."""
+        if (conversation := self._conversation) is not None:
+            conversation.join()
+
+    def on_session_switch(self, new_session_id: str, **_: object) -> None:
+        """Go on under another id of the host; earlier turns stay in the session they were given in."""
+        with self._lock:
+            if self._conversation is None or self._loaded is None:
+                return
+            self._context = HostContext(
+                session_id=new_session_id,
+                session=self._context.session,
+                gateway_session_key=self._context.gateway_session_key,
+                user_id=self._context.user_id,
+                user_id_alt=self._context.user_id_alt,
+                platform=self._context.platform,
+                agent_context=self._context.agent_context,
+                cwd=self._context.cwd,
+            )
+            ref = resolve(self._loaded.settings, self._context, self._environ)
+            if ref != self._conversation.ref:
+                self._conversation.switch(ref)
+
+    def flush(self, timeout: float) -> int:
+        """Wait at most `timeout` seconds until everything is delivered; returns how many rows are still pending."""
+        return self._opened().flush(timeout)
+
+    def status(self) -> Status:
+        """How things are, after a real round trip to the server."""
+        return take(self._conversation, self._loaded, self.home, self._trouble, self._clock)
+
+    @property
+    def home(self) -> Path:
+        """The folder of the state on disk."""
+        return self._home or state_home(self._environ, self._hermes_home)
+
+    def shutdown(self) -> None:
+        """Take nothing more and deliver what is left, at most the shutdown timeout; the rest is kept on disk.
+
+        Harmless when called again.
+        """
+        with self._lock:
+            conversation, self._conversation = self._conversation, None
+            recall, self._recall = self._recall, None
+            if conversation is None:
+                return
+            self._trouble = Closed("the provider is closed")
+        if recall is not None:
+            recall.close()
+        left = conversation.close()
+        if left:
+            _log.warning("%d writes are kept in the outbox and will be delivered later", left)
+
+    @property
+    def _settings(self) -> Settings:
+        return self._load().settings
+
+    def _load(self) -> LoadedSettings:
+        if self._loaded is None:
+            self._loaded = load(self._environ, hermes_home=self._hermes_home)
+        return self._loaded
+
+    def _begin(self, *, profile: str) -> None:
+        loaded = self._loaded = load(self._environ, hermes_home=self._hermes_home, profile=profile)
+        for warning in loaded.warnings:
+            _log.warning("%s", warning)
+        if not loaded.settings.enabled:
+            raise Disabled("Honcho memory is switched off (HONCHO_ENABLED, or `enabled` in honcho.json)")
+        ref = resolve(loaded.settings, self._context, self._environ)
+        conversation = Conversation(loaded.settings, ref, self.home, self._clock, writes=self._context.writes)
+        self._tools = Tools(conversation, loaded.settings)
+        if self._context.writes and loaded.settings.recall_mode != "tools":
+            self._recall = Recall(conversation.opened, loaded.settings)
+        self._conversation = conversation
+        conversation.begin()
+        if self._recall is not None:
+            self._recall.fetch(ref, "")
+
+    def _opened(self) -> Conversation:
+        if self._conversation is None:
+            raise self._why_not()
+        return self._conversation
+
+    def _why_not(self) -> HonchoExecError:
+        return self._trouble or Closed("the provider is not initialized; call initialize() or use `with`")
+
+    def _messages(self, peer: str, text: str) -> list[Message]:
+        parts = split(clean(text), self._settings.message_max_chars)
+        if len(parts) == 1:
+            return [Message(peer, parts[0])]
+        return [
+            Message(peer, part, metadata={"part": place, "parts": len(parts)}) for place, part in enumerate(parts, 1)
+        ]
+
+
+def _text(content: object, argument: str) -> str:
+    text = plain_text(content)
+    if text is None:
+        raise InputError(f"`{argument}` must be text, not {type(content).__name__}")
+    return text
+
+
+def _done(receipt: Receipt) -> Future[Receipt]:
+    future: Future[Receipt] = Future()
+    future.set_result(receipt)
+    return future
+
+
+def _failed(error: HonchoExecError) -> Future[Receipt]:
+    future: Future[Receipt] = Future()
+    future.set_exception(error)
+    return future
+
+
+def _working_directory() -> str:
+    try:
+        return str(Path.cwd())
+    except OSError:
+        # It was removed under us.
+        return ""

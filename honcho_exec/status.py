@@ -1,0 +1,100 @@
+"""How a provider is doing, as one frozen value."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from honcho_exec.clock import Clock
+from honcho_exec.errors import HonchoExecError
+from honcho_exec.settings import LoadedSettings
+
+if TYPE_CHECKING:
+    from honcho_exec.conversation import Conversation
+
+__all__ = ["Status", "take"]
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a person needs to know of a provider; times are ISO 8601, durations in seconds.
+
+    Attributes:
+        ok: whether the server answered just now, takes the key, and nothing is parked.
+        backend: `embedded`, `server`, `cloud`, or `none` when settings or state cannot be used.
+        reachable: whether a real request was answered just now.
+        problem: what a person has to do something about.
+    """
+
+    ok: bool
+    backend: str
+    url: str
+    workspace: str
+    session: str
+    user_peer: str
+    ai_peer: str
+    state: str
+    reachable: bool
+    latency: float | None
+    problem: str | None
+    pending: int
+    in_flight: int
+    parked: int
+    elsewhere: int
+    oldest_pending_age: float | None
+    last_delivery_at: str | None
+    last_error: str | None
+    last_error_at: str | None
+    warnings: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, object]:
+        """The same as plain values, for JSON."""
+        return asdict(self)
+
+
+def take(
+    conversation: Conversation | None,
+    loaded: LoadedSettings | None,
+    home: Path,
+    trouble: HonchoExecError | None,
+    clock: Clock,
+) -> Status:
+    """Look at everything once, with a real request to the server."""
+    settings = loaded.settings if loaded else None
+    latency, problem = None, str(trouble) if trouble else None
+    if conversation is not None:
+        try:
+            latency = conversation.ping()
+        except (HonchoExecError, TimeoutError) as error:
+            problem = str(error) or "the lane is busy: a sync has been going for longer than the sync join timeout"
+    counts = conversation.outbox.counts() if conversation else None
+    history = conversation.outbox.history() if conversation else None
+    ref = conversation.ref if conversation else None
+    return Status(
+        ok=latency is not None and problem is None and not (counts and counts.parked),
+        backend=settings.backend if settings else "none",
+        url=settings.backend_url if settings else "",
+        workspace=ref.workspace if ref else "",
+        session=ref.session if ref else "",
+        user_peer=ref.user_peer if ref else "",
+        ai_peer=ref.ai_peer if ref else "",
+        state=str(home),
+        reachable=latency is not None,
+        latency=latency,
+        problem=problem,
+        pending=counts.pending if counts else 0,
+        in_flight=counts.in_flight if counts else 0,
+        parked=counts.parked if counts else 0,
+        elsewhere=counts.elsewhere if counts else 0,
+        oldest_pending_age=clock.now() - counts.oldest_at if counts and counts.oldest_at else None,
+        last_delivery_at=_iso(history.delivered_at) if history else None,
+        last_error=history.error if history else None,
+        last_error_at=_iso(history.error_at) if history else None,
+        warnings=loaded.warnings if loaded else (),
+    )
+
+
+def _iso(at: float | None) -> str | None:
+    return None if at is None else datetime.fromtimestamp(at, tz=UTC).isoformat(timespec="seconds")

@@ -1,0 +1,238 @@
+"""What reaches Honcho, and what a turn's Future says, through outages and lost answers."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+from support.faulty import (
+    Fault,
+    FaultyServer,
+    Gate,
+    garbage,
+    gate,
+    hang,
+    late_work,
+    latency,
+    reset_after_work,
+    reset_before_work,
+    status,
+)
+from support.providers import MakeProvider
+
+from honcho_exec.backend import open_backend
+from honcho_exec.clock import SystemClock
+from honcho_exec.errors import Ambiguous, Closed, Overloaded, Rejected, Unavailable
+from honcho_exec.honcho_api import HonchoApi
+from honcho_exec.model import Receipt
+from honcho_exec.settings import Settings
+
+POST_MESSAGES = ("POST", "/messages$")
+POST_CONCLUSIONS = ("POST", "/conclusions$")
+QUICK = {"timeout": 0.5, "retry_deadline": 1, "retry_max_wait": 0.1, "retry_attempts": 2}
+
+
+def stored(server: FaultyServer, tmp_path: Path, session: str = "s1", workspace: str = "hermes") -> list[str]:
+    """What the server has of a session, as another client sees it."""
+    server.heal()
+    backend = open_backend(Settings(base_url=server.url), tmp_path, SystemClock())
+    api = HonchoApi(backend, workspace, timeout=5, clock=SystemClock())
+    try:
+        return [message.content for message in api.session_context(session).messages]
+    finally:
+        backend.close()
+
+
+def test_a_turn_is_settled_when_honcho_has_it(
+    server: FaultyServer, make_provider: MakeProvider, tmp_path: Path
+) -> None:
+    provider = make_provider(base_url=server.url)
+    assert provider.sync_turn("hello", "hi").result(10) == Receipt(written=2)
+    assert stored(server, tmp_path) == ["hello", "hi"]
+
+
+def test_turns_given_right_after_the_start_all_arrive_once_and_in_order(
+    server: FaultyServer, make_provider: MakeProvider, tmp_path: Path
+) -> None:
+    server.rule(match=lambda _: True, fault=latency(0.3))
+    provider = make_provider(base_url=server.url)
+    turns = [provider.sync_turn(f"u{number}", f"a{number}") for number in range(20)]
+    assert [turn.result(20).written for turn in turns] == [2] * 20
+    assert stored(server, tmp_path) == [f"{who}{number}" for number in range(20) for who in "ua"]
+    assert server.count(*POST_MESSAGES) <= 2
+
+
+def test_an_outage_loses_nothing_and_needs_no_new_turn(
+    server: FaultyServer, make_provider: MakeProvider, tmp_path: Path
+) -> None:
+    provider = make_provider(base_url=server.url, **QUICK)
+    provider.sync_turn("before", "").result(10)
+    server.stop()
+    during = [provider.sync_turn(f"during {number}", "") for number in range(5)]
+    with pytest.raises(Unavailable, match="cannot be reached"):
+        during[0].result(10)
+    server.start()
+    assert provider.flush(20) == 0
+    assert stored(server, tmp_path) == ["before", *(f"during {number}" for number in range(5))]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        reset_after_work(),
+        reset_before_work(),
+        status(502, after_work=True),
+        status(500),
+        status(503, {"Retry-After": "0"}),
+        status(429, {"Retry-After": "0"}),
+        garbage(after_work=True),
+        hang(after_work=True),
+        late_work(1.0),
+    ],
+    ids=lambda fault: str(fault.name),
+)
+@pytest.mark.parametrize("path", ["/messages$", "/conclusions$"])
+def test_a_lost_answer_neither_loses_nor_doubles(
+    server: FaultyServer, make_provider: MakeProvider, tmp_path: Path, fault: Fault, path: str
+) -> None:
+    provider = make_provider(base_url=server.url, timeout=0.6, retry_deadline=1)
+    provider.sync_turn("first", "").result(10)
+    rule = server.rule(match=("POST", path), fault=fault, times=1)
+    provider.sync_turn("second", "answer")
+    provider.handle_tool_call("honcho_conclude", {"conclusion": "likes tea"})
+    provider.sync_turn("third", "")
+    assert provider.flush(30) == 0
+    assert rule.used == 1
+    assert stored(server, tmp_path) == ["first", "second", "answer", "third"]
+    assert provider.handle_tool_call("honcho_conclude", {"list": True}).count("likes tea") == 1
+
+
+def test_a_refused_message_is_parked_and_the_others_arrive(
+    server: FaultyServer, make_provider: MakeProvider, tmp_path: Path
+) -> None:
+    def refused(seen: object) -> bool:
+        body = getattr(seen, "body_json", None) or {}
+        return any("poison" in str(message.get("content")) for message in body.get("messages", ()))
+
+    server.rule(match=refused, fault=status(422))
+    provider = make_provider(base_url=server.url)
+    turns = [provider.sync_turn(text, "") for text in ("a", "b", "poison", "c", "d")]
+    with pytest.raises(Rejected):
+        turns[2].result(10)
+    assert [turn.result(10).written for place, turn in enumerate(turns) if place != 2] == [1] * 4
+    assert stored(server, tmp_path) == ["a", "b", "c", "d"]
+    assert provider.status().parked == 1
+    assert not provider.status().ok
+
+
+@pytest.mark.parametrize("code", [401, 403, 404, 422])
+def test_a_server_that_refuses_everything_parks_nothing(
+    server: FaultyServer, make_provider: MakeProvider, tmp_path: Path, code: int
+) -> None:
+    server.rule(match=lambda _: True, fault=status(code))
+    provider = make_provider(base_url=server.url, api_key="wrong")
+    with pytest.raises(Rejected):
+        provider.sync_turn("kept", "").result(10)
+    assert provider.status().parked == 0
+    assert len(server.requests) <= 6, "it was hammered"
+    provider.shutdown()
+    server.heal()
+    again = make_provider("another", base_url=server.url, api_key="right")
+    assert again.flush(10) == 0
+    assert stored(server, tmp_path) == ["kept"]
+
+
+def test_a_later_process_delivers_to_the_session_the_turn_was_given_in(
+    server: FaultyServer, make_provider: MakeProvider, tmp_path: Path
+) -> None:
+    server.stop()
+    down = make_provider("whole-conversation", base_url=server.url, **QUICK)
+    for number in range(10):
+        down.sync_turn(f"u{number}", f"a{number}")
+    down.shutdown()
+    server.start()
+    later = make_provider("another", base_url=server.url)
+    assert later.flush(20) == 0
+    expected = [f"{who}{number}" for number in range(10) for who in "ua"]
+    assert stored(server, tmp_path, "whole-conversation") == expected
+
+
+def test_what_is_meant_for_another_workspace_stays(server: FaultyServer, make_provider: MakeProvider) -> None:
+    server.stop()
+    mine = make_provider(base_url=server.url, workspace="mine", **QUICK)
+    mine.sync_turn("mine", "")
+    mine.shutdown()
+    server.start()
+    other = make_provider(base_url=server.url, workspace="yours")
+    assert other.flush(5) == 0
+    assert other.status().elsewhere == 1
+
+
+def test_two_providers_on_one_folder_send_nothing_twice(
+    server: FaultyServer, make_provider: MakeProvider, tmp_path: Path
+) -> None:
+    server.rule(match=POST_MESSAGES, fault=latency(0.05))
+    providers = [make_provider(base_url=server.url) for _ in range(3)]
+    turns = [provider.sync_turn(f"{number}", "") for number in range(30) for provider in providers]
+    for provider in providers:
+        assert provider.flush(20) == 0
+    assert all(turn.result(0.5).written == 1 for turn in turns if turn.done())
+    assert sorted(stored(server, tmp_path), key=int) == sorted([str(n) for n in range(30)] * 3, key=int)
+
+
+def test_closing_keeps_what_hangs_and_says_so(server: FaultyServer, make_provider: MakeProvider) -> None:
+    server.rule(match=POST_MESSAGES, fault=hang())
+    provider = make_provider(base_url=server.url, shutdown_timeout=0.3, timeout=30)
+    turn = provider.sync_turn("kept", "")
+    assert server.wait_count(1, *POST_MESSAGES)
+    provider.shutdown()
+    with pytest.raises(Closed, match="in the outbox"):
+        turn.result(0)
+    with pytest.raises(Closed):
+        provider.sync_turn("late", "").result(0)
+
+
+def test_a_callback_may_give_another_turn(make_provider: MakeProvider) -> None:
+    provider = make_provider()
+    chained: Future[Future[Receipt]] = Future()
+    first = provider.sync_turn("first", "")
+    first.add_done_callback(lambda _: chained.set_result(provider.sync_turn("second", "")))
+    assert chained.result(10).result(10).written == 1
+
+
+def test_a_full_outbox_says_so(server: FaultyServer, make_provider: MakeProvider) -> None:
+    server.stop()
+    provider = make_provider(base_url=server.url, outbox_max_rows=2, **QUICK)
+    provider.sync_turn("1", "2")
+    with pytest.raises(Overloaded, match="full"):
+        provider.sync_turn("3", "").result(0)
+
+
+def test_a_turn_cannot_be_taken_back(server: FaultyServer, make_provider: MakeProvider) -> None:
+    held = Gate()
+    server.rule(match=POST_MESSAGES, fault=gate(held))
+    provider = make_provider(base_url=server.url)
+    turn = provider.sync_turn("said", "")
+    assert not turn.cancel()
+    held.proceed.set()
+    assert turn.result(10).written == 1
+
+
+def test_what_waited_long_carries_the_time_it_was_said(
+    server: FaultyServer, make_provider: MakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from honcho_exec import delivery
+
+    monkeypatch.setattr(delivery, "_LONG_AGO", 0.0)
+    provider = make_provider(base_url=server.url)
+    provider.sync_turn("said long ago", "").result(10)
+    (post,) = [seen for seen in server.requests if seen.is_for(*POST_MESSAGES)]
+    assert post.body_json["messages"][0]["created_at"]
+
+
+def test_an_ambiguous_failure_is_told_as_such(server: FaultyServer, make_provider: MakeProvider) -> None:
+    server.rule(match=POST_MESSAGES, fault=hang())
+    provider = make_provider(base_url=server.url, **QUICK, shutdown_timeout=0.2)
+    with pytest.raises(Ambiguous, match="did not answer within"):
+        provider.sync_turn("said", "").result(10)
