@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
-import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from honcho_exec.cache import SessionCache
 from honcho_exec.clock import Clock, Deadline
+from honcho_exec.connection import Connection
 from honcho_exec.delivery import Delivery
 from honcho_exec.errors import (
-    Closed,
-    ConfigurationError,
     Disabled,
     LaneError,
     Queued,
@@ -33,8 +29,7 @@ from honcho_exec.retry import RetryPolicy
 from honcho_exec.settings import Settings
 
 if TYPE_CHECKING:
-    # Both take long to import; only the lane's first job does.
-    from honcho_exec.backend import Backend
+    # It takes long to import; only the lane's first job does.
     from honcho_exec.honcho_api import HonchoApi
 
 __all__ = ["Conversation"]
@@ -46,16 +41,8 @@ _log = logging.getLogger(__name__)
 # What a caller is told to wait when nothing is known of when the sync will end (seconds).
 _ASK_AGAIN = 2.0
 
-# A burst of turns is over when none has been given for so long; it is not let pass longer than that (seconds).
-_QUIET = 0.05
-_PATIENCE = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class _Link:
-    backend: Backend
-    api: HonchoApi
-    cache: SessionCache
+# What a job that has begun gets when everything is closed, before and after it is cut off (seconds).
+_GRACE = 0.5
 
 
 class Conversation:
@@ -78,10 +65,7 @@ class Conversation:
         self._home = home
         self._clock = clock
         self._closing = threading.Event()
-        self._wanted = threading.Event()
-        self._given_at = clock.monotonic()
         self._lock = threading.Lock()
-        self._link: _Link | None = None
         self._opening: Future[SessionRef] | None = None
         self._last_sync: Future[Receipt] | None = None
         self._waited_out: Future[Receipt] | None = None
@@ -101,8 +85,9 @@ class Conversation:
             max_rows=settings.outbox_max_rows,
         )
         self.lane = Lane()
+        self._connection = Connection(self.lane, settings, home, ref.workspace, clock)
         self.delivery = Delivery(
-            lane=self.lane, outbox=self.outbox, connect=self._connect, retry=self._retry, clock=clock
+            lane=self.lane, outbox=self.outbox, connection=self._connection, retry=self._retry, clock=clock
         )
 
     @property
@@ -124,7 +109,7 @@ class Conversation:
 
     def sync(self, writes: Sequence[Write], ref: SessionRef | None = None) -> Future[Receipt]:
         """Store a turn durably; tool calls wait for its Future before they read."""
-        self._given_at = self._clock.monotonic()
+        self._connection.busy()
         future = self.delivery.admit(ref or self._ref, writes)
         self._last_sync = future
         return future
@@ -162,13 +147,13 @@ class Conversation:
     def read(self, request: Callable[[HonchoApi], T]) -> T:
         """See `tools.Memory.read`."""
         deadline = Deadline.after(self._settings.retry_deadline, self._clock)
-        api = self._api()
+        api = self._connection.api
         with api.within(deadline):
             return self._retry.call(lambda: request(api), deadline=deadline)
 
     def chat(self, request: Callable[[HonchoApi], T]) -> T:
         """See `tools.Memory.chat`: once, within the request timeout; it is too dear to be tried again unasked."""
-        return request(self._api())
+        return request(self._connection.api)
 
     def opened(self, deadline: Deadline | None = None) -> HonchoApi:
         """Wait until the session is there and return the API; opens it anew when that failed before.
@@ -183,12 +168,12 @@ class Conversation:
             self._open().result(deadline.remaining())
         except TimeoutError:
             raise self._pending("opening the session") from None
-        return self._api()
+        return self._connection.api
 
     def ping(self) -> float:
         """Make a request that needs a valid key; returns the seconds it took."""
-        self._wanted.set()
-        link = self.lane.call(self._linked, self._settings.sync_join_timeout)
+        self._connection.wanted()
+        link = self.lane.call(self._connection.open, self._settings.sync_join_timeout)
         start = self._clock.monotonic()
         link.api.ping()
         return self._clock.monotonic() - start
@@ -196,7 +181,7 @@ class Conversation:
     def flush(self, timeout: float) -> int:
         """Wait at most `timeout` seconds until nothing is left to send; returns how many rows are."""
         self._refuse_on_lane()
-        self._wanted.set()
+        self._connection.wanted()
         return self.delivery.drain(Deadline.after(timeout, self._clock), patient=True)
 
     def join(self) -> bool:
@@ -210,21 +195,19 @@ class Conversation:
     def close(self) -> int:
         """Drain at most the shutdown timeout, cut what hangs, and return how many rows are left for later."""
         deadline = Deadline.after(self._settings.shutdown_timeout, self._clock)
-        self._wanted.set()
+        self._connection.wanted()
         left = self.delivery.drain(deadline, patient=False)
         self._closing.set()
         self.delivery.close()
-        if not self.lane.close(min(0.5, deadline.remaining())) and self._link is not None:
-            self._link.backend.abort()
-            self.lane.close(1.0)
+        if not self.lane.close(min(_GRACE, deadline.remaining())):
+            self._connection.cut()
+            self.lane.close(_GRACE)
         self.outbox.release()
         if not left:
             self.outbox.tidy()
         self.outbox.close()
         self._holder.close()
-        if self._link is not None:
-            self._link.backend.abort()
-            self._link.backend.close()
+        self._connection.close()
         return left
 
     def _open(self) -> Future[SessionRef]:
@@ -232,51 +215,13 @@ class Conversation:
         with self._lock:
             opening, ref = self._opening, self._ref
             if opening is None or (opening.done() and opening.exception() is not None):
-                opening = self._opening = self.lane.submit(lambda: self._linked().cache.session(ref))
+                opening = self._opening = self.lane.submit(lambda: self._connection.open().cache.session(ref))
             return opening
-
-    def _api(self) -> HonchoApi:
-        if self._link is None:
-            raise Closed("the session is not open")
-        return self._link.api
-
-    def _connect(self) -> tuple[HonchoApi, SessionCache]:
-        link = self._linked()
-        return link.api, link.cache
-
-    def _linked(self) -> _Link:
-        self.lane.check()
-        if self._link is None:
-            self._let_burst_pass()
-            try:
-                from honcho_exec.backend import open_backend  # noqa: PLC0415 - see TYPE_CHECKING
-                from honcho_exec.honcho_api import HonchoApi  # noqa: PLC0415 - see TYPE_CHECKING
-            except ImportError as error:
-                raise ConfigurationError(
-                    f"the Honcho SDK cannot be imported: {error}; pip install 'honcho-ai>=2.2,<3'"
-                ) from error
-            backend = open_backend(self._settings, self._home, self._clock)
-            api = HonchoApi(backend, self._ref.workspace, timeout=self._settings.timeout, clock=self._clock)
-            self._link = _Link(backend, api, SessionCache(self.lane, api, self._settings))
-        return self._link
-
-    def _let_burst_pass(self) -> None:
-        """Wait for a quiet moment before the SDK is imported, unless somebody waits for the lane.
-
-        Importing keeps the interpreter busy for some 300 ms, in which a caller that gives turn after turn would
-        wait milliseconds for each.
-        """
-        if "honcho" in sys.modules:
-            return
-        patience = Deadline.after(_PATIENCE, self._clock)
-        while (busy := self._given_at + _QUIET - self._clock.monotonic()) > 0 and not patience.passed:
-            if self._wanted.wait(busy):
-                return
 
     def _await_sync(self, deadline: Deadline) -> None:
         """Wait for the last sync to settle, well or not; a sync that was waited out is not waited for again."""
         self._refuse_on_lane()
-        self._wanted.set()
+        self._connection.wanted()
         sync = self._last_sync
         if sync is None or sync.done():
             return

@@ -11,9 +11,18 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from honcho_exec.cache import SessionCache
 from honcho_exec.clock import Clock, Deadline
-from honcho_exec.errors import Ambiguous, Closed, HonchoExecError, Rejected, RequestError, StateError, Unavailable
+from honcho_exec.connection import Connection
+from honcho_exec.errors import (
+    Ambiguous,
+    Closed,
+    ConfigurationError,
+    HonchoExecError,
+    Rejected,
+    RequestError,
+    StateError,
+    Unavailable,
+)
 from honcho_exec.lane import Lane
 from honcho_exec.model import Card, Conclusion, Deletion, Message, Receipt, SessionRef, Write
 from honcho_exec.outbox import Batch, Outbox, OutboxRow
@@ -67,13 +76,13 @@ class Delivery:
         *,
         lane: Lane,
         outbox: Outbox,
-        connect: Callable[[], tuple[HonchoApi, SessionCache]],
+        connection: Connection,
         retry: RetryPolicy,
         clock: Clock,
     ) -> None:
         self._lane = lane
         self._outbox = outbox
-        self._connect = connect
+        self._connection = connection
         self._retry = retry
         self._clock = clock
         self._backoff = Backoff(jitter=random.uniform)
@@ -205,20 +214,20 @@ class Delivery:
 
     def _deliver(self, batch: Batch) -> None:
         try:
-            api, cache = self._connect()
+            link = self._connection.open()
             for ref in dict.fromkeys(row.ref for row in batch.rows):
-                cache.session(ref)
-        except (RequestError, StateError) as error:
+                link.cache.session(ref)
+        except (RequestError, StateError, ConfigurationError) as error:
             # A session that cannot be made says nothing about the rows: the server is away or the key is wrong.
             self._stop(batch, error)
             return
         try:
-            self._retry.call(lambda: self._attempt(api, batch))
+            self._retry.call(lambda: self._attempt(link.api, batch))
         except Rejected as error:
             if error.cause == "auth":
                 self._stop(batch, error)
             else:
-                cache.forget(batch.rows[0].ref.session)
+                link.cache.forget(batch.rows[0].ref.session)
                 self._isolate(batch, error)
         except (RequestError, StateError) as error:
             self._stop(batch, error)
@@ -293,7 +302,7 @@ class Delivery:
         self._outbox.note_error(str(error))
         self._turns.fail([row.turn for row in batch.rows], error)
 
-    def _stop(self, batch: Batch, error: RequestError | StateError) -> None:
+    def _stop(self, batch: Batch, error: HonchoExecError) -> None:
         """Tell whoever waits for this batch; try again when the time has come."""
         self._outbox.note_error(str(error))
         pause = _AUTH_PAUSE if error.cause == "auth" else max(self._backoff.next(), min(error.retry_after or 0.0, 30.0))

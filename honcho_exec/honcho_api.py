@@ -258,7 +258,11 @@ class HonchoApi:
         if status >= 500 and status != 501:  # noqa: PLR2004 - HTTP's own numbers
             late = self.late if status == 504 else 1.0 if status in {502, 503} else 0.0  # noqa: PLR2004
             return Ambiguous(
-                f"{self._url} failed ({status})", cause="server_error", status=status, retry_after=wait, late=late
+                f"{self._url} failed ({status}): {_detail(error)}",
+                cause="server_error",
+                status=status,
+                retry_after=wait,
+                late=late,
             )
         cause = "not_found" if status == 404 else "refused"  # noqa: PLR2004
         return Rejected(f"{self._url} refused the request ({status}): {_detail(error)}", cause=cause, status=status)

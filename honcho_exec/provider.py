@@ -342,7 +342,11 @@ class HonchoProvider:
             self._trouble = Closed("the provider is closed")
         if recall is not None:
             recall.close()
-        left = conversation.close()
+        try:
+            left = conversation.close()
+        except HonchoExecError as error:
+            _log.error("memory could not be closed in order: %s", error)
+            return
         if left:
             _log.warning("%d writes are kept in the outbox and will be delivered later", left)
 

@@ -94,7 +94,7 @@ def test_closing_waits_for_the_job_that_has_begun_but_not_longer_than_told() -> 
 
 def test_a_failing_job_is_logged_and_told(lane: Lane, caplog: pytest.LogCaptureFixture) -> None:
     told: Future[BaseException] = Future()
-    assert lane.post(lambda: {}.popitem(), failed=told.set_result)  # type: ignore[arg-type,func-returns-value]
+    assert lane.post({}.popitem, failed=told.set_result)  # type: ignore[arg-type]
     assert isinstance(told.result(5), KeyError)
     assert "a job of the lane failed" in caplog.text
 

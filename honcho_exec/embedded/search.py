@@ -31,29 +31,37 @@ _Place = tuple[int, int]  # a session and a position in it
 
 def find_messages(connection: sqlite3.Connection, query: str, condition: Condition, limit: int) -> list[sqlite3.Row]:
     """At most `limit` messages under `condition`, the most relevant first, the newer first among equals."""
+    keys: dict[int, None] = {}
     for expression in match_expressions(query):
+        if len(keys) >= limit:
+            break
         hits = _hits(connection, expression, condition, max(_CANDIDATES, limit))
-        if hits:
-            keys = _ranked(connection, _with_neighbours(hits), query, condition)
-            return _in_order(connection, keys[:limit])
-    return _containing(connection, "message", query, condition, limit)
+        keys |= dict.fromkeys(_ranked(connection, _with_neighbours(hits), query, condition))
+    if not keys:
+        return _containing(connection, "message", query, condition, limit)
+    return _in_order(connection, list(keys)[:limit])
 
 
 def find_conclusions(
     connection: sqlite3.Connection, query: str, condition: Condition, *, limit: int
 ) -> list[sqlite3.Row]:
     """At most `limit` conclusions under `condition`, the most relevant first, the newer first among equals."""
+    found: dict[int, sqlite3.Row] = {}
     for expression in match_expressions(query):
-        found = connection.execute(
+        rows = connection.execute(
             f"""
             {CONCLUSION_ROWS} JOIN conclusion_words ON conclusion_words.rowid = conclusion.key
             WHERE conclusion_words MATCH ? AND {condition.sql}
             ORDER BY bm25(conclusion_words), conclusion.key DESC LIMIT ?
             """,
             (expression, *condition.values, limit),
-        ).fetchall()
-        if found:
-            return found
+        )
+        for row in rows:
+            found.setdefault(int(row["key"]), row)
+        if len(found) >= limit:
+            break
+    if found:
+        return list(found.values())[:limit]
     return _containing(connection, "conclusion", query, condition, limit)
 
 

@@ -7,6 +7,8 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Final
 
+from honcho_exec.embedded.related import related_words
+
 __all__ = ["day_words", "indexed", "match_expressions", "query_words"]
 
 _MAX_WORDS: Final = 48
@@ -53,14 +55,17 @@ def query_words(text: str) -> list[str]:
 
 
 def match_expressions(text: str) -> list[str]:
-    """FTS5 expressions for a query, the next to be tried when one finds nothing; none when it has no words.
+    """FTS5 expressions for a query, the next for when one finds too little; none when it has no words.
+
+    First its words, then words that ask for the same thing, then the beginnings of its words.
 
     Any text is safe: only letters and digits reach an expression, and they stand in quotes.
     """
-    phrases = [phrase for word in query_words(text) for phrase in _phrases(word)][: 2 * _MAX_WORDS]
-    if not phrases:
-        return []
-    return [" OR ".join(phrases), " OR ".join(f"{phrase}*" for phrase in phrases)]
+    words = query_words(text)
+    phrases = [phrase for word in words for phrase in _phrases(word)][: 2 * _MAX_WORDS]
+    related = [f'"{word}"' for word in related_words(words)]
+    expressions = (phrases, related, [f"{phrase}*" for phrase in phrases])
+    return [" OR ".join(expression) for expression in expressions if expression]
 
 
 def _phrases(word: str) -> list[str]:

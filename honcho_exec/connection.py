@@ -1,0 +1,127 @@
+"""The provider's connection: made by the lane's first job, used from everywhere, cut when the provider closes."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from honcho_exec.cache import SessionCache
+from honcho_exec.clock import Clock, Deadline
+from honcho_exec.errors import Closed, ConfigurationError
+from honcho_exec.lane import Lane
+from honcho_exec.settings import Settings
+
+if TYPE_CHECKING:
+    # Both take long to import; only the lane's first job does.
+    from honcho_exec.backend import Backend
+    from honcho_exec.honcho_api import HonchoApi
+
+__all__ = ["Connection", "Link"]
+
+# A burst of turns is over when none has been given for so long; it is not let pass longer than that (seconds).
+_QUIET = 0.05
+_PATIENCE = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What a connection consists of. The cache belongs to the lane."""
+
+    backend: Backend
+    api: HonchoApi
+    cache: SessionCache
+
+
+class Connection:
+    """Opens the backend once, on the lane, and makes no request by itself.
+
+    Args:
+        home: the folder of the embedded backend's file.
+    """
+
+    def __init__(self, lane: Lane, settings: Settings, home: Path, workspace: str, clock: Clock) -> None:
+        self._lane = lane
+        self._settings = settings
+        self._home = home
+        self._workspace = workspace
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._link: Link | None = None
+        self._closed = False
+        self._wanted = threading.Event()
+        self._busy_at = clock.monotonic()
+
+    def busy(self) -> None:
+        """Say that a caller is giving turns, who must not be slowed down."""
+        self._busy_at = self._clock.monotonic()
+
+    def wanted(self) -> None:
+        """Say that somebody waits for the connection."""
+        self._wanted.set()
+
+    @property
+    def api(self) -> HonchoApi:
+        """The API; raises `Closed` before the lane has opened it."""
+        if self._link is None:
+            raise Closed("the connection is not open")
+        return self._link.api
+
+    def open(self) -> Link:
+        """Return the open connection, opening it the first time; on the lane only.
+
+        Raises:
+            LaneError: the caller is not on the lane.
+            ConfigurationError: the SDK cannot be imported.
+            StateError: the embedded backend's file cannot be used.
+            Closed: the connection was closed meanwhile.
+        """
+        self._lane.check()
+        if self._link is not None:
+            return self._link
+        self._let_burst_pass()
+        try:
+            from honcho_exec.backend import open_backend  # noqa: PLC0415 - see TYPE_CHECKING
+            from honcho_exec.honcho_api import HonchoApi  # noqa: PLC0415 - see TYPE_CHECKING
+        except ImportError as error:
+            raise ConfigurationError(
+                f"the Honcho SDK cannot be imported: {error}; pip install 'honcho-ai>=2.2,<3'"
+            ) from error
+        backend = open_backend(self._settings, self._home, self._clock)
+        api = HonchoApi(backend, self._workspace, timeout=self._settings.timeout, clock=self._clock)
+        link = Link(backend, api, SessionCache(self._lane, api, self._settings))
+        with self._lock:
+            if not self._closed:
+                self._link = link
+                return link
+        backend.close()
+        raise Closed("the provider is closed")
+
+    def cut(self) -> None:
+        """Open nothing more, and cut the requests that are under way."""
+        with self._lock:
+            self._closed = True
+        self._wanted.set()
+        if self._link is not None:
+            self._link.backend.abort()
+
+    def close(self) -> None:
+        """Cut, and give connections and files back; for when the lane is at rest."""
+        self.cut()
+        if self._link is not None:
+            self._link.backend.close()
+
+    def _let_burst_pass(self) -> None:
+        """Wait for a quiet moment before the SDK is imported, unless somebody waits for the connection.
+
+        Importing keeps the interpreter busy for some 300 ms, in which a caller that gives turn after turn would
+        wait milliseconds for each.
+        """
+        if "honcho" in sys.modules:
+            return
+        patience = Deadline.after(_PATIENCE, self._clock)
+        while (busy := self._busy_at + _QUIET - self._clock.monotonic()) > 0 and not patience.passed:
+            if self._wanted.wait(busy):
+                return

@@ -1,0 +1,160 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from honcho_exec.errors import ConfigurationError
+from honcho_exec.settings import Settings, load, state_home, variables
+
+
+def write(path: Path, content: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+
+
+def test_without_anything_the_embedded_backend_is_in_use(tmp_path: Path) -> None:
+    loaded = load({"HOME": str(tmp_path)})
+    assert loaded.settings.backend == "embedded"
+    assert loaded.settings.workspace == "hermes"
+    assert loaded.sources == {}
+
+
+@pytest.mark.parametrize(
+    ("environ", "backend", "url"),
+    [
+        ({"HONCHO_API_KEY": "k"}, "cloud", "https://api.honcho.dev"),
+        ({"HONCHO_API_KEY": "k", "HONCHO_ENVIRONMENT": "local"}, "cloud", "http://localhost:8000"),
+        ({"HONCHO_BASE_URL": "http://h:1/v3/"}, "server", "http://h:1"),
+        ({"HONCHO_URL": "http://h:1"}, "server", "http://h:1"),
+        (
+            {"HONCHO_URL": "http://other:1", "HONCHO_BASE_URL": "http://h:1", "HONCHO_API_KEY": "k"},
+            "server",
+            "http://h:1",
+        ),
+        ({"HONCHO_BASE_URL": "embedded", "HONCHO_API_KEY": "k"}, "embedded", "embedded"),
+        ({"HONCHO_BASE_URL": "  "}, "embedded", "embedded"),
+    ],
+)
+def test_the_backend_is_chosen_by_url_then_key(tmp_path: Path, environ: dict[str, str], backend: str, url: str) -> None:
+    settings = load({"HOME": str(tmp_path), **environ}).settings
+    assert (settings.backend, settings.backend_url) == (backend, url)
+
+
+def test_environment_beats_host_block_beats_root_beats_default(tmp_path: Path) -> None:
+    write(
+        tmp_path / "hermes" / "honcho.json",
+        {
+            "timeout": 1,
+            "retryAttempts": 2,
+            "peerName": "root",
+            "hosts": {"hermes": {"retryAttempts": 4, "peerName": "block"}},
+        },
+    )
+    loaded = load({"HOME": str(tmp_path), "HERMES_HOME": str(tmp_path / "hermes"), "HONCHO_PEER_NAME": "env"})
+    settings = loaded.settings
+    assert (settings.peer_name, settings.retry_attempts, settings.timeout) == ("env", 4, 1)
+    assert settings.sync_join_timeout == 10
+    assert loaded.sources["peer_name"] == "HONCHO_PEER_NAME"
+    assert loaded.sources["retry_attempts"].startswith("hosts.hermes.retryAttempts in ")
+
+
+def test_the_first_file_that_exists_counts(tmp_path: Path) -> None:
+    write(tmp_path / ".honcho" / "config.json", {"peerName": "global"})
+    environ = {"HOME": str(tmp_path), "HERMES_HOME": str(tmp_path / "hermes")}
+    assert load(environ).settings.peer_name == "global"
+    write(tmp_path / ".hermes" / "honcho.json", {"peerName": "default profile"})
+    assert load(environ).settings.peer_name == "default profile"
+    write(tmp_path / "hermes" / "honcho.json", {"peerName": "this home"})
+    assert load(environ).settings.peer_name == "this home"
+
+
+@pytest.mark.parametrize(
+    ("environ", "profile", "root", "workspace"),
+    [
+        ({}, None, {}, "hermes"),
+        ({}, "default", {}, "hermes"),
+        ({}, "my coder", {}, "hermes_my_coder"),
+        ({"HERMES_HONCHO_HOST": "mine"}, "coder", {}, "mine"),
+        ({}, None, {"defaultHost": "local"}, "local"),
+        ({}, "coder", {"defaultHost": "local"}, "hermes_coder"),
+        ({}, "coder", {"hosts": {"hermes.coder": {"workspace": "old"}}}, "old"),
+        ({"HONCHO_WORKSPACE": "w"}, "coder", {}, "w"),
+    ],
+)
+def test_the_profile_names_the_workspace_unless_a_setting_does(
+    tmp_path: Path, environ: dict[str, str], profile: str | None, root: dict[str, object], workspace: str
+) -> None:
+    write(tmp_path / ".honcho" / "config.json", root)
+    assert load({"HOME": str(tmp_path), **environ}, profile=profile).settings.workspace == workspace
+
+
+def test_every_bad_value_is_named_at_once_and_no_secret_is_shown(tmp_path: Path) -> None:
+    write(
+        tmp_path / ".honcho" / "config.json", {"timeout": "soon", "sessions": "x", "hosts": {"hermes": {"aiPeer": 5}}}
+    )
+    environ = {
+        "HOME": str(tmp_path),
+        "HONCHO_RETRY_ATTEMPTS": "many",
+        "HONCHO_API_KEY": "sk-\u201csecret\u201d",
+        "HONCHO_BASE_URL": "htp://x",
+        "HONCHO_RECALL_MODE": "loud",
+    }
+    with pytest.raises(ConfigurationError) as caught:
+        load(environ)
+    text = str(caught.value)
+    assert len(caught.value.problems) == 7
+    for named in ("HONCHO_RETRY_ATTEMPTS", "HONCHO_API_KEY", "HONCHO_BASE_URL", "HONCHO_RECALL_MODE", "timeout in "):
+        assert named in text
+    assert "hosts.hermes.aiPeer in " in text
+    assert "secret" not in text
+
+
+@pytest.mark.parametrize("content", ["{not json", "[]", "5"])
+def test_a_file_that_cannot_be_read_is_an_error(tmp_path: Path, content: str) -> None:
+    write(tmp_path / ".honcho" / "config.json", content)
+    with pytest.raises(ConfigurationError, match=r"config\.json"):
+        load({"HOME": str(tmp_path)})
+
+
+def test_a_misspelt_variable_is_warned_of(tmp_path: Path) -> None:
+    loaded = load({"HOME": str(tmp_path), "HONCHO_TIMOUT": "5", "HONCHO_SOMETHING_ELSE": "x", "HONCHO_EXEC_HOME": "/x"})
+    assert loaded.warnings == ("HONCHO_TIMOUT is not a setting; did you mean HONCHO_TIMEOUT?",)
+
+
+def test_no_printed_form_shows_the_key() -> None:
+    settings = Settings(api_key="sk-secret")  # type: ignore[arg-type] # pydantic makes it a secret
+    assert "sk-secret" not in f"{settings} {settings!r} {settings.model_dump()} {settings.model_dump_json()}"
+
+
+def test_every_setting_has_a_meaning_and_a_variable() -> None:
+    names = [variable for name in Settings.model_fields for variable in variables(name)]
+    assert len(names) == len(set(names))
+    assert all(name.startswith("HONCHO_") for name in names)
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("mode", "observation", "user", "ai"),
+    [
+        ("directional", {}, (True, True), (True, True)),
+        ("unified", {}, (True, False), (False, True)),
+        ("unified", {"ai": {"observeMe": True}}, (True, False), (True, True)),
+        ("directional", {"user": {"observeOthers": False}}, (True, False), (True, True)),
+    ],
+)
+def test_who_observes_whom(
+    tmp_path: Path, mode: str, observation: object, user: tuple[bool, bool], ai: tuple[bool, bool]
+) -> None:
+    environ = {"HOME": str(tmp_path), "HONCHO_OBSERVATION_MODE": mode, "HONCHO_OBSERVATION": json.dumps(observation)}
+    settings = load(environ).settings
+    assert (settings.observes(ai=False), settings.observes(ai=True)) == (user, ai)
+
+
+def test_the_state_is_where_it_was_put(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert state_home({}) == tmp_path / ".honcho" / "exec"
+    assert state_home({"HERMES_HOME": "/h"}) == Path("/h/honcho_exec")
+    assert state_home({"HERMES_HOME": "/h"}, "/given") == Path("/given/honcho_exec")
+    assert state_home({"HERMES_HOME": "/h", "HONCHO_EXEC_HOME": "~/mine"}) == tmp_path / "mine"
