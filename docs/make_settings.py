@@ -1,0 +1,83 @@
+"""Write docs/settings.md from the settings' own declarations: python docs/make_settings.py."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import BaseModel, SecretStr
+from pydantic.alias_generators import to_camel
+
+from honcho_exec.settings import Settings, variables
+
+PAGE = Path(__file__).with_name("settings.md")
+
+INTRODUCTION = """\
+# Settings
+
+Nothing has to be set: with no settings at all, memory lives in the embedded Honcho on this machine.
+
+Every setting has an environment variable and a key in Honcho's own file, so that people who use Hermes Agent's
+bundled provider today need change nothing. **The environment beats the file; in the file the host's block
+(`hosts.<host>`) beats the root; then the default.** The file is the first that exists of
+`$HERMES_HOME/honcho.json`, `~/.hermes/honcho.json` and `~/.honcho/config.json`. The host is `hermes`, or
+`hermes_<profile>` for a named profile; `HERMES_HONCHO_HOST` overrides it, and the file's `defaultHost` serves the
+default profile. A value that cannot be used is an error that names it, all of them at once. A variable that is
+nearly the name of a setting is warned of.
+
+This page is made from the declarations in `honcho_exec/settings.py` by `python docs/make_settings.py`, and a test
+keeps it true.
+
+"""
+
+STATE = """\
+
+## Where the state is
+
+The outbox (`outbox.db`) and the embedded Honcho (`memory.db`) are in `$HONCHO_EXEC_HOME`; if that is not set, in
+`honcho_exec/` below the host's folder (`$HERMES_HOME`); else in `~/.honcho/exec/`. The most explicit wins. The
+folder is made with mode 0700, the files with 0600.
+
+## What bounds every wait
+
+| wait | bounded by |
+| --- | --- |
+| one request, to its last byte | `HONCHO_TIMEOUT`, on the wall clock, even when the server drips bytes |
+| a request and its retries | `HONCHO_RETRY_ATTEMPTS`, `HONCHO_RETRY_DEADLINE`; between two, `HONCHO_RETRY_MAX_WAIT` |
+| a tool call, for the pending sync | `HONCHO_SYNC_JOIN_TIMEOUT`; a sync that was waited out is not waited for again |
+| a tool call, for its own answer | `HONCHO_RETRY_DEADLINE`; `honcho_reasoning`: `HONCHO_TIMEOUT` |
+| the session's end | `HONCHO_SYNC_JOIN_TIMEOUT` |
+| `shutdown()` | `HONCHO_SHUTDOWN_TIMEOUT`, and at most a second to cut off what hangs |
+| giving a turn, injecting before a turn, starting | nothing is waited for |
+"""
+
+
+def page() -> str:
+    """The page's text."""
+    rows = ["| variable | key in the file | default | meaning |", "| --- | --- | --- | --- |"]
+    for name, field in Settings.model_fields.items():
+        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+        keys = [to_camel(name), *extra["file"]]  # type: ignore[list-item] # names, by the declaration
+        unit = f" {extra['unit']}" if extra["unit"] else ""
+        shown = _shown(field.default)
+        default = shown if shown == "-" else shown + unit
+        rows.append(f"| {_code(variables(name))} | {_code(keys)} | {default} | {field.description} |")
+    return INTRODUCTION + "\n".join(rows) + "\n" + STATE
+
+
+def _code(names: object) -> str:
+    return ", ".join(f"`{name}`" for name in names)  # type: ignore[attr-defined] # any iterable of names
+
+
+def _shown(value: object) -> str:
+    if value is None or value == "" or isinstance(value, SecretStr):
+        return "-"
+    if isinstance(value, BaseModel):
+        return "-"
+    if isinstance(value, bool | dict):
+        return json.dumps(value)
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

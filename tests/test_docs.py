@@ -1,0 +1,50 @@
+"""What the documents say is true."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+def test_the_settings_page_is_what_the_declarations_say() -> None:
+    spec = importlib.util.spec_from_file_location("make_settings", ROOT / "docs" / "make_settings.py")
+    assert spec is not None
+    assert spec.loader is not None
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    assert maker.PAGE.read_text(encoding="utf-8") == maker.page(), "run: python docs/make_settings.py"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+    local = [link for link in links if not link.startswith(("http://", "https://"))]
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_test_that_is_named_exists(page: Path) -> None:
+    named = set(re.findall(r"\b(test_\w+)\b", page.read_text(encoding="utf-8")))
+    files = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
+    missing = {name for name in named if name not in files and not any(f"def {name}(" in t for t in files.values())}
+    assert missing == set()
+
+
+def test_every_module_has_its_place_in_the_design() -> None:
+    picture = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    modules = {path.name for path in (ROOT / "honcho_exec").glob("*.py")} - {"__main__.py"}
+    assert {module for module in modules if module not in picture} == set()
+
+
+def test_the_example_in_the_readme_is_the_one_that_is_tested() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    tested = (ROOT / "tests" / "test_promises.py").read_text(encoding="utf-8").replace("'", '"')
+    (example,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    for line in filter(None, example.splitlines()):
+        assert line.strip() in tested
