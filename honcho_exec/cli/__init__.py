@@ -1,0 +1,1 @@
+"""The command line: `honcho-exec`, or `python -m honcho_exec`."""

@@ -1,0 +1,160 @@
+"""`demo`: a conversation that the package ships, played through the provider, and then asked about."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from honcho_exec.cli.lines import Line, Source, checked
+from honcho_exec.cli.run import FAILED, command
+from honcho_exec.cli.show import fields, plain, progress, stdout, text
+
+if TYPE_CHECKING:
+    # They take long to import; --help does without them.
+    from rich.console import Console
+
+    from honcho_exec.model import Receipt
+    from honcho_exec.provider import HonchoProvider
+
+__all__ = ["demo"]
+
+_PATIENCE = 30.0
+_SHOWN = 4
+# Found in the demo's own folder, so that other commands can look around in it.
+_SETTINGS = {"baseUrl": "embedded", "workspace": "demo", "peerName": "nadia", "aiPeer": "assistant"}
+_CALLS: tuple[tuple[str, dict[str, object]], ...] = (
+    ("honcho_search", {"query": "What is she allergic to?", "max_tokens": 120}),
+    ("honcho_reasoning", {"query": "Who looks after Biscuit while she is away?"}),
+    ("honcho_conclude", {"conclusion": "Nadia makes a chest for her father's birthday"}),
+    ("honcho_profile", {"card": ["Lives in Tromsø", "Allergic to walnuts", "Has a cat, Biscuit"]}),
+    ("honcho_context", {}),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    session: str
+    user: Line
+    assistant: Line
+
+
+@command("honcho-exec demo")
+@click.pass_context
+def demo(ctx: click.Context) -> None:
+    """Play a conversation and ask all five tools about it.
+
+    Needs no key, server or settings. It has a memory of its own, and leaves yours and your settings alone.
+    """
+    from honcho_exec.provider import HonchoProvider  # noqa: PLC0415 - --help does without it
+
+    began = time.monotonic()
+    turns = _conversation()
+    folder = Path(tempfile.mkdtemp(prefix="honcho-exec-demo-"))
+    (folder / "honcho.json").write_text(json.dumps(_SETTINGS), encoding="utf-8")
+    console = stdout()
+    text(
+        console,
+        f"{len(turns)} turns of two conversations, delivered by the provider to a Honcho inside this process.\n",
+    )
+    # Nothing of the real environment: no variable, no settings file and no memory of the user's.
+    provider = HonchoProvider(turns[-1].session, environ={"HOME": str(folder)})
+    provider.initialize(hermes_home=str(folder))
+    try:
+        waits, delivered = _play(provider, turns)
+        median = statistics.median(waits) * 1000
+        text(console, f"{delivered} turns delivered. The agent waited {median:.1f} ms for each (median).")
+        answered = [_ask(console, provider, tool, args) for tool, args in _CALLS]
+        state = provider.home
+    finally:
+        provider.shutdown()
+    _tell(console, folder, state, time.monotonic() - began)
+    ctx.exit(0 if delivered == len(turns) and all(answered) else FAILED)
+
+
+def _conversation() -> list[_Turn]:
+    with as_file(files("honcho_exec.cli") / "demo.jsonl") as path:
+        lines = [line for _, line in checked([Source(str(path))])]
+    pairs = zip(lines[::2], lines[1::2], strict=True)
+    return [_Turn(user.session or "demo", user, assistant) for user, assistant in pairs]
+
+
+def _play(provider: HonchoProvider, turns: Sequence[_Turn]) -> tuple[list[float], int]:
+    """Give every turn; returns how long each call took (seconds), and how many turns were delivered."""
+    waits, given, delivered = [], [], 0
+    with progress("Playing", len(turns)) as told:
+        for turn in turns:
+            start = time.perf_counter()
+            given.append(_give(provider, turn))
+            waits.append(time.perf_counter() - start)
+        for futures in given:
+            wait(futures, _PATIENCE)
+            if all(future.done() and future.exception() is None for future in futures):
+                delivered += 1
+                told(1, "")
+    return waits, delivered
+
+
+def _give(provider: HonchoProvider, turn: _Turn) -> list[Future[Receipt]]:
+    """A turn of today as an agent gives it; one of an earlier day with its time, as an import does."""
+    if turn.user.created_at is None:
+        return [provider.sync_turn(turn.user.content, turn.assistant.content)]
+    return [
+        provider.remember(turn.session, line.role, line.content, name=line.name, created_at=line.created_at)
+        for line in (turn.user, turn.assistant)
+    ]
+
+
+def _ask(console: Console, provider: HonchoProvider, tool: str, args: dict[str, object]) -> bool:
+    """Call a tool and show call and answer; returns whether it answered."""
+    shown = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in args.items())
+    console.print()
+    text(console, f"{tool}({shown})", style="bold cyan")
+    answer: dict[str, Any] = json.loads(provider.handle_tool_call(tool, args))
+    if "error" in answer:
+        click.echo(f"Error: {plain(answer['error'])}", err=True)
+        return False
+    text(console, "\n".join(_shortened(answer["result"])), indent=2)
+    return True
+
+
+def _shortened(answer: str) -> Iterator[str]:
+    """The lines of an answer, the first few of each of its parts."""
+    parts = [part.split("\n") for part in answer.split("\n\n")]
+    for place, lines in enumerate(parts):
+        if place and len(lines) > 1:
+            yield ""
+        yield from lines[:_SHOWN]
+        if len(lines) > _SHOWN:
+            yield f"  … and {len(lines) - _SHOWN} more"
+
+
+def _tell(console: Console, folder: Path, state: Path, seconds: float) -> None:
+    console.print()
+    fields(
+        console,
+        [
+            ("backend", "embedded: no key, no server", ""),
+            ("kept in", str(state), ""),
+            ("took", f"{seconds:.1f} s", ""),
+            ("look around", f'honcho-exec --hermes-home {folder} search "Biscuit"', ""),
+        ],
+    )
+    text(console, "\nNext")
+    fields(
+        console,
+        [
+            ("Hermes", "honcho-exec install", ""),
+            ("Python", 'with HonchoProvider("my-session") as memory: memory.sync_turn("hi", "hello")', ""),
+            ("a server", "HONCHO_BASE_URL=http://localhost:8000 honcho-exec status (or HONCHO_API_KEY=…)", ""),
+        ],
+    )

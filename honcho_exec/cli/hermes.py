@@ -1,0 +1,92 @@
+"""`install` and `uninstall`: put the provider among Hermes Agent's plugins, and take it out again."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from honcho_exec.cli.run import Run, command, json_option, pass_run, print_json
+from honcho_exec.cli.show import stdout, text
+
+__all__ = ["install", "uninstall"]
+
+_SETTING = "memory.provider"
+
+
+def _home_option(command: Callable[..., None]) -> Callable[..., None]:
+    return click.option(
+        "--hermes-home", "folder", metavar="DIR", help="Hermes's folder; by default HERMES_HOME, else ~/.hermes."
+    )(command)
+
+
+@command(
+    "honcho-exec install",
+    "honcho-exec install --hermes-home ~/work/.hermes",
+)
+@_home_option
+@json_option
+@pass_run
+def install(run: Run, folder: str | None) -> None:
+    """Put the provider into Hermes Agent's plugin folder.
+
+    Changes nothing else: one line of Hermes's configuration, which is shown, makes it the memory in use. Harmless
+    when run again.
+    """
+    from honcho_exec.hermes import installer  # noqa: PLC0415 - --help does without it
+
+    home = _home(run, folder)
+    done = installer.install(home)
+    left = None if done.active else f"{_hermes(home)} config set {_SETTING} honcho_exec"
+    if run.as_json:
+        print_json({"folder": str(done.folder), "changed": done.changed, "active": done.active, "next": left})
+        return
+    console = stdout()
+    text(console, f"{'Installed in' if done.changed else 'Already installed in'} {done.folder}")
+    if left is None:
+        text(console, "Hermes uses it as its memory: nothing is left to do.")
+        return
+    text(console, f"\nOne line is left, so that Hermes uses it:\n\n  {left}\n")
+    text(console, f"It writes `memory: {{provider: honcho_exec}}` into {home / 'config.yaml'}.", style="dim")
+
+
+@command(
+    "honcho-exec uninstall",
+    "honcho-exec uninstall --hermes-home ~/work/.hermes",
+)
+@_home_option
+@json_option
+@pass_run
+def uninstall(run: Run, folder: str | None) -> None:
+    """Take the provider out of Hermes Agent's plugin folder.
+
+    What was remembered stays where it is.
+    """
+    from honcho_exec.hermes import installer  # noqa: PLC0415 - --help does without it
+
+    home = _home(run, folder)
+    done = installer.uninstall(home)
+    left = f"{_hermes(home)} config unset {_SETTING}" if done.active else None
+    if run.as_json:
+        print_json({"folder": str(done.folder), "changed": done.changed, "active": done.active, "next": left})
+        return
+    console = stdout()
+    text(console, f"Removed {done.folder}" if done.changed else f"Nothing to remove: {done.folder} is not there")
+    if left is not None:
+        text(console, f"\nHermes's configuration still names it; this takes it out:\n\n  {left}\n")
+    text(console, "What was remembered is kept.", style="dim")
+
+
+def _home(run: Run, folder: str | None) -> Path:
+    chosen = folder or run.hermes_home or os.environ.get("HERMES_HOME", "").strip() or "~/.hermes"
+    return Path(chosen).expanduser().absolute()
+
+
+def _hermes(home: Path) -> str:
+    """How to call Hermes so that it takes `home`."""
+    if home == Path(os.environ.get("HERMES_HOME", "").strip() or "~/.hermes").expanduser().absolute():
+        return "hermes"
+    return f"HERMES_HOME={shlex.quote(str(home))} hermes"

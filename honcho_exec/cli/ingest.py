@@ -1,0 +1,123 @@
+"""`ingest`: conversations from files into the memory, each message once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack, closing
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from honcho_exec.cli.feed import Feed, Outcome, Said
+from honcho_exec.cli.lines import Line, Source, checked
+from honcho_exec.cli.run import FAILED, Run, command, json_option, opened, pass_run, print_json
+from honcho_exec.cli.show import plain, progress, stdout, text
+
+__all__ = ["ingest"]
+
+_SHARED_SHOWN = 3
+
+
+@command(
+    "honcho-exec ingest chat.jsonl",
+    "honcho-exec ingest 2024/*.jsonl --session-prefix '{stem}-'",
+    "zcat chat.jsonl.gz | honcho-exec ingest - --json",
+)
+@click.argument(
+    "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, allow_dash=True)
+)
+@click.option(
+    "--session-prefix", metavar="TEXT", default="", help="Put before every session's name; {stem} is the file's."
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    default=60.0,
+    help="Stop waiting when nothing has gone in for so long (60).",
+)
+@json_option
+@pass_run
+@click.pass_context
+def ingest(ctx: click.Context, run: Run, files: tuple[str, ...], session_prefix: str, timeout: float) -> None:
+    """Bring conversations in from files of JSON lines; `-` is stdin.
+
+    Every line is one message: `role` (user or assistant) and `content`, and where they are known `session` (else
+    the file's name), `name` (who said it), `created_at` (ISO 8601) and `id`. All lines are checked before the
+    first is sent. Running it again adds nothing twice.
+
+    Exits with 1 when some messages did not go in; they are kept and go in later.
+    """
+    with ExitStack() as stack:
+        sources = [stack.enter_context(closing(Source(name))) for name in _once(files)]
+        sessions = _survey(sources, session_prefix)
+        _warn_shared(sessions)
+        total = sum(sum(of_source.values()) for of_source in sessions.values())
+        provider = stack.enter_context(opened(run))
+        feed = Feed(provider, timeout, stack.enter_context(progress("Ingesting", total)))
+        for source, line in checked(sources):
+            feed.give(_said(source, line, session_prefix))
+        outcome = feed.finish()
+    count = len({session for of_source in sessions.values() for session in of_source})
+    _tell(outcome, total, count, as_json=run.as_json)
+    ctx.exit(FAILED if outcome.kept or outcome.refused else 0)
+
+
+def _once(files: Sequence[str]) -> list[str]:
+    """Each file once, however often it was named."""
+    return list({"-" if name == "-" else str(Path(name).resolve()): name for name in files}.values())
+
+
+def _said(source: Source, line: Line, prefix: str) -> Said:
+    return Said(prefix.replace("{stem}", source.stem) + (line.session or source.stem), line)
+
+
+def _survey(sources: Sequence[Source], prefix: str) -> dict[str, Counter[str]]:
+    """How many messages each session of each source has; looks at every line."""
+    sessions: dict[str, Counter[str]] = {source.name: Counter() for source in sources}
+    for source, line in checked(sources):
+        sessions[source.name][_said(source, line, prefix).session] += 1
+    return sessions
+
+
+def _warn_shared(sessions: dict[str, Counter[str]]) -> None:
+    files = Counter(session for of_source in sessions.values() for session in of_source)
+    shared = [session for session, count in files.items() if count > 1]
+    if shared:
+        more = f" and {len(shared) - _SHARED_SHOWN} more" if len(shared) > _SHARED_SHOWN else ""
+        names = ", ".join(repr(session) for session in shared[:_SHARED_SHOWN]) + more
+        click.echo(
+            f"Warning: several files have messages of the session {plain(names)}, which become one session; a"
+            " --session-prefix for each file ({stem} in it is the file's name) keeps them apart",
+            err=True,
+        )
+
+
+def _tell(outcome: Outcome, total: int, sessions: int, *, as_json: bool) -> None:
+    told = _sentence(outcome)
+    if as_json:
+        trouble = {"error": told, "cause": outcome.cause, "retryable": not outcome.refused} if told else {}
+        counts = {key: value for key, value in asdict(outcome).items() if isinstance(value, int)}
+        print_json({**trouble, "messages": total, **counts, "sessions": sessions})
+        return
+    if not total:
+        text(stdout(), "There are no messages to bring in.")
+        return
+    over = f" over {sessions} session{'s' if sessions != 1 else ''}"
+    already = f", {outcome.already} were there already" if outcome.already else ""
+    empty = f", {outcome.empty} hold no text" if outcome.empty else ""
+    text(stdout(), f"{outcome.written} of {total} messages went in{over}{already}{empty}.")
+    if told:
+        click.echo(f"Error: {plain(told)}", err=True)
+
+
+def _sentence(outcome: Outcome) -> str:
+    """What is wrong, empty when nothing is."""
+    parts = []
+    if outcome.kept:
+        parts.append(f"{outcome.kept} did not go in yet; they are kept in the outbox and go in by themselves later")
+    if outcome.refused:
+        parts.append(f"{outcome.refused} were refused and are set aside")
+    return "; ".join(parts) + (f" ({outcome.reason or 'honcho-exec status says why'})" if parts else "")

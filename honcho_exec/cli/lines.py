@@ -1,0 +1,176 @@
+"""Conversations as JSON lines: reading them, and saying what is wrong with a line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from honcho_exec.errors import HonchoExecError
+
+__all__ = ["BadLines", "Line", "Source", "parse"]
+
+_SHOWN = 20
+_EXAMPLE = '{"role": "user", "content": "hello"}'
+_FIELDS = ("role", "content", "session", "name", "created_at", "id")
+_BOM = b"\xef\xbb\xbf"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One message of a conversation; what the line does not say is None."""
+
+    role: str
+    content: str
+    session: str | None = None
+    name: str | None = None
+    created_at: str | None = None
+    id: str | int | None = None
+
+
+class BadLines(HonchoExecError):  # noqa: N818 - reads as the state it reports
+    """Lines that are not messages; nothing was sent.
+
+    Args:
+        problems: the first of them, each with its place.
+        count: how many there are in all.
+    """
+
+    cause = "input"
+
+    def __init__(self, problems: Sequence[str], count: int) -> None:
+        more = f"\n  and {count - len(problems)} more" if count > len(problems) else ""
+        lines = "1 line is not a message" if count == 1 else f"{count} lines are not messages"
+        super().__init__(f"{lines}, so nothing was sent:\n  " + "\n  ".join(problems) + more)
+
+
+@dataclass
+class Source:
+    """A file of JSON lines, or stdin as `-`, that can be read more than once."""
+
+    name: str
+    _copy: IO[bytes] | None = field(default=None, init=False, repr=False)
+
+    @property
+    def stem(self) -> str:
+        """What its session is called where a line does not say."""
+        return "stdin" if self.name == "-" else Path(self.name).stem
+
+    def read(self) -> Iterator[tuple[str, Line | str]]:
+        """Every line that is not blank: its place, and the message or what is wrong with it."""
+        shown = "stdin" if self.name == "-" else self.name
+        with self._open() as file:
+            for number, raw in enumerate(file, 1):
+                text = raw.removeprefix(_BOM) if number == 1 else raw
+                if text.strip():
+                    yield f"{shown}:{number}", parse(text)
+
+    def close(self) -> None:
+        """Give the copy of a stream back."""
+        if self._copy is not None:
+            self._copy.close()
+
+    @contextmanager
+    def _open(self) -> Iterator[IO[bytes]]:
+        if self._copy is None and self.name != "-" and Path(self.name).is_file():
+            with Path(self.name).open("rb") as file:
+                yield file
+            return
+        if self._copy is None:
+            # A stream can be read only once.
+            self._copy = tempfile.TemporaryFile()  # noqa: SIM115 - `close` does
+            with click.open_file(self.name, "rb") as stream:
+                shutil.copyfileobj(stream, self._copy)
+        self._copy.seek(0)
+        yield self._copy
+
+
+def checked(sources: Sequence[Source]) -> Iterator[tuple[Source, Line]]:
+    """Every message of every source.
+
+    Raises:
+        BadLines: at the end, when there are lines that are not messages; names the first of them.
+    """
+    problems: list[str] = []
+    count = 0
+    for source in sources:
+        for place, line in source.read():
+            if isinstance(line, Line):
+                yield source, line
+                continue
+            count += 1
+            if len(problems) < _SHOWN:
+                problems.append(f"{place}: {line}")
+    if count:
+        raise BadLines(problems, count)
+
+
+def parse(raw: bytes) -> Line | str:
+    """The message of a line, or what is wrong with it and what would be right."""
+    try:
+        found = json.loads(raw.decode())
+    except UnicodeDecodeError as error:
+        return f"is not UTF-8 (byte {error.start + 1} of the line)"
+    except (ValueError, RecursionError) as error:
+        what = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "not readable"
+        return f"is not JSON ({what}); a line is one object, such as {_EXAMPLE}"
+    if not isinstance(found, dict):
+        return f"must be an object such as {_EXAMPLE}, not {_kind(found)}"
+    problems = [*_problems(found)]
+    if problems:
+        return "; ".join(problems)
+    known: dict[str, Any] = {key: found.get(key) for key in _FIELDS}
+    return Line(**known)
+
+
+def _problems(found: dict[str, Any]) -> Iterator[str]:
+    if found.get("role") not in ("user", "assistant"):
+        yield f'`role` must be "user" or "assistant"{_instead(found, "role")}'
+    if not isinstance(found.get("content"), str):
+        yield f"`content` must be text{_instead(found, 'content')}"
+    for key in ("session", "name"):
+        value = found.get(key)
+        if value is not None and not (isinstance(value, str) and value.strip()):
+            yield f"`{key}` must be text that is not empty{_instead(found, key)}"
+    if not _is_moment(found.get("created_at")):
+        yield f'`created_at` must be ISO 8601 such as "2025-03-01T09:30:00Z"{_instead(found, "created_at")}'
+    if isinstance(found.get("id"), bool) or not isinstance(found.get("id"), str | int | None):
+        yield f"`id` must be text or an integer{_instead(found, 'id')}"
+
+
+def _instead(found: dict[str, Any], key: str) -> str:
+    if key not in found:
+        return ", and is missing"
+    value = found[key]
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        shown = json.dumps(value)
+        return f", not {shown if len(shown) <= 60 else shown[:57] + '…'}"  # noqa: PLR2004 - what fits a line
+    return f", not {_kind(value)}"
+
+
+def _kind(value: object) -> str:
+    kinds = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return kinds.get(type(value), "a number")
+
+
+def _is_moment(value: object) -> bool:
+    if value is None:
+        return True
+    try:
+        return isinstance(value, str) and bool(moment(value))
+    except (ValueError, OverflowError):
+        return False
+
+
+def moment(created_at: str) -> str:
+    """An ISO 8601 time with its offset; one without an offset is taken as UTC."""
+    at = datetime.fromisoformat(created_at.strip())
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC).isoformat()

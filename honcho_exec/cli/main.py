@@ -1,0 +1,97 @@
+"""The group of commands and what holds for all of them."""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+import sys
+from typing import Any
+
+import click
+
+from honcho_exec import __version__
+from honcho_exec.cli.demo import demo
+from honcho_exec.cli.hermes import install, uninstall
+from honcho_exec.cli.ingest import ingest
+from honcho_exec.cli.memory import conclude, context, profile, search
+from honcho_exec.cli.run import Run, Taught, tell_error
+from honcho_exec.cli.status import status
+from honcho_exec.errors import HonchoExecError
+
+__all__ = ["main"]
+
+
+class _OsTrouble(HonchoExecError):  # noqa: N818 - reads as the state it reports
+    """The operating system refused something that no part of the package expected it to."""
+
+    cause = "system"
+
+
+class _Commands(Taught, click.Group):
+    """Tells errors in one sentence, and lists the commands in the order in which they are met."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's contract
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except HonchoExecError as error:
+            ctx.exit(tell_error(error, as_json=ctx.ensure_object(Run).as_json))
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            trouble = _OsTrouble(f"{where}{error.strerror or error}")
+            ctx.exit(tell_error(trouble, as_json=ctx.ensure_object(Run).as_json))
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    examples=(
+        "honcho-exec demo        see it work",
+        "honcho-exec install     make it Hermes's memory",
+        "honcho-exec status      see which Honcho is in use, and how it is",
+    ),
+)
+@click.version_option(__version__, prog_name="honcho-exec")
+@click.option(
+    "--hermes-home",
+    metavar="DIR",
+    help="Hermes's folder, as HERMES_HOME: settings and memory are looked for in it. Without either, memory is in "
+    "~/.honcho/exec.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Log what happens to stderr.")
+@click.pass_context
+def main(ctx: click.Context, hermes_home: str | None, verbose: bool) -> None:
+    """Long-term memory in Honcho, for Hermes Agent and any Python agent.
+
+    Works without a key, a server or settings: memory is then kept on this machine. HONCHO_API_KEY or
+    HONCHO_BASE_URL choose another Honcho.
+    """
+    ctx.ensure_object(Run).hermes_home = hermes_home or None
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # What was said may not exist in the terminal's character set.
+            stream.reconfigure(errors="replace")
+    _log(ctx, verbose=verbose)
+
+
+def _log(ctx: click.Context, *, verbose: bool) -> None:
+    """Log to stderr, or not at all: without a handler, warnings would come beside the command's own answer."""
+    logger = logging.getLogger("honcho_exec")
+    handler: logging.Handler = logging.NullHandler()
+    if verbose:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        level = logger.level
+        logger.setLevel(logging.DEBUG)
+        ctx.call_on_close(lambda: logger.setLevel(level))
+    logger.addHandler(handler)
+    ctx.call_on_close(lambda: logger.removeHandler(handler))
+
+
+for _command in (demo, install, uninstall, status, ingest, search, conclude, profile, context):
+    main.add_command(_command)

@@ -1,0 +1,136 @@
+"""`search`, `conclude`, `profile` and `context`: the memory, by hand."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from honcho_exec.cli.run import FAILED, WRONG_USE, Run, command, json_option, opened, pass_run, print_json
+from honcho_exec.cli.show import plain, stdout, text
+
+__all__ = ["conclude", "context", "profile", "search"]
+
+_peer_option = click.option(
+    "--peer", metavar="PEER", default="user", help="Whom it is about: user (default), ai, or the id of a peer."
+)
+
+
+@command(
+    'honcho-exec search "where does my sister live"',
+    "honcho-exec search allergy --limit 3 --json | jq -r '.hits[].content'",
+)
+@click.argument("query")
+@_peer_option
+@click.option("--limit", type=click.IntRange(1, 100), default=10, help="At most so many messages (10).")
+@json_option
+@pass_run
+def search(run: Run, query: str, peer: str, limit: int) -> None:
+    """Find what was said, in every session of a peer, best first."""
+    with opened(run) as provider:
+        hits = provider.search(query, peer=peer, limit=limit)
+    if run.as_json:
+        print_json({"hits": [{**asdict(hit), "metadata": dict(hit.metadata)} for hit in hits]})
+        return
+    console = stdout()
+    if not hits:
+        text(console, "Nothing was found.")
+    for place, hit in enumerate(hits):
+        if place:
+            console.print()
+        when = hit.created_at[:16].replace("T", " ")
+        text(console, f"{hit.peer} · {when} · {hit.session}", style="cyan")
+        text(console, hit.content, indent=2)
+
+
+@command(
+    'honcho-exec conclude "Nadia is allergic to walnuts"',
+    "honcho-exec conclude --list --query food",
+    "honcho-exec conclude --delete 3f0c21d9",
+)
+@click.argument("fact", metavar="TEXT", required=False)
+@click.option("--list", "listed", is_flag=True, help="List conclusions with their ids, the newest first.")
+@click.option("--query", metavar="QUERY", help="With --list: what to look for.")
+@click.option("--delete", "delete_id", metavar="ID", help="Delete a conclusion; --list shows the ids.")
+@_peer_option
+@json_option
+@pass_run
+@click.pass_context
+def conclude(
+    ctx: click.Context,
+    run: Run,
+    *,
+    fact: str | None,
+    listed: bool,
+    query: str | None,
+    delete_id: str | None,
+    peer: str,
+) -> None:
+    """Keep, list or delete lasting facts about a peer."""
+    if [fact is not None, listed, delete_id is not None].count(True) != 1:
+        raise click.UsageError("give exactly one of TEXT, --list and --delete ID")
+    if query is not None and not listed:
+        raise click.UsageError("--query goes with --list")
+    args = {"conclusion": fact, "delete_id": delete_id, "list": listed or None, "query": query, "peer": peer}
+    _call(ctx, run, "honcho_conclude", args)
+
+
+@command(
+    "honcho-exec profile",
+    'honcho-exec profile --set "Lives in Tromsø" "Allergic to walnuts"',
+)
+@click.argument("facts", metavar="[FACT]...", nargs=-1)
+@click.option("--set", "write", is_flag=True, help="Overwrite the card with the facts that are given.")
+@_peer_option
+@json_option
+@pass_run
+@click.pass_context
+def profile(ctx: click.Context, run: Run, facts: tuple[str, ...], write: bool, peer: str) -> None:
+    """Show or overwrite a peer's card of standing facts."""
+    if write != bool(facts):
+        raise click.UsageError("facts go with --set, as in: profile --set 'Lives in Tromsø' 'Has a cat'")
+    _call(ctx, run, "honcho_profile", {"card": list(facts) or None, "peer": peer})
+
+
+@command(
+    "honcho-exec context",
+    "honcho-exec context --peer ai",
+)
+@_peer_option
+@json_option
+@pass_run
+@click.pass_context
+def context(ctx: click.Context, run: Run, peer: str) -> None:
+    """Show what is known of the session and of a peer."""
+    _call(ctx, run, "honcho_context", {"peer": peer})
+
+
+def _call(ctx: click.Context, run: Run, tool: str, args: Mapping[str, object]) -> None:
+    """Call a tool, show its answer, and exit by it."""
+    with opened(run) as provider:
+        answer = provider.handle_tool_call(tool, args)
+    known: dict[str, Any] = json.loads(answer)
+    if run.as_json:
+        click.echo(answer)
+    elif "error" in known:
+        click.echo(f"Error: {plain(known['error'])}", err=True)
+    else:
+        show_answer(known)
+    if "error" in known:
+        ctx.exit(WRONG_USE if known["cause"] == "argument" else FAILED)
+
+
+def show_answer(answer: dict[str, Any]) -> None:
+    """Show a tool's answer to people."""
+    console = stdout()
+    for one in answer.get("conclusions", ()):
+        text(console, f"{one['id']} · {str(one['created_at'] or '')[:10]}", style="cyan")
+        text(console, one["content"], indent=2)
+    if "result" in answer:
+        result = answer["result"]
+        text(console, result if isinstance(result, str) else "\n".join(f"- {line}" for line in result))
+    if "hint" in answer:
+        text(console, answer["hint"], style="dim")

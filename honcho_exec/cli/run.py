@@ -1,0 +1,94 @@
+"""What every command shares: the host's folder, the provider's lifetime, and how an error is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from honcho_exec.cli.show import plain
+from honcho_exec.errors import HonchoExecError
+
+if TYPE_CHECKING:
+    # It takes long to import; --help does without it.
+    from honcho_exec.provider import HonchoProvider
+
+__all__ = ["Run", "Taught", "command", "json_option", "opened", "pass_run", "print_json", "tell_error"]
+
+FAILED = 1
+WRONG_USE = 2
+
+
+@dataclass(slots=True)
+class Run:
+    """One run of the command line.
+
+    Attributes:
+        hermes_home: the host's folder, None where it was not named.
+        as_json: whether the answer is JSON.
+    """
+
+    hermes_home: str | None = None
+    as_json: bool = False
+
+
+class Taught(click.Command):
+    """A command whose help ends with examples, which are shown as they stand."""
+
+    def __init__(self, *args: Any, examples: Sequence[str] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.examples = examples
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's contract
+        """Write the examples."""
+        with formatter.section("Examples"):
+            for example in self.examples:
+                formatter.write(f"{'':{formatter.current_indent}}{example}\n")
+
+
+def command(*examples: str) -> Callable[[Callable[..., Any]], click.Command]:
+    """Make a function a command whose help ends with `examples`."""
+    return click.command(cls=Taught, examples=examples)
+
+
+pass_run = click.make_pass_decorator(Run, ensure=True)
+
+
+def _answer_in_json(context: click.Context, _: click.Parameter, chosen: bool) -> None:
+    context.ensure_object(Run).as_json = chosen
+
+
+json_option = click.option(
+    "--json", is_flag=True, expose_value=False, callback=_answer_in_json, help="Answer with JSON on stdout."
+)
+
+
+@contextmanager
+def opened(run: Run) -> Iterator[HonchoProvider]:
+    """A provider as the settings make it; trouble with them shows in its status and answers."""
+    from honcho_exec.provider import HonchoProvider  # noqa: PLC0415 - see TYPE_CHECKING
+
+    provider = HonchoProvider()
+    provider.initialize(hermes_home=run.hermes_home)
+    try:
+        yield provider
+    finally:
+        provider.shutdown()
+
+
+def print_json(answer: Mapping[str, object]) -> None:
+    """Print one JSON object on stdout."""
+    click.echo(json.dumps(answer, ensure_ascii=False))
+
+
+def tell_error(error: HonchoExecError, *, as_json: bool) -> int:
+    """Tell an error, on stderr or as JSON on stdout, and return the exit code that goes with it."""
+    if as_json:
+        print_json({"error": str(error), "cause": error.cause, "retryable": error.retryable})
+    else:
+        click.echo(f"Error: {plain(str(error))}", err=True)
+    return WRONG_USE if error.cause == "argument" else FAILED

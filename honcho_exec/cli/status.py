@@ -1,0 +1,112 @@
+"""`status`: which Honcho is in use, and how it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from honcho_exec.cli.run import FAILED, Run, command, json_option, opened, pass_run, print_json
+from honcho_exec.cli.show import fields, stdout
+
+if TYPE_CHECKING:
+    # It takes long to import; --help does without it.
+    from honcho_exec.status import Status
+
+__all__ = ["status"]
+
+_BACKENDS = {
+    "embedded": "embedded (on this machine, no server)",
+    "server": "server",
+    "cloud": "Honcho's cloud",
+    "none": "none: settings or state cannot be used",
+}
+
+
+@command(
+    "honcho-exec status",
+    "honcho-exec --hermes-home ~/.hermes status       Hermes's own memory",
+    "honcho-exec status --json | jq .pending",
+)
+@json_option
+@pass_run
+@click.pass_context
+def status(ctx: click.Context, run: Run) -> None:
+    """Say which Honcho is in use and how it is.
+
+    Makes a real request. Exits with 1 when the memory does not work: Honcho does not answer, refuses the key or a
+    write, or settings or state cannot be used.
+    """
+    with opened(run) as provider:
+        seen = provider.status()
+    hint = _hint(seen.state)
+    if run.as_json:
+        print_json({**seen.to_dict(), "hint": hint})
+    else:
+        _show(seen, hint)
+    ctx.exit(0 if seen.ok else FAILED)
+
+
+def _show(seen: Status, hint: str | None) -> None:
+    console = stdout()
+    state, style = ("works", "bold green") if seen.ok else ("does not work", "bold red")
+    if not seen.ok and seen.reachable and seen.problem is None:
+        state, style = "works, but something is parked", "bold yellow"
+    console.print(f"Honcho memory {state}", style=style)
+    console.print()
+    fields(console, [row for row in _rows(seen, hint) if row[1]])
+
+
+def _rows(seen: Status, hint: str | None) -> Iterator[tuple[str, str, str]]:
+    yield "problem", seen.problem or "", "red"
+    yield "backend", _BACKENDS.get(seen.backend, seen.backend), ""
+    yield "url", seen.url if seen.backend != "embedded" else "", ""
+    yield "workspace", seen.workspace, ""
+    yield "peers", f"{seen.user_peer} (user), {seen.ai_peer} (assistant)" if seen.user_peer else "", ""
+    yield "session", seen.session, ""
+    yield "state", seen.state, ""
+    if seen.workspace:
+        yield "outbox", _outbox(seen), ""
+        yield "delivered", f"last {_when(seen.last_delivery_at)}" if seen.last_delivery_at else "nothing yet", ""
+        yield "last error", f"{seen.last_error} ({_when(seen.last_error_at)})" if seen.last_error else "none", ""
+    yield "latency", f"{seen.latency * 1000:.1f} ms" if seen.latency is not None else "", ""
+    if seen.parked:
+        yield "parked", "Honcho refused these writes and nothing waits for them; `last error` says why", "yellow"
+    for warning in seen.warnings:
+        yield "warning", warning, "yellow"
+    yield "hint", hint or "", ""
+
+
+def _outbox(seen: Status) -> str:
+    oldest = f" (the oldest for {_age(seen.oldest_pending_age)})" if seen.oldest_pending_age is not None else ""
+    return (
+        f"{seen.pending} pending{oldest}, {seen.in_flight} in flight, {seen.parked} parked,"
+        f" {seen.elsewhere} for other destinations"
+    )
+
+
+def _when(moment: str | None) -> str:
+    if moment is None:
+        return "at an unknown time"
+    return datetime.fromisoformat(moment).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _age(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def _hint(state: str) -> str | None:
+    """Where Hermes keeps its memory, for whoever looks at another one without having chosen to."""
+    hermes = Path("~/.hermes").expanduser()
+    if Path(state) != Path("~/.honcho/exec").expanduser() or os.environ.get("HONCHO_EXEC_HOME", "").strip():
+        return None
+    if not (hermes / "honcho_exec").is_dir():
+        return None
+    return f"Hermes's own memory is in {hermes / 'honcho_exec'}; see it with: honcho-exec --hermes-home {hermes} status"

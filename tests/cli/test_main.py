@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.commands import Cli, Program
+
+import honcho_exec
+from honcho_exec.cli.main import main
+
+
+def test_help_teaches_with_examples(cli: Cli) -> None:
+    for name in main.commands:
+        shown = cli(name, "--help")
+        assert shown.exit_code == 0
+        assert f"Examples:\n  honcho-exec {name}" in shown.output.replace("--hermes-home ~/.hermes ", "")
+
+
+def test_every_command_is_described_in_one_line(cli: Cli) -> None:
+    shown = cli("--help").output
+    assert "..." not in shown.split("Commands:")[1]
+    assert next(iter(main.commands)) == "demo"
+
+
+def test_version(program: Program) -> None:
+    assert program("--version").stdout == f"honcho-exec, version {honcho_exec.__version__}\n"
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from honcho_exec.cli.main import main; main(['--help'], standalone_mode=False);"
+        "sys.exit(', '.join({'rich', 'pydantic', 'httpx', 'honcho', 'sqlite3'} & set(sys.modules)) or None)"
+    )
+    environ = os.environ | {"PYTHONPATH": str(Path(honcho_exec.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environ)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_wrong_use_is_2_and_on_stderr(cli: Cli) -> None:
+    for args in (["no-such-command"], ["search"], ["search", "x", "--limit", "0"], ["status", "--no-such-option"]):
+        done = cli(*args)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert "Error:" in done.stderr
+
+
+def test_an_error_is_one_sentence_without_a_traceback(program: Program) -> None:
+    done = program("search", "x", HONCHO_BASE_URL="htp://x")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("Error: HONCHO_BASE_URL: must be an http:// or https:// URL")
+    assert done.stderr.count("\n") == 1
+
+
+def test_an_error_shows_no_secret(program: Program) -> None:
+    done = program("-v", "search", "x", HONCHO_API_KEY="hch-top secret", HONCHO_BASE_URL="http://127.0.0.1:9")
+    assert done.returncode == 1
+    assert "HONCHO_API_KEY" in done.stderr
+    assert "top" not in done.stdout + done.stderr
+
+
+def test_verbose_logs_to_stderr_and_otherwise_nothing_does(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HONCHO_TIMEOUTT", "5")
+    assert cli("search", "x").stderr == ""
+    done = cli("-v", "search", "x")
+    assert "HONCHO_TIMEOUTT is not a setting" in done.stderr
+    assert done.stdout == "Nothing was found.\n"
+    assert cli("search", "x").stderr == ""
+
+
+def test_hermes_home_is_where_memory_and_settings_are(cli: Cli, tmp_path: Path) -> None:
+    hermes = tmp_path / "hermes"
+    hermes.mkdir()
+    (hermes / "honcho.json").write_text('{"peerName": "grace"}', encoding="utf-8")
+    done = cli("--hermes-home", str(hermes), "conclude", "Likes tea")
+    assert done.stdout == "The conclusion about grace is kept: Likes tea\n"
+    assert (hermes / "honcho_exec" / "memory.db").is_file()
+    assert not (tmp_path / ".honcho").exists()
+
+
+def test_a_refusal_of_the_system_is_a_sentence(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "not-there"))
+    done = cli("demo")
+    assert done.exit_code == 1
+    assert done.stderr.startswith("Error: ")
+    assert "No such file or directory" in done.stderr
+
+
+def test_colour_is_for_terminals_only(program: Program) -> None:
+    assert "\x1b" not in program("status").stdout
+    assert "\x1b[" in _in_a_terminal("status")
+
+
+def test_stored_text_cannot_drive_the_terminal(cli: Cli) -> None:
+    assert cli("conclude", "Likes \x1b[2J[red]tea[/red]\x07").exit_code == 0
+    listed = cli("conclude", "--list").stdout
+    assert "Likes [2J[red]tea[/red]" in listed
+
+
+def test_a_narrow_character_set_does_not_break_the_answer(program: Program) -> None:
+    done = program("conclude", "Lives in Tromsø", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0
+    assert "Troms?" in done.stdout
+
+
+def _in_a_terminal(*args: str) -> str:
+    """What a command prints when its stdout is a terminal."""
+    ours, its = pty.openpty()
+    environ = os.environ | {"TERM": "xterm", "PYTHONPATH": str(Path(honcho_exec.__file__).parents[1])}
+    environ.pop("NO_COLOR", None)
+    command = [sys.executable, "-m", "honcho_exec", *args]
+    with subprocess.Popen(command, stdout=its, stderr=subprocess.DEVNULL, env=environ) as process:
+        os.close(its)
+        seen = b""
+        try:
+            while chunk := os.read(ours, 4096):
+                seen += chunk
+        except OSError:
+            # The other end is closed.
+            pass
+        os.close(ours)
+        assert process.wait(20) == 0
+    return seen.decode()
