@@ -1,0 +1,158 @@
+"""Puts the plugin where Hermes Agent looks for it, and takes it away; works without the host."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from honcho_exec.errors import StateError
+
+__all__ = ["Installed", "install", "uninstall"]
+
+_NAME = "honcho_exec"
+_SOURCE = Path(__file__).with_name("plugin")
+# In this order, and removed the other way round: what makes a folder a provider to the host is its `__init__.py`.
+_FILES = ("plugin.yaml", "__init__.py")
+_MARKS = {"plugin.yaml": "name: honcho_exec", "__init__.py": "from honcho_exec.hermes.shell import"}
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """What was found or done.
+
+    Attributes:
+        folder: where the host looks for the plugin.
+        changed: False when everything was as it should be already.
+        active: whether the host's `config.yaml` has `memory.provider: honcho_exec`.
+    """
+
+    folder: Path
+    changed: bool
+    active: bool
+
+
+def install(hermes_home: Path) -> Installed:
+    """Copy the plugin into `hermes_home`, or update an older copy; harmless when called again.
+
+    At no moment does the host find half a plugin.
+
+    Raises:
+        StateError: the folder holds something else, or cannot be written.
+    """
+    folder = _folder(hermes_home)
+    changed = False
+    with _explained(folder):
+        _refuse_others(folder)
+        if folder.exists() and any(folder.iterdir()) and not _ours(folder):
+            raise StateError(f"{folder} holds something else than this plugin; move it away first")
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in _FILES:
+            content = (_SOURCE / name).read_bytes()
+            target = folder / name
+            if not target.is_file() or target.read_bytes() != content:
+                _write(target, content)
+                changed = True
+    return Installed(folder, changed, _active(hermes_home))
+
+
+def uninstall(hermes_home: Path) -> Installed:
+    """Remove what `install` copied, and what Python cached of it; harmless when called again.
+
+    Files of somebody else in the folder stay, and so does all that was remembered.
+
+    Raises:
+        StateError: the folder holds something else, or cannot be changed.
+    """
+    folder = _folder(hermes_home)
+    with _explained(folder):
+        _refuse_others(folder)
+        ours = _ours(folder)
+        for path in ours:
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        if ours and not any(folder.iterdir()):
+            folder.rmdir()
+    return Installed(folder, bool(ours), _active(hermes_home))
+
+
+def _folder(hermes_home: Path) -> Path:
+    return hermes_home.expanduser() / "plugins" / _NAME
+
+
+def _refuse_others(folder: Path) -> None:
+    """Raise when there is another plugin, or no folder at all."""
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise StateError(f"{folder} is not a folder of this plugin; move it away first")
+    for name, mark in _MARKS.items():
+        path = folder / name
+        if path.exists() and mark not in path.read_text(encoding="utf-8", errors="replace"):
+            raise StateError(f"{folder} holds another plugin ({name} is not this one's); move it away first")
+
+
+def _ours(folder: Path) -> list[Path]:
+    """What `install` put into the folder, also one that was cut short, and Python's cache of it."""
+    if not folder.exists():
+        return []
+    copied = [folder / name for name in reversed(_FILES)]
+    return [path for path in (*copied, *folder.glob(".*.new"), folder / "__pycache__") if path.exists()]
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Replace a file at once: whoever reads it meanwhile has the old one or the new one, whole."""
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    new.write_bytes(content)
+    new.replace(path)
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise StateError(f"{folder} cannot be changed: {error.strerror or error}") from error
+
+
+def _active(hermes_home: Path) -> bool:
+    """Whether `config.yaml` chooses this provider.
+
+    Read without a YAML library, which is the host's; understands `memory:` as a block or within braces.
+    """
+    try:
+        text = (hermes_home.expanduser() / "config.yaml").read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        return False
+    lines = [line for line in re.sub(r"(^|\s)#.*", "", text, flags=re.MULTILINE).splitlines() if line.strip()]
+    block: list[str] = []
+    inside = False
+    for line in lines:
+        if not line.startswith((" ", "\t")):
+            key, _, rest = line.partition(":")
+            inside = key.strip().strip("\"'") == "memory"
+            block = [rest] if inside else block
+        elif inside:
+            block.append(line)
+    return _provider_of(block) == _NAME
+
+
+def _provider_of(block: list[str]) -> str:
+    """The value of `provider` in the lines of a YAML block, the first of which stands behind the block's key."""
+    if not block:
+        return ""
+    depth = min((len(line) - len(line.lstrip()) for line in block[1:]), default=0)
+    for line in block[1:]:
+        if len(line) - len(line.lstrip()) == depth and (found := _PROVIDER.match(line.strip())):
+            return found["value"]
+    inline = "".join(block).strip()
+    found = _PROVIDER_INLINE.search(inline) if inline.startswith("{") else None
+    return found["value"] if found else ""
+
+
+_PROVIDER = re.compile(r"""["']?provider["']?\s*:\s*["']?(?P<value>[\w.-]*)["']?$""")
+_PROVIDER_INLINE = re.compile(r"""[{,]\s*["']?provider["']?\s*:\s*["']?(?P<value>[\w.-]*)["']?\s*[,}]""")

@@ -1,0 +1,235 @@
+"""The shell that Hermes Agent talks to: it translates between the host's contract and the provider, nothing else."""
+
+from __future__ import annotations
+
+import logging
+import os
+import traceback
+from collections import ChainMap
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, TypeVar
+
+from agent.memory_provider import MemoryProvider
+from hermes_constants import get_hermes_home
+
+from honcho_exec.errors import Disabled, HonchoExecError
+from honcho_exec.model import Receipt
+from honcho_exec.provider import HonchoProvider
+from honcho_exec.settings import load, variables
+from honcho_exec.tools import error_answer
+
+__all__ = ["HonchoExecMemoryProvider"]
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+_STATED = (
+    "platform",
+    "agent_context",
+    "agent_identity",
+    "user_id",
+    "user_id_alt",
+    "session_title",
+    "gateway_session_key",
+)
+"""What `initialize` takes of all that the host says."""
+
+_FIELDS: tuple[dict[str, Any], ...] = (
+    {
+        "key": "api_key",
+        "description": "Honcho API key (none is needed for a local server, or with no server at all)",
+        "secret": True,
+        "env_var": variables("api_key")[0],
+        "url": "https://app.honcho.dev",
+    },
+    {
+        "key": "base_url",
+        "description": "URL of a Honcho server (empty: Honcho's cloud with a key, else a local memory on this machine)",
+        "env_var": variables("base_url")[0],
+    },
+)
+
+
+class _UnexpectedError(HonchoExecError):
+    cause = "internal"
+
+
+class HonchoExecMemoryProvider(MemoryProvider):
+    """`HonchoProvider` under the contract of hermes-agent's `MemoryProvider`.
+
+    No exception reaches the host where it could not tell what to do with it: what was not foreseen is logged, without
+    the exception's text, which may quote what was said, and answered as if there were no memory.
+    """
+
+    name = "honcho_exec"
+
+    def __init__(self) -> None:
+        self._environ = _environ()
+        self._provider = HonchoProvider(environ=self._environ, profile=_profile())
+
+    def __repr__(self) -> str:
+        return f"<HonchoExecMemoryProvider {self._provider!r}>"
+
+    def is_available(self) -> bool:
+        """Whether the provider can be used; makes no request and imports no SDK."""
+        return self._safely("is_available", self._provider.is_available, lambda _: False)
+
+    def initialize(self, session_id: str, **kwargs: Any) -> None:
+        """Begin a conversation; returns at once, whatever the server does."""
+        stated = {name: str(kwargs[name]) for name in _STATED if kwargs.get(name) is not None}
+        home = str(kwargs.get("hermes_home") or self._environ["HERMES_HOME"])
+        self._safely(
+            "initialize", lambda: self._provider.initialize(session_id, hermes_home=home, **stated), lambda _: None
+        )
+        self._safely("warning_callback", lambda: self._warn(kwargs.get("warning_callback")), lambda _: None)
+
+    def system_prompt_block(self) -> str:
+        """What the system prompt says of this memory: static text."""
+        return self._safely("system_prompt_block", self._provider.system_prompt_block, lambda _: "")
+
+    def prefetch(self, query: str, *, session_id: str = "") -> str:
+        """What to put before this turn; never waited for."""
+        return self._safely("prefetch", lambda: self._provider.prefetch(query, session_id=session_id), lambda _: "")
+
+    def queue_prefetch(self, query: str, *, session_id: str = "") -> None:
+        """Begin to fetch what is put before the next turn."""
+        self._safely(
+            "queue_prefetch", lambda: self._provider.queue_prefetch(query, session_id=session_id), lambda _: None
+        )
+
+    def sync_turn(
+        self,
+        user_content: object,
+        assistant_content: object,
+        *,
+        session_id: str = "",
+        messages: Sequence[Mapping[str, Any]] | None = None,
+    ) -> Future[Receipt]:
+        """Store a turn durably before returning; the Future is that of its delivery, and the host ignores it."""
+        future = self._safely(
+            "sync_turn",
+            lambda: self._provider.sync_turn(user_content, assistant_content, session_id=session_id, messages=messages),
+            _failed,
+        )
+        # Delivery logs its own failures; what fails at once was never stored, and nobody else would say so.
+        if future.done() and (error := future.exception()) is not None:
+            _log.warning("a turn was not stored: %s", error)
+        return future
+
+    def get_tool_schemas(self) -> list[dict[str, Any]]:
+        """The tools as function schemas; the host asks before `initialize` as well."""
+        return self._safely("get_tool_schemas", self._provider.get_tool_schemas, lambda _: [])
+
+    def handle_tool_call(self, tool_name: str, args: object = None, **kwargs: Any) -> str:
+        """Answer a tool call with a JSON object."""
+        return self._safely(
+            tool_name,
+            lambda: self._provider.handle_tool_call(tool_name, args, **kwargs),
+            lambda error: error_answer(str(tool_name)[:80], error),
+        )
+
+    def on_session_end(self, messages: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Wait for the pending sync, at most the sync join timeout."""
+        self._safely("on_session_end", lambda: self._provider.on_session_end(messages), lambda _: None)
+
+    def on_session_switch(self, new_session_id: str, **kwargs: Any) -> None:
+        """Go on under another id of the host."""
+        self._safely(
+            "on_session_switch", lambda: self._provider.on_session_switch(new_session_id, **kwargs), lambda _: None
+        )
+
+    def shutdown(self) -> None:
+        """Deliver what is left, at most the shutdown timeout; the rest is kept on disk."""
+        self._safely("shutdown", self._provider.shutdown, lambda _: None)
+
+    def get_config_schema(self) -> list[dict[str, Any]]:
+        """What `hermes memory setup` and the dashboard ask for; everything else is read from Honcho's own file."""
+        return [dict(field) for field in _FIELDS]
+
+    def save_config(self, values: Mapping[str, Any], hermes_home: str) -> None:  # noqa: ARG002 - the host knows it too
+        """Keep what was asked for beside the key, in the host's `.env`; an empty value changes nothing.
+
+        Exceptions pass: here the host tells the person who set something up.
+        """
+        from hermes_cli.config import save_env_value  # noqa: PLC0415 - long to import, for setting up only
+
+        for field in _FIELDS:
+            if not field.get("secret") and (value := str(values.get(field["key"]) or "").strip()):
+                save_env_value(field["env_var"], value)
+
+    def get_status_config(self, provider_config: object = None) -> dict[str, str]:  # noqa: ARG002 - nothing is kept there
+        """What `hermes memory status` shows: which Honcho is in use, or why none is."""
+        return self._safely("get_status_config", self._described, lambda error: {"problem": str(error)})
+
+    def backup_paths(self) -> list[str]:
+        """What `hermes backup` would miss: Honcho's own folder, and the state where it is kept outside HERMES_HOME."""
+        return self._safely("backup_paths", self._outside, lambda _: [])
+
+    def _warn(self, callback: object) -> None:
+        """Tell the person at the terminal that memory is not in use, where the host has a way to."""
+        trouble = self._provider.trouble
+        if trouble is not None and not isinstance(trouble, Disabled) and callable(callback):
+            callback(f"Honcho memory is not in use: {trouble}")
+
+    def _described(self) -> dict[str, str]:
+        try:
+            settings = load(self._environ, profile=_profile()).settings
+        except HonchoExecError as error:
+            return {"problem": str(error)}
+        return {
+            "enabled": str(settings.enabled).lower(),
+            "backend": settings.backend,
+            "url": settings.backend_url,
+            "workspace": settings.workspace,
+            "state": str(self._provider.home),
+        }
+
+    def _outside(self) -> list[str]:
+        honcho, state = Path("~/.honcho").expanduser(), self._provider.home
+        paths = [honcho] if state.is_relative_to(honcho) else [honcho, state]
+        return [str(path) for path in paths if not path.is_relative_to(self._environ["HERMES_HOME"])]
+
+    def _safely(self, what: str, call: Callable[[], T], otherwise: Callable[[HonchoExecError], T]) -> T:
+        try:
+            return call()
+        except Exception as error:  # noqa: BLE001 - the boundary to the host: whatever went wrong ends here
+            trace = "".join(traceback.format_tb(error.__traceback__))
+            _log.error("%s failed unexpectedly with %s:\n%s", what, type(error).__name__, trace)
+            return otherwise(
+                _UnexpectedError(f"{what} failed unexpectedly ({type(error).__name__}); the log says where")
+            )
+
+
+def _environ() -> Mapping[str, str]:
+    """The environment of the profile that asks, as it is at any time.
+
+    A gateway that serves several profiles keeps the variables of each to itself: there, what the process has of
+    Honcho's variables is another profile's.
+    """
+    said = {"HERMES_HOME": str(get_hermes_home())}
+    try:
+        from agent.secret_scope import current_secret_scope, is_multiplex_active  # noqa: PLC0415 - not every host's
+    except ImportError:
+        return ChainMap(said, os.environ)
+    secrets = dict(current_secret_scope() or {})
+    if not is_multiplex_active():
+        return ChainMap(said, secrets, os.environ)
+    return {name: value for name, value in os.environ.items() if "HONCHO_" not in name} | secrets | said
+
+
+def _profile() -> str | None:
+    """The host's active profile, where it has such a thing."""
+    try:
+        from hermes_cli.profiles import get_active_profile_name  # noqa: PLC0415 - not every host's
+    except ImportError:
+        return None
+    return str(get_active_profile_name() or "") or None
+
+
+def _failed(error: HonchoExecError) -> Future[Receipt]:
+    future: Future[Receipt] = Future()
+    future.set_exception(error)
+    return future
