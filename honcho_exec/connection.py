@@ -63,6 +63,11 @@ class Connection:
         self._wanted.set()
 
     @property
+    def is_open(self) -> bool:
+        """Whether the lane has opened it."""
+        return self._link is not None
+
+    @property
     def api(self) -> HonchoApi:
         """The API; raises `Closed` before the lane has opened it."""
         if self._link is None:

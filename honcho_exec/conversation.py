@@ -67,6 +67,7 @@ class Conversation:
         self._closing = threading.Event()
         self._lock = threading.Lock()
         self._opening: Future[SessionRef] | None = None
+        self._opening_since = clock.monotonic()
         self._last_sync: Future[Receipt] | None = None
         self._waited_out: Future[Receipt] | None = None
         self._retry = RetryPolicy(
@@ -122,15 +123,16 @@ class Conversation:
 
     def settled(self, future: Future[Receipt]) -> Receipt:
         """See `tools.Memory.settled`; raises `Queued` when the write is kept but not confirmed."""
+        deadline = Deadline.after(self._settings.sync_join_timeout, self._clock)
         try:
-            self._await_sync(Deadline.after(self._settings.sync_join_timeout, self._clock))
-            return future.result(self._settings.retry_deadline)
+            self._await_sync(deadline)
+            return future.result(deadline.remaining())
         except SyncPending as error:
             if future.done():
                 return future.result()
             raise Queued(error) from error
         except TimeoutError:
-            raise Queued(self._pending("the write")) from None
+            raise Queued(self._pending("the write", self.delivery.oldest_wait())) from None
         except RequestError as error:
             if isinstance(error, Rejected) and error.cause != "auth":
                 raise
@@ -167,15 +169,24 @@ class Conversation:
         try:
             self._open().result(deadline.remaining())
         except TimeoutError:
-            raise self._pending("opening the session") from None
+            raise self._pending("opening the session", self._clock.monotonic() - self._opening_since) from None
         return self._connection.api
 
     def ping(self) -> float:
-        """Make a request that needs a valid key; returns the seconds it took."""
+        """Make a request that needs a valid key; returns the seconds it took.
+
+        Raises:
+            RequestError, StateError: it failed, or took longer than the sync join timeout.
+            TimeoutError: the lane did not open the connection in that time.
+        """
+        deadline = Deadline.after(self._settings.sync_join_timeout, self._clock)
         self._connection.wanted()
-        link = self.lane.call(self._connection.open, self._settings.sync_join_timeout)
+        if not self._connection.is_open:
+            self.lane.call(self._connection.open, deadline.remaining())
         start = self._clock.monotonic()
-        link.api.ping()
+        api = self._connection.api
+        with api.within(deadline):
+            api.ping()
         return self._clock.monotonic() - start
 
     def flush(self, timeout: float) -> int:
@@ -202,7 +213,6 @@ class Conversation:
         if not self.lane.close(min(_GRACE, deadline.remaining())):
             self._connection.cut()
             self.lane.close(_GRACE)
-        self.outbox.release()
         if not left:
             self.outbox.tidy()
         self.outbox.close()
@@ -215,6 +225,7 @@ class Conversation:
         with self._lock:
             opening, ref = self._opening, self._ref
             if opening is None or (opening.done() and opening.exception() is not None):
+                self._opening_since = self._clock.monotonic()
                 opening = self._opening = self.lane.submit(lambda: self._connection.open().cache.session(ref))
             return opening
 
@@ -230,12 +241,12 @@ class Conversation:
         if sync.done():
             return
         self._waited_out = sync
-        pending = self._pending("the sync")
+        pending = self._pending("the sync", self.delivery.oldest_wait())
         _log.warning("a tool call did not wait longer for the pending sync: %s", pending)
         raise pending
 
-    def _pending(self, what: str) -> SyncPending:
-        age = self.delivery.oldest_wait() or 0.0
+    def _pending(self, what: str, age: float | None) -> SyncPending:
+        age = age or 0.0
         health = self.delivery.health
         wait = _ASK_AGAIN
         if health.retry_at is not None:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import weakref
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from honcho_exec.clock import Clock, Deadline
@@ -25,7 +29,7 @@ from honcho_exec.errors import (
 )
 from honcho_exec.lane import Lane
 from honcho_exec.model import Card, Conclusion, Deletion, Message, Receipt, SessionRef, Write
-from honcho_exec.outbox import Batch, Outbox, OutboxRow
+from honcho_exec.outbox import Admitted, Batch, Outbox, OutboxRow
 from honcho_exec.retry import Backoff, RetryPolicy
 from honcho_exec.turns import Turns
 
@@ -37,8 +41,10 @@ __all__ = ["Delivery", "Health"]
 
 _log = logging.getLogger(__name__)
 
-# Another process may hold streams and die: whatever waits behind it is looked at this often (seconds).
+# Another process may die and leave its rows behind: they are looked for about this often (seconds), and this often
+# when rows of ours wait behind them.
 _LOOK_AROUND = 2.0
+_LOOK_AT_OTHERS = 0.5
 # A refused key is not hammered: a person has to change it.
 _AUTH_PAUSE = 60.0
 # How long after the last delivery the file is tidied (seconds): not in the middle of a conversation.
@@ -61,6 +67,9 @@ class Health:
     error: HonchoExecError | None = None
     failing: bool = False
     retry_at: float | None = None
+
+
+_neighbours: defaultdict[Path, weakref.WeakSet[Delivery]] = defaultdict(weakref.WeakSet)
 
 
 class Delivery:
@@ -91,11 +100,13 @@ class Delivery:
         self._rests = 0
         self._turns = Turns(clock)
         self._queued = False
+        self._blocked = False
         self._backing_off = False
         self._timer: Callable[[], None] | None = None
         self._tidy: Callable[[], None] | None = None
         self._health = Health()
         self._closed = False
+        _neighbours[outbox.path].add(self)
 
     @property
     def health(self) -> Health:
@@ -118,16 +129,17 @@ class Delivery:
         try:
             if self._closed:
                 raise Closed("the provider is closed; nothing was stored")
-            carrier = self._outbox.admit(name, ref, writes) if writes else name
+            admitted = self._outbox.admit(name, ref, writes) if writes else Admitted(name, 0)
         except HonchoExecError as error:
             self._turns.fail([name], error)
             return future
-        if carrier != name:
-            future = self._turns.adopt(name, carrier)
-            # It may have been delivered between the two looks.
-            self._turns.expect(carrier, self._outbox.waiting(carrier))
-        elif not writes:
-            self._turns.expect(name, 0)
+        if admitted.turn == name:
+            self._turns.settle([name] * (len(writes) - admitted.added), new=False)
+            if not writes:
+                self._turns.expect(name, 0)
+        else:
+            future = self._turns.follow(name, admitted.turn)
+            self._look_at_carried()
         self.pump()
         return future
 
@@ -142,11 +154,13 @@ class Delivery:
                 self._queued = False
 
     def drain(self, deadline: Deadline, *, patient: bool) -> int:
-        """Try at once, wait until nothing of this destination is left to send, and return how much is.
+        """Try at once, wait until nothing is left to send, and return how many rows are.
+
+        Rows that another living holder has are not waited for.
 
         Args:
             deadline: when to give up.
-            patient: go on waiting while Honcho fails or another process has the rows; otherwise give up then.
+            patient: go on waiting while Honcho fails; otherwise give up then.
         """
         with self._lock:
             timer, self._timer, self._backing_off = self._timer, None, False
@@ -154,12 +168,17 @@ class Delivery:
         if timer is not None:
             timer()
         self.pump()
-        while (pending := self._outbox.counts().pending) and not deadline.passed:
+        while not deadline.passed:
             with self._changed:
-                if self._closed or (self._rests > rests and not patient):
+                rested = self._rests > rests
+                if self._closed or (rested and not patient):
                     break
-                self._changed.wait(min(deadline.remaining(), _LOOK_AROUND))
-        return pending
+            if rested and self._outbox.pending()[0] == 0:
+                break
+            with self._changed:
+                if self._rests == rests or patient:
+                    self._changed.wait(min(deadline.remaining(), _LOOK_AROUND))
+        return self._outbox.pending()[0]
 
     def close(self) -> None:
         """Take nothing more and fail the Futures that are left; the rows stay."""
@@ -182,10 +201,12 @@ class Delivery:
         try:
             self._outbox.flush_to_disk()
             batch = self._outbox.claim()
-            if batch is None:
+            if batch is not None:
+                self._deliver(batch)
+                self._wake_neighbours()
+            elif not self._outbox.adopt():
                 self._idle()
                 return
-            self._deliver(batch)
         except StateError as error:
             self._pause(error, self._backoff.next())
             return
@@ -197,15 +218,34 @@ class Delivery:
         self._pause(HonchoExecError(f"unexpected {type(error).__name__} while delivering"), self._backoff.next())
 
     def _idle(self) -> None:
-        if self._outbox.counts().pending:
-            # Another holder has these; it may die.
-            self._again_in(_LOOK_AROUND)
+        self._look_at_carried()
+        mine, others = self._outbox.pending()
+        self._blocked = bool(mine or self._turns.carried())
+        if self._blocked:
+            # The oldest row of the stream is another holder's, who may be another process.
+            self._again_in(_LOOK_AT_OTHERS)
+        elif others:
+            self._again_in(_LOOK_AROUND * random.uniform(1, 2), weak=True)  # noqa: S311 - spreads load only
         else:
-            self._outbox.release()
             with self._lock:
                 if self._tidy is None and not self._closed:
                     self._tidy = self._lane.post_later(_TIDY_AFTER, self._tidy_up)
         self._at_rest()
+
+    def _look_at_carried(self) -> None:
+        """Settle what another process has delivered for us."""
+        for name in self._turns.carried():
+            left, parked = self._outbox.fate(name)
+            if parked is not None:
+                self._turns.fail([name], Rejected(parked, cause="refused"))
+            elif left == 0:
+                self._turns.expect(name, 0)
+
+    def _wake_neighbours(self) -> None:
+        """Others of this process may have waited for the rows before theirs."""
+        for other in list(_neighbours[self._outbox.path]):
+            if other is not self and other._blocked:  # noqa: SLF001 - of the same class
+                other.pump()
 
     def _tidy_up(self) -> None:
         self._tidy = None
@@ -298,8 +338,8 @@ class Delivery:
             self._outbox.settle(batch.rows)
         else:
             self._outbox.park(batch, str(error))
+            self._outbox.note_error(str(error))
             _log.warning("a %s was parked: %s", type(batch.rows[0].write).__name__.lower(), error)
-        self._outbox.note_error(str(error))
         self._turns.fail([row.turn for row in batch.rows], error)
 
     def _stop(self, batch: Batch, error: HonchoExecError) -> None:
@@ -324,16 +364,18 @@ class Delivery:
             self._rests += 1
             self._changed.notify_all()
 
-    def _again_in(self, delay: float) -> None:
-        def due() -> None:
-            with self._lock:
-                self._timer = None
-                self._backing_off = False
-            self.pump()
-
+    def _again_in(self, delay: float, *, weak: bool = False) -> None:
+        """Pump again later; `weak` does not keep this alive until then."""
+        due = weakref.WeakMethod(self._due)
         with self._lock:
             if not self._closed and self._timer is None:
-                self._timer = self._lane.post_later(delay, due)
+                self._timer = self._lane.post_later(delay, partial(_call, due) if weak else self._due)
+
+    def _due(self) -> None:
+        with self._lock:
+            self._timer = None
+            self._backing_off = False
+        self.pump()
 
     def _settle(self, rows: Sequence[OutboxRow], *, new: bool) -> None:
         """Honcho has these rows: drop them and tell whoever waits."""
@@ -345,6 +387,11 @@ class Delivery:
         self._turns.settle([row.turn for row in rows], new=new)
         with self._changed:
             self._changed.notify_all()
+
+
+def _call(method: weakref.WeakMethod[Callable[[], None]]) -> None:
+    if (alive := method()) is not None:
+        alive()
 
 
 def _write(api: HonchoApi, batch: Batch, rows: Sequence[OutboxRow], now: float) -> None:

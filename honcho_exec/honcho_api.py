@@ -215,6 +215,7 @@ class HonchoApi:
     @contextmanager
     def _door(self) -> Iterator[None]:
         self._answers.retry_after = None
+        self._answers.begun = self._clock.monotonic()
         try:
             yield
         except honcho.HonchoError as error:
@@ -228,7 +229,8 @@ class HonchoApi:
         if isinstance(root, StateError):
             return root
         if isinstance(error, honcho.TimeoutError):
-            text = f"{self._url} did not answer within {self._timeout:g} s"
+            took = self._clock.monotonic() - self._answers.begun
+            text = f"{self._url} did not answer within {took:.1f} s"
             if isinstance(root, _SURELY_NOT_SENT):
                 return Unavailable(text, cause="timeout")
             return Ambiguous(text, cause="timeout", late=self.late)

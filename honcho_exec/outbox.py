@@ -14,7 +14,7 @@ from honcho_exec.lease import Holder
 from honcho_exec.model import Card, Conclusion, Deletion, Message, SessionRef, Write
 from honcho_exec.sqlite import Database
 
-__all__ = ["Batch", "Counts", "History", "Outbox", "OutboxRow"]
+__all__ = ["Admitted", "Batch", "Counts", "History", "Outbox", "OutboxRow"]
 
 MAX_BATCH = 100
 """Messages or conclusions in one request (Honcho's limit)."""
@@ -27,6 +27,7 @@ _MIGRATIONS = (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
         destination TEXT NOT NULL,
         stream TEXT NOT NULL,
+        owner TEXT NOT NULL,
         turn TEXT NOT NULL,
         kind TEXT NOT NULL,
         workspace TEXT NOT NULL,
@@ -44,11 +45,11 @@ _MIGRATIONS = (
         error TEXT,
         parked_at REAL
     );
-    CREATE INDEX rows_by_destination ON rows (destination, parked_at, id);
+    CREATE INDEX rows_by_owner ON rows (destination, parked_at, owner, id);
     CREATE INDEX rows_by_stream ON rows (stream, parked_at, id);
     CREATE INDEX rows_by_batch ON rows (batch);
+    CREATE INDEX rows_by_turn ON rows (turn);
     CREATE TABLE health (destination TEXT PRIMARY KEY, delivered_at REAL, error TEXT, error_at REAL);
-    CREATE TABLE leases (stream TEXT PRIMARY KEY, owner TEXT NOT NULL);
     CREATE TABLE size (rows INTEGER NOT NULL);
     INSERT INTO size VALUES (0);
     CREATE TRIGGER row_added AFTER INSERT ON rows BEGIN UPDATE size SET rows = rows + 1; END;
@@ -107,6 +108,14 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
+class Admitted:
+    """How many rows an admission added, and the turn that carries the writes: another one when it added none."""
+
+    turn: str
+    added: int
+
+
+@dataclass(frozen=True, slots=True)
 class Counts:
     """How much the outbox holds; `oldest_at` is when the oldest waiting row was admitted."""
 
@@ -120,29 +129,30 @@ class Counts:
 class Outbox:
     """The queue of one destination in a file that all destinations share.
 
-    A row is durable when `admit` returns. Rows of one stream are sent in the order of their admission, by one
-    holder at a time; a dead holder's stream is taken over.
+    A row is durable when `admit` returns. It belongs to the holder that admitted it, and is sent by it alone; a dead
+    holder's rows are adopted by a living one. Rows of one stream are sent in the order of their admission: only the
+    holder of the oldest may send.
 
     Args:
         path: the database file.
         destination: whose rows this is about: backend and workspace.
-        holder: under whose name streams are leased.
+        holder: whose rows are admitted and claimed.
         max_rows: how many rows the file may hold.
     """
 
     def __init__(self, path: Path, *, destination: str, holder: Holder, clock: Clock, max_rows: int) -> None:
-        self.path = path
         self._db = Database(path, _MIGRATIONS, background_checkpoints=True)
+        self.path = self._db.path
         self._destination = destination
         self._holder = holder
         self._clock = clock
         self._max_rows = max_rows
 
-    def admit(self, turn: str, ref: SessionRef, writes: Sequence[Write]) -> str:
-        """Store `writes` durably as one turn, all or none, and return the turn that carries them.
+    def admit(self, turn: str, ref: SessionRef, writes: Sequence[Write]) -> Admitted:
+        """Store `writes` durably as one turn, all or none.
 
         A write that is waiting already (a message with the same source key, the same conclusion or deletion) is
-        not stored again; when that leaves nothing, the turn that carries it is returned.
+        not stored again.
 
         Raises:
             Overloaded: the outbox is full.
@@ -151,14 +161,14 @@ class Outbox:
         now = self._clock.now()
         values = [(*self._columns(ref, write), turn, _dump(write), self._dedup(ref, write), now) for write in writes]
         one = f"({', '.join('?' * len(values[0]))})"
-        with self._db.connection() as connection:
+        with self._db.writing() as connection:
             added = connection.execute(
-                "INSERT INTO rows (destination, stream, kind, workspace, session, user_peer, ai_peer, turn, payload,"
-                f" dedup, admitted_at) SELECT * FROM (VALUES {', '.join([one] * len(values))})"
+                "INSERT INTO rows (destination, stream, owner, kind, workspace, session, user_peer, ai_peer, turn,"
+                f" payload, dedup, admitted_at) SELECT * FROM (VALUES {', '.join([one] * len(values))})"
                 " WHERE (SELECT rows FROM size) + ? <= ? ON CONFLICT (dedup) DO NOTHING",
                 [*(value for row in values for value in row), len(values), self._max_rows],
             ).rowcount
-            return turn if added else self._waiting(connection, [str(row[-2]) for row in values])
+            return Admitted(turn if added else self._waiting(connection, [str(row[-2]) for row in values]), added)
 
     def _waiting(self, connection: Connection, dedup: Sequence[str]) -> str:
         found = connection.execute(
@@ -172,22 +182,42 @@ class Outbox:
             )
         return str(found["turn"])
 
-    def waiting(self, turn: str) -> int:
-        """How many rows of a turn wait, are being sent or are parked."""
+    def fate(self, turn: str) -> tuple[int, str | None]:
+        """How many rows of a turn are not settled, and why one of them is parked, if one is."""
         with self._db.connection() as connection:
-            return int(connection.execute("SELECT count(*) FROM rows WHERE turn = ?", (turn,)).fetchone()[0])
+            row = connection.execute(
+                "SELECT count(*), max(error) FILTER (WHERE parked_at IS NOT NULL) FROM rows WHERE turn = ?", (turn,)
+            ).fetchone()
+        return int(row[0]), row[1]
 
-    def claim(self, *, blocked: Sequence[str] = ()) -> Batch | None:
-        """Lease the stream of the oldest waiting row and return its next batch; None when nothing can be sent.
+    def claim(self) -> Batch | None:
+        """The next batch of this holder's oldest rows that may be sent now; None when there is none.
 
-        Streams in `blocked`, and those that a living holder has, are passed over.
+        A stream whose oldest row belongs to another holder is passed over.
         """
-        passed = list(blocked)
+        passed: list[str] = []
         while (stream := self._oldest_stream(passed)) is not None:
-            if self._lease(stream):
-                return self._frozen(stream) or self._freeze(stream)
+            batch = self._batch_of(stream)
+            if batch is not None:
+                return batch
             passed.append(stream)
         return None
+
+    def adopt(self) -> int:
+        """Take over the rows of holders that are dead; returns how many these were."""
+        with self._db.writing() as connection:
+            owners = connection.execute(
+                "SELECT DISTINCT owner FROM rows WHERE destination = ? AND parked_at IS NULL AND owner <> ?",
+                (self._destination, self._holder.name),
+            ).fetchall()
+            return sum(
+                connection.execute(
+                    "UPDATE rows SET owner = ? WHERE destination = ? AND owner = ?",
+                    (self._holder.name, self._destination, owner),
+                ).rowcount
+                for (owner,) in owners
+                if not self._holder.alive(owner)
+            )
 
     def sending(self, batch: Batch, *, settle_at: float) -> None:
         """Record that an attempt begins; if nothing more is recorded it may land until `settle_at`."""
@@ -221,7 +251,7 @@ class Outbox:
 
     def note_error(self, error: str) -> None:
         """Remember the last failure, for whoever looks from another process."""
-        with self._db.connection() as connection:
+        with self._db.writing() as connection:
             connection.execute(
                 "INSERT INTO health (destination, error, error_at) VALUES (?, ?, ?)"
                 " ON CONFLICT (destination) DO UPDATE SET error = excluded.error, error_at = excluded.error_at",
@@ -239,7 +269,7 @@ class Outbox:
     def halve(self, batch: Batch) -> None:
         """Give each half of a batch that surely was not done an id of its own."""
         middle = batch.rows[len(batch.rows) // 2].id
-        with self._db.connection() as connection:
+        with self._db.writing() as connection:
             connection.execute(
                 "UPDATE rows SET batch = CASE WHEN id < ? THEN ? ELSE ? END, look = 0, settle_at = 0 WHERE batch = ?",
                 (middle, self._clock.new_id(), self._clock.new_id(), batch.id),
@@ -248,11 +278,6 @@ class Outbox:
     def park(self, batch: Batch, reason: str) -> None:
         """Set the rows of a batch aside, with the reason; they no longer hold anything up."""
         self._on_batch(batch, "parked_at = ?, error = ?", self._clock.now(), reason)
-
-    def release(self) -> None:
-        """Give every leased stream back, for other holders to take."""
-        with self._db.connection() as connection:
-            connection.execute("DELETE FROM leases WHERE owner = ?", (self._holder.name,))
 
     def flush_to_disk(self) -> None:
         """Make what was admitted survive a power cut as well."""
@@ -276,6 +301,16 @@ class Outbox:
             ).fetchone()
         return Counts(*row)
 
+    def pending(self) -> tuple[int, int]:
+        """How many rows wait that are this holder's, and how many that are others'."""
+        with self._db.connection() as connection:
+            row = connection.execute(
+                "SELECT count(*) FILTER (WHERE owner = ?), count(*) FILTER (WHERE owner <> ?)"
+                " FROM rows WHERE destination = ? AND parked_at IS NULL",
+                (self._holder.name, self._holder.name, self._destination),
+            ).fetchone()
+        return int(row[0]), int(row[1])
+
     def rows(self, *, parked: bool = False, limit: int = 1000) -> list[OutboxRow]:
         """The oldest waiting (or parked) rows."""
         with self._db.connection() as connection:
@@ -295,7 +330,16 @@ class Outbox:
         # one request carries conclusions of one observer about one peer.
         about = [write.observer, write.observed] if isinstance(write, Conclusion | Card) else []
         stream = json.dumps([self._destination, ref.session, kind, *about])
-        return (self._destination, stream, kind, ref.workspace, ref.session, ref.user_peer, ref.ai_peer)
+        return (
+            self._destination,
+            stream,
+            self._holder.name,
+            kind,
+            ref.workspace,
+            ref.session,
+            ref.user_peer,
+            ref.ai_peer,
+        )
 
     def _dedup(self, ref: SessionRef, write: Write) -> str | None:
         match write:
@@ -310,53 +354,42 @@ class Outbox:
     def _oldest_stream(self, passed: Sequence[str]) -> str | None:
         with self._db.connection() as connection:
             row = connection.execute(
-                "SELECT stream FROM rows WHERE destination = ? AND parked_at IS NULL"
+                "SELECT stream FROM rows WHERE destination = ? AND parked_at IS NULL AND owner = ?"
                 " AND stream NOT IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT 1",
-                (self._destination, json.dumps(passed)),
+                (self._destination, self._holder.name, json.dumps(passed)),
             ).fetchone()
         return None if row is None else str(row["stream"])
 
-    def _lease(self, stream: str) -> bool:
-        me = self._holder.name
-        with self._db.connection() as connection:
-            held = connection.execute(
-                "INSERT INTO leases (stream, owner) VALUES (?, ?)"
-                " ON CONFLICT (stream) DO UPDATE SET owner = owner RETURNING owner",
-                (stream, me),
-            ).fetchone()
-            owner = str(held["owner"])
-            if owner == me:
-                return True
-            if self._holder.alive(owner):
-                return False
-            taken = connection.execute(
-                "UPDATE leases SET owner = ? WHERE stream = ? AND owner = ?", (me, stream, owner)
-            ).rowcount
-            return taken == 1
-
-    def _frozen(self, stream: str) -> Batch | None:
-        with self._db.connection() as connection:
-            rows = connection.execute(
-                "SELECT * FROM rows WHERE parked_at IS NULL AND batch = (SELECT batch FROM rows"
-                " WHERE stream = ? AND parked_at IS NULL ORDER BY id LIMIT 1) ORDER BY id",
+    def _batch_of(self, stream: str) -> Batch | None:
+        with self._db.writing() as connection:
+            head = connection.execute(
+                "SELECT id, owner, batch FROM rows WHERE stream = ? AND parked_at IS NULL ORDER BY id LIMIT 1",
                 (stream,),
+            ).fetchone()
+            if head is None or head["owner"] != self._holder.name:
+                return None
+            batch = head["batch"] or self._freeze(connection, stream)
+            rows = connection.execute(
+                "SELECT * FROM rows WHERE batch = ? AND parked_at IS NULL ORDER BY id", (batch,)
             ).fetchall()
         return _batch(rows) if rows else None
 
-    def _freeze(self, stream: str) -> Batch | None:
-        with self._db.connection() as connection:
-            rows = connection.execute(
-                "UPDATE rows SET batch = ?, first_sent_at = ? WHERE batch IS NULL AND id IN ("
-                " SELECT id FROM (SELECT id, kind, row_number() OVER (ORDER BY id) AS place,"
-                " sum(length(payload)) OVER (ORDER BY id) AS size FROM (SELECT id, kind, payload FROM rows"
-                " WHERE stream = ? AND parked_at IS NULL AND batch IS NULL ORDER BY id LIMIT ?))"
-                " WHERE place = 1 OR (size <= ? AND kind IN ('message', 'conclusion'))) RETURNING *",
-                (self._clock.new_id(), self._clock.now(), stream, MAX_BATCH, _MAX_BATCH_CHARS),
-            ).fetchall()
-        return _batch(sorted(rows, key=lambda row: int(row["id"]))) if rows else None
+    def _freeze(self, connection: Connection, stream: str) -> str:
+        """Give this holder's next rows of a stream the id of a batch, up to where another holder's row comes."""
+        batch = self._clock.new_id()
+        connection.execute(
+            "UPDATE rows SET batch = ?, first_sent_at = ? WHERE batch IS NULL AND id IN ("
+            " SELECT id FROM (SELECT id, kind, row_number() OVER (ORDER BY id) AS place,"
+            " sum(length(payload)) OVER (ORDER BY id) AS size, sum(owner <> ?) OVER (ORDER BY id) AS foreign_before"
+            " FROM (SELECT id, kind, payload, owner FROM rows"
+            " WHERE stream = ? AND parked_at IS NULL AND batch IS NULL ORDER BY id LIMIT ?))"
+            " WHERE foreign_before = 0 AND (place = 1 OR (size <= ? AND kind IN ('message', 'conclusion'))))",
+            (batch, self._clock.now(), self._holder.name, stream, MAX_BATCH, _MAX_BATCH_CHARS),
+        )
+        return batch
 
     def _on_batch(self, batch: Batch, change: str, *values: object) -> None:
-        with self._db.connection() as connection:
+        with self._db.writing() as connection:
             connection.execute(f"UPDATE rows SET {change} WHERE batch = ?", (*values, batch.id))
 
 

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -26,6 +27,9 @@ from honcho_exec.tools import Tools, error_answer, schemas
 __all__ = ["HonchoProvider"]
 
 _log = logging.getLogger(__name__)
+
+# How many of the host's ids are remembered: turns come late by one or two switches.
+_REMEMBERED = 64
 
 _PROMPTS = {
     "hybrid": "What Honcho knows of the user is put before each turn, and these tools reach the rest: ",
@@ -49,6 +53,7 @@ class HonchoProvider:
         session_id: the session's name; without one the host's rules (`sessionStrategy`) name it.
         environ: where settings are read from; the process's environment when None.
         home: the folder of the state on disk; decided by the environment when None.
+        profile: the host's profile, for what is asked before `initialize` tells it.
         clock: where time and ids come from.
     """
 
@@ -60,11 +65,14 @@ class HonchoProvider:
         *,
         environ: Mapping[str, str] | None = None,
         home: Path | None = None,
+        profile: str | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._environ = os.environ if environ is None else environ
         self._context = HostContext(session=session_id or "")
         self._home = home
+        self._profile = profile
+        self._refs: dict[str, SessionRef] = {}
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._loaded: LoadedSettings | None = None
@@ -148,7 +156,7 @@ class HonchoProvider:
                 cwd=_working_directory(),
             )
             try:
-                self._begin(profile=agent_identity)
+                self._begin(profile=agent_identity or self._profile)
                 self._trouble = None
             except HonchoExecError as error:
                 self._trouble = error
@@ -161,7 +169,7 @@ class HonchoProvider:
         user_content: object,
         assistant_content: object,
         *,
-        session_id: str = "",  # noqa: ARG002 - the host's contract
+        session_id: str = "",
         messages: Sequence[Mapping[str, Any]] | None = None,  # noqa: ARG002 - the host's contract
     ) -> Future[Receipt]:
         """Store a turn durably before returning, and return the Future of its delivery.
@@ -173,14 +181,14 @@ class HonchoProvider:
         Args:
             user_content: what the user said: text, or OpenAI-style parts; may be empty.
             assistant_content: what the assistant answered; may be empty.
-            session_id: the host's id of the run; not used, the turn belongs to the present session.
+            session_id: the host's id of the run; a turn that comes after a switch goes to its own run's session.
             messages: the host's whole transcript; not used.
         """
         conversation = self._conversation
         try:
             if conversation is None:
                 raise self._why_not()
-            ref = conversation.ref
+            ref = self._refs.get(session_id, conversation.ref) if session_id else conversation.ref
             said = [(ref.user_peer, _text(user_content, "user_content"))]
             if self._settings.save_assistant_messages:
                 said.append((ref.ai_peer, _text(assistant_content, "assistant_content")))
@@ -297,22 +305,19 @@ class HonchoProvider:
         if (conversation := self._conversation) is not None:
             conversation.join()
 
-    def on_session_switch(self, new_session_id: str, **_: object) -> None:
-        """Go on under another id of the host; earlier turns stay in the session they were given in."""
+    def on_session_switch(self, new_session_id: str, *, reset: bool = False, **_: object) -> None:
+        """Go on under another id of the host; earlier turns stay in the session they were given in.
+
+        Args:
+            new_session_id: the host's id from now on.
+            reset: a new conversation, which an earlier title does not name.
+        """
         with self._lock:
             if self._conversation is None or self._loaded is None:
                 return
-            self._context = HostContext(
-                session_id=new_session_id,
-                session=self._context.session,
-                gateway_session_key=self._context.gateway_session_key,
-                user_id=self._context.user_id,
-                user_id_alt=self._context.user_id_alt,
-                platform=self._context.platform,
-                agent_context=self._context.agent_context,
-                cwd=self._context.cwd,
-            )
-            ref = resolve(self._loaded.settings, self._context, self._environ)
+            title = "" if reset else self._context.session_title
+            self._context = replace(self._context, session_id=new_session_id, session_title=title)
+            ref = self._name(self._loaded.settings)
             if ref != self._conversation.ref:
                 self._conversation.switch(ref)
 
@@ -323,6 +328,14 @@ class HonchoProvider:
     def status(self) -> Status:
         """How things are, after a real round trip to the server."""
         return take(self._conversation, self._loaded, self.home, self._trouble, self._clock)
+
+    @property
+    def trouble(self) -> HonchoExecError | None:
+        """What keeps memory from working just now: bad settings, state that cannot be used, failing delivery."""
+        if self._conversation is None:
+            return self._trouble
+        health = self._conversation.delivery.health
+        return health.error if health.failing else None
 
     @property
     def home(self) -> Path:
@@ -356,16 +369,16 @@ class HonchoProvider:
 
     def _load(self) -> LoadedSettings:
         if self._loaded is None:
-            self._loaded = load(self._environ, hermes_home=self._hermes_home)
+            self._loaded = load(self._environ, hermes_home=self._hermes_home, profile=self._profile)
         return self._loaded
 
-    def _begin(self, *, profile: str) -> None:
+    def _begin(self, *, profile: str | None) -> None:
         loaded = self._loaded = load(self._environ, hermes_home=self._hermes_home, profile=profile)
         for warning in loaded.warnings:
             _log.warning("%s", warning)
         if not loaded.settings.enabled:
             raise Disabled("Honcho memory is switched off (HONCHO_ENABLED, or `enabled` in honcho.json)")
-        ref = resolve(loaded.settings, self._context, self._environ)
+        ref = self._name(loaded.settings)
         conversation = Conversation(loaded.settings, ref, self.home, self._clock, writes=self._context.writes)
         self._tools = Tools(conversation, loaded.settings)
         if self._context.writes and loaded.settings.recall_mode != "tools":
@@ -374,6 +387,14 @@ class HonchoProvider:
         conversation.begin()
         if self._recall is not None:
             self._recall.fetch(ref, "")
+
+    def _name(self, settings: Settings) -> SessionRef:
+        """Name the present conversation, and remember it under the host's id for turns that come late."""
+        ref = resolve(settings, self._context, self._environ)
+        self._refs[self._context.session_id] = ref
+        while len(self._refs) > _REMEMBERED:
+            del self._refs[next(iter(self._refs))]
+        return ref
 
     def _opened(self) -> Conversation:
         if self._conversation is None:

@@ -20,7 +20,7 @@ from pydantic.alias_generators import to_camel
 
 from honcho_exec.errors import ConfigurationError
 
-__all__ = ["EMBEDDED", "LoadedSettings", "Observation", "Settings", "load", "state_home"]
+__all__ = ["EMBEDDED", "LoadedSettings", "Observation", "Settings", "load", "state_home", "variables"]
 
 EMBEDDED = "embedded"
 """The base URL that stands for the local Honcho inside this process."""
@@ -247,7 +247,7 @@ def load(
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        raise ConfigurationError(*_problems(error, found)) from None
+        raise ConfigurationError(*_problems(error, found), *_misspelt(environ)) from None
     return LoadedSettings(settings, sources, tuple(_misspelt(environ)), host)
 
 

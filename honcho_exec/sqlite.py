@@ -52,7 +52,7 @@ class Database:
         busy_timeout: float = 2.0,
         background_checkpoints: bool = False,
     ) -> None:
-        self.path = path
+        self.path = path.absolute()
         self._background_checkpoints = background_checkpoints
         self._busy_timeout = busy_timeout
         self._lock = threading.Lock()
@@ -63,7 +63,7 @@ class Database:
         private_folder(path.parent)
         with self._translated():
             os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            with self.connection() as connection:
+            with self.writing() as connection:
                 self._migrate(connection, migrations)
 
     @contextmanager
@@ -77,9 +77,16 @@ class Database:
                 self._give(connection)
 
     @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection in autocommit mode to whoever writes; the writers of this process stand in line."""
+        # SQLite lets writers poll for their turn, which takes milliseconds and may go on for ever.
+        with _turn(self.path), self.connection() as connection:
+            yield connection
+
+    @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
         """Lend a connection inside one write transaction; commits at the end, rolls back on an exception."""
-        with self.connection() as connection:
+        with self.writing() as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
             connection.execute("COMMIT")
@@ -92,7 +99,7 @@ class Database:
     def truncate_log(self) -> None:
         """Checkpoint and empty the log beside the file, so that nothing deleted is left in it; holds up writers."""
         self.checkpoint()
-        with self.connection() as connection:
+        with self.writing() as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
@@ -166,6 +173,24 @@ class Database:
             yield
         except (sqlite3.Error, OSError) as error:
             raise StateError(f"the state file {self.path} cannot be used: {error}") from error
+
+
+_turns: dict[tuple[int, Path], threading.Lock] = {}
+_turns_lock = threading.Lock()
+
+
+def _turn(path: Path) -> threading.Lock:
+    """The lock that this process's writers of a file take; a forked child has locks of its own."""
+    with _turns_lock:
+        return _turns.setdefault((os.getpid(), path), threading.Lock())
+
+
+def _after_fork() -> None:
+    global _turns_lock  # noqa: PLW0603 - a thread of the parent may hold it for ever
+    _turns_lock = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -68,9 +68,13 @@ def take(
         try:
             latency = conversation.ping()
         except (HonchoExecError, TimeoutError) as error:
-            problem = str(error) or "the lane is busy: a sync has been going for longer than the sync join timeout"
-    counts = conversation.outbox.counts() if conversation else None
-    history = conversation.outbox.history() if conversation else None
+            problem = str(error) or "the lane is busy and did not open the connection within the sync join timeout"
+    counts = history = None
+    if conversation is not None:
+        try:
+            counts, history = conversation.outbox.counts(), conversation.outbox.history()
+        except HonchoExecError as error:
+            problem = str(error)
     ref = conversation.ref if conversation else None
     return Status(
         ok=latency is not None and problem is None and not (counts and counts.parked),

@@ -21,6 +21,7 @@ class _Turn:
     since: float
     written: int = 0
     already: int = 0
+    carried: bool = False
 
 
 class Turns:
@@ -43,11 +44,17 @@ class Turns:
             self._turns[name] = turn
         return turn.future
 
-    def adopt(self, name: str, carrier: str) -> Future[Receipt]:
-        """Follow `carrier` instead of `name`: it was waiting already and carries the same writes."""
+    def follow(self, name: str, carrier: str) -> Future[Receipt]:
+        """Wait for `carrier` instead of `name`: it was waiting already, perhaps elsewhere, and writes the same."""
         with self._lock:
             turn = self._turns.pop(name)
+            turn.carried = True
             return self._turns.setdefault(carrier, turn).future
+
+    def carried(self) -> list[str]:
+        """The turns that are followed and may be another process's to deliver."""
+        with self._lock:
+            return [name for name, turn in self._turns.items() if turn.carried]
 
     def expect(self, name: str, rows: int) -> None:
         """Say how many rows of a turn are left; settles it when there are none."""

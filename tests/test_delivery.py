@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -236,3 +236,72 @@ def test_an_ambiguous_failure_is_told_as_such(server: FaultyServer, make_provide
     provider = make_provider(base_url=server.url, **QUICK, shutdown_timeout=0.2)
     with pytest.raises(Ambiguous, match="did not answer within"):
         provider.sync_turn("said", "").result(10)
+
+
+def test_conversations_that_share_an_outbox_settle_their_own_turns(make_provider: MakeProvider) -> None:
+    providers = [make_provider(f"chat-{number}") for number in range(4)]
+    turns = [provider.sync_turn(f"{number}", "ok") for number in range(25) for provider in providers]
+    assert [turn.result(20).written for turn in turns] == [2] * 100
+
+
+def test_providers_that_share_a_session_take_turns_in_order(
+    server: FaultyServer, make_provider: MakeProvider, tmp_path: Path
+) -> None:
+    one, other = make_provider(base_url=server.url), make_provider(base_url=server.url)
+    turns = [(one if number % 3 else other).sync_turn(str(number), "") for number in range(12)]
+    for turn in turns:
+        turn.result(20)
+    assert stored(server, tmp_path) == [str(number) for number in range(12)]
+
+
+def test_what_a_dropped_provider_left_is_delivered_by_another(
+    server: FaultyServer, make_provider: MakeProvider, tmp_path: Path
+) -> None:
+    held = Gate()
+    server.rule(match=POST_MESSAGES, fault=gate(held), times=1)
+    closed = make_provider("closed", base_url=server.url, shutdown_timeout=0.1)
+    closed.sync_turn("in flight", "")
+    assert held.arrived.wait(5)
+    closed.sync_turn("behind it", "")
+    closed.shutdown()
+    held.proceed.set()
+    other = make_provider("other", base_url=server.url)
+    assert other.flush(20) == 0
+    assert stored(server, tmp_path, "closed") == ["in flight", "behind it"]
+
+
+def test_the_same_conclusion_of_two_providers_is_one_and_both_are_told(
+    server: FaultyServer, make_provider: MakeProvider
+) -> None:
+    held = Gate()
+    server.rule(match=POST_CONCLUSIONS, fault=gate(held), times=1)
+    one, other = make_provider("one", base_url=server.url), make_provider("other", base_url=server.url)
+    with ThreadPoolExecutor(2) as threads:
+        args = {"conclusion": "likes tea"}
+        first = threads.submit(one.handle_tool_call, "honcho_conclude", args)
+        assert held.arrived.wait(5)
+        second = threads.submit(other.handle_tool_call, "honcho_conclude", args)
+        held.proceed.set()
+        assert "is kept" in first.result(10)
+        assert "is kept" in second.result(10)
+    assert one.handle_tool_call("honcho_conclude", {"list": True}).count("likes tea") == 1
+
+
+def test_a_message_that_was_parked_says_so_when_it_is_brought_in_again(
+    server: FaultyServer, make_provider: MakeProvider
+) -> None:
+    server.rule(match=POST_MESSAGES, fault=status(422))
+    provider = make_provider(base_url=server.url)
+    for _ in range(2):
+        with pytest.raises(Rejected):
+            provider.remember("old", "user", "odd", source_key="k1").result(10)
+
+
+def test_a_turn_that_comes_after_a_switch_goes_to_its_own_session(
+    server: FaultyServer, make_provider: MakeProvider, tmp_path: Path
+) -> None:
+    provider = make_provider(None, base_url=server.url, session_strategy="per-session")
+    provider.on_session_switch("first")
+    provider.on_session_switch("second")
+    provider.sync_turn("late", "", session_id="first").result(10)
+    assert stored(server, tmp_path, "first") == ["late"]

@@ -16,7 +16,7 @@ from honcho_exec.clock import SystemClock
 from honcho_exec.errors import Overloaded, StateError
 from honcho_exec.lease import Holder
 from honcho_exec.model import Card, Conclusion, Deletion, Message, SessionRef
-from honcho_exec.outbox import MAX_BATCH, Outbox
+from honcho_exec.outbox import MAX_BATCH, Admitted, Outbox
 
 REF = SessionRef("w", "s", "ada", "hermes")
 CLOCK = SystemClock()
@@ -43,9 +43,9 @@ def process(tmp_path: Path) -> Iterator[Process]:
     process.close()
 
 
-def admit(process: Process, *texts: str, session: str = "s") -> str:
+def admit(process: Process, *texts: str, session: str = "s") -> None:
     ref = SessionRef("w", session, "ada", "hermes")
-    return process.outbox.admit(CLOCK.new_id(), ref, [Message("ada", text) for text in texts])
+    process.outbox.admit(CLOCK.new_id(), ref, [Message("ada", text) for text in texts])
 
 
 def contents(process: Process) -> list[list[str]]:
@@ -108,32 +108,38 @@ def test_what_was_admitted_survives_the_process(tmp_path: Path) -> None:
     killed = subprocess.run([sys.executable, "-c", program, str(tmp_path)], check=False)
     assert killed.returncode == -9
     process = Process(tmp_path)
+    assert process.outbox.adopt() == 1
     assert contents(process) == [["kept"]]
     process.close()
 
 
-def test_a_stream_has_one_living_holder(tmp_path: Path) -> None:
+def test_a_row_is_its_holders_until_that_is_dead(tmp_path: Path) -> None:
     first, second = Process(tmp_path), Process(tmp_path)
     admit(first, "one", session="a")
-    admit(first, "two", session="b")
-    held = first.outbox.claim()
-    assert held is not None
-    taken = second.outbox.claim()
-    assert taken is not None
-    assert taken.writes != held.writes
-    assert second.outbox.claim(blocked=[_stream(second, taken.id)]) is None
+    admit(second, "two", session="b")
+    assert second.outbox.adopt() == 0
+    assert contents(second) == [["two"]]
     first.close()
-    other = second.outbox.claim(blocked=[_stream(second, taken.id)])
-    assert other is not None
-    assert other.id == held.id
+    assert second.outbox.adopt() == 1
+    assert contents(second) == [["one"]]
     second.close()
 
 
-def _stream(process: Process, batch: str) -> str:
-    with sqlite3.connect(process.outbox.path) as connection:
-        found = connection.execute("SELECT stream FROM rows WHERE batch = ?", (batch,)).fetchone()
-    connection.close()
-    return str(found[0])
+def test_within_a_stream_only_the_holder_of_the_oldest_row_may_send(tmp_path: Path) -> None:
+    first, second = Process(tmp_path), Process(tmp_path)
+    admit(first, "1")
+    admit(second, "2")
+    admit(first, "3")
+    assert second.outbox.claim() is None
+    held = first.outbox.claim()
+    assert held is not None
+    assert [write.content for write in held.writes if isinstance(write, Message)] == ["1"]
+    first.outbox.settle(held.rows)
+    assert first.outbox.claim() is None
+    assert contents(second) == [["2"]]
+    assert contents(first) == [["3"]]
+    first.close()
+    second.close()
 
 
 def test_conclusions_do_not_wait_behind_messages(process: Process) -> None:
@@ -148,9 +154,9 @@ def test_the_same_conclusion_waits_once(process: Process) -> None:
     first = process.outbox.admit("t1", REF, [Conclusion("tea", "hermes", "ada")])
     again = process.outbox.admit("t2", REF, [Conclusion("tea", "hermes", "ada")])
     other = process.outbox.admit("t3", REF, [Conclusion("tea", "hermes", "bob")])
-    assert (first, again, other) == ("t1", "t1", "t3")
+    assert (first, again, other) == (Admitted("t1", 1), Admitted("t1", 0), Admitted("t3", 1))
     assert contents(process) == [["tea"], ["tea"]]
-    assert process.outbox.admit("t4", REF, [Conclusion("tea", "hermes", "ada")]) == "t4"
+    assert process.outbox.admit("t4", REF, [Conclusion("tea", "hermes", "ada")]).added == 1
 
 
 def test_other_destinations_are_left_alone_and_counted(tmp_path: Path) -> None:
@@ -233,6 +239,7 @@ def test_a_forked_child_does_not_keep_its_dead_parents_streams(tmp_path: Path) -
     child = int(os.read(read_end, 20))
     os.kill(child, 0)
     process = Process(tmp_path)
+    assert process.outbox.adopt() == 1
     assert contents(process) == [["left behind"]]
     process.close()
     os.kill(child, signal.SIGKILL)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,9 +47,6 @@ class Store:
     def __init__(self, path: Path, clock: Clock) -> None:
         self._database = Database(path, MIGRATIONS, busy_timeout=_BUSY)
         self._clock = clock
-        # SQLite lets writers poll for their turn; threads of one process wait for it in line instead. The
-        # lock belongs to a process: a child must not wait for a thread that exists only in its parent.
-        self._turn = (os.getpid(), threading.Lock())
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -68,22 +63,14 @@ class Store:
     @contextmanager
     def writing(self) -> Iterator[Writer]:
         """Lend a write transaction: all of it happens, or nothing."""
-        with self._own_turn(), self._database.transaction() as connection:
+        with self._database.transaction() as connection:
             metadata.install(connection)
             yield Writer(connection, instant(self._clock.now()), self._clock)
 
     def flush(self) -> None:
         """Empty the log beside the file, so that nothing deleted is left in it."""
-        with self._own_turn():
-            self._database.truncate_log()
+        self._database.truncate_log()
 
     def close(self) -> None:
         """Close the connections; requests that are running finish first."""
         self._database.close()
-
-    def _own_turn(self) -> threading.Lock:
-        pid, lock = self._turn
-        if pid != os.getpid():
-            lock = threading.Lock()
-            self._turn = (os.getpid(), lock)
-        return lock
