@@ -6,7 +6,7 @@ import logging
 import random
 import threading
 import weakref
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from honcho_exec.clock import Clock, Deadline
-from honcho_exec.connection import Connection
+from honcho_exec.connection import Connection, Link
 from honcho_exec.errors import (
     Ambiguous,
     Closed,
@@ -47,6 +47,9 @@ _LOOK_AROUND = 2.0
 _LOOK_AT_OTHERS = 0.5
 # A refused key is not hammered: a person has to change it.
 _AUTH_PAUSE = 60.0
+# The status of a server that failed at its work, and after how many rounds of retries the work is suspected.
+_FAILED = 500
+_CHOKES = 2
 # How long after the last delivery the file is tidied (seconds): not in the middle of a conversation.
 _TIDY_AFTER = 1.0
 # A message that waited longer than this (seconds) is sent with the time it was said. Others take the server's
@@ -99,6 +102,7 @@ class Delivery:
         self._changed = threading.Condition(self._lock)
         self._rests = 0
         self._turns = Turns(clock)
+        self._chokes: Counter[str] = Counter()
         self._queued = False
         self._blocked = False
         self._backing_off = False
@@ -227,6 +231,7 @@ class Delivery:
         elif others:
             self._again_in(_LOOK_AROUND * random.uniform(1, 2), weak=True)  # noqa: S311 - spreads load only
         else:
+            self._chokes.clear()
             with self._lock:
                 if self._tidy is None and not self._closed:
                     self._tidy = self._lane.post_later(_TIDY_AFTER, self._tidy_up)
@@ -254,9 +259,7 @@ class Delivery:
 
     def _deliver(self, batch: Batch) -> None:
         try:
-            link = self._connection.open()
-            for ref in dict.fromkeys(row.ref for row in batch.rows):
-                link.cache.session(ref)
+            link = self._open(batch)
         except (RequestError, StateError, ConfigurationError) as error:
             # A session that cannot be made says nothing about the rows: the server is away or the key is wrong.
             self._stop(batch, error)
@@ -270,7 +273,17 @@ class Delivery:
                 link.cache.forget(batch.rows[0].ref.session)
                 self._isolate(batch, error)
         except (RequestError, StateError) as error:
-            self._stop(batch, error)
+            if not (
+                isinstance(error, Ambiguous) and error.status == _FAILED and self._isolates(link.api, batch, error)
+            ):
+                self._stop(batch, error)
+
+    def _open(self, batch: Batch) -> Link:
+        """The connection, with every session and peer of the batch made."""
+        link = self._connection.open()
+        for ref in dict.fromkeys(row.ref for row in batch.rows):
+            link.cache.session(ref)
+        return link
 
     def _attempt(self, api: HonchoApi, batch: Batch) -> None:
         """Send what Honcho does not have of the batch; record what is known before and after."""
@@ -328,7 +341,7 @@ class Delivery:
         found = api.known_sources(batch.rows[0].ref.session, list(keys))
         return [row for key, row in keys.items() if key in found]
 
-    def _isolate(self, batch: Batch, error: Rejected) -> None:
+    def _isolate(self, batch: Batch, error: RequestError) -> None:
         """Find the row that Honcho refuses, by halves, and set it aside."""
         if len(batch.rows) > 1:
             self._outbox.halve(batch)
@@ -341,6 +354,36 @@ class Delivery:
             self._outbox.note_error(str(error))
             _log.warning("a %s was parked: %s", type(batch.rows[0].write).__name__.lower(), error)
         self._turns.fail([row.turn for row in batch.rows], error)
+
+    def _isolates(self, api: HonchoApi, batch: Batch, error: Ambiguous) -> bool:
+        """Find the row that the server chokes on: one that fails while what is behind it passes.
+
+        Returns False when that is not known (yet), or when the server fails everything.
+        """
+        self._chokes[batch.stream] += 1
+        current = self._outbox.reread(batch)
+        if self._chokes[batch.stream] < _CHOKES or current.settle_at > self._clock.now():
+            return False
+        try:
+            if self._there(api, current):
+                self._settle(current.rows, new=True)
+                return True
+        except RequestError:
+            return False
+        if len(current.rows) == 1:
+            behind = self._outbox.claim(beyond=current)
+            if behind is None or not self._passes(behind):
+                return False
+        self._isolate(current, error)
+        return True
+
+    def _passes(self, batch: Batch) -> bool:
+        try:
+            api = self._open(batch).api
+            self._retry.call(lambda: self._attempt(api, batch))
+        except (RequestError, StateError):
+            return False
+        return True
 
     def _stop(self, batch: Batch, error: HonchoExecError) -> None:
         """Tell whoever waits for this batch; try again when the time has come."""

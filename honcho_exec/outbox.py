@@ -62,9 +62,15 @@ _KINDS: dict[str, type[Write]] = {"message": Message, "conclusion": Conclusion, 
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
-    """One write that waits, or is parked, in the outbox."""
+    """One write that waits, or is parked, in the outbox.
+
+    Attributes:
+        destination: backend and workspace that it is meant for.
+        admitted_at, parked_at: seconds since the epoch.
+    """
 
     id: int
+    destination: str
     turn: str
     ref: SessionRef
     write: Write
@@ -80,12 +86,14 @@ class Batch:
 
     Attributes:
         id: kept over every attempt.
+        stream: what the rows are in order with.
         first_sent_at: when the first attempt began, seconds since the epoch.
         look: whether an attempt may have been done, so that the server must be asked first.
         settle_at: until when an attempt may still land, seconds since the epoch.
     """
 
     id: str
+    stream: str
     rows: tuple[OutboxRow, ...]
     attempts: int
     first_sent_at: float
@@ -190,18 +198,21 @@ class Outbox:
             ).fetchone()
         return int(row[0]), row[1]
 
-    def claim(self) -> Batch | None:
+    def claim(self, *, beyond: Batch | None = None) -> Batch | None:
         """The next batch of this holder's oldest rows that may be sent now; None when there is none.
 
         A stream whose oldest row belongs to another holder is passed over.
+
+        Args:
+            beyond: pass this batch over and return what comes behind it, of another stream if there is one.
         """
-        passed: list[str] = []
+        passed = [] if beyond is None else [beyond.stream]
         while (stream := self._oldest_stream(passed)) is not None:
             batch = self._batch_of(stream)
             if batch is not None:
                 return batch
             passed.append(stream)
-        return None
+        return None if beyond is None else self._batch_of(beyond.stream, after=beyond.rows[-1].id)
 
     def adopt(self) -> int:
         """Take over the rows of holders that are dead; returns how many these were."""
@@ -311,14 +322,38 @@ class Outbox:
             ).fetchone()
         return int(row[0]), int(row[1])
 
-    def rows(self, *, parked: bool = False, limit: int = 1000) -> list[OutboxRow]:
-        """The oldest waiting (or parked) rows."""
+    def rows(self, *, parked: bool | None = None, everywhere: bool = False, limit: int = 1000) -> list[OutboxRow]:
+        """The oldest rows.
+
+        Args:
+            parked: only those that are parked (True) or waiting (False).
+            everywhere: those for other destinations as well.
+            limit: the most to return.
+        """
         with self._db.connection() as connection:
             found = connection.execute(
-                "SELECT * FROM rows WHERE destination = ? AND (parked_at IS NOT NULL) = ? ORDER BY id LIMIT ?",
-                (self._destination, parked, limit),
+                "SELECT * FROM rows WHERE (? OR destination = ?) AND (? IS NULL OR (parked_at IS NOT NULL) = ?)"
+                " ORDER BY id LIMIT ?",
+                (everywhere, self._destination, parked, parked, limit),
             ).fetchall()
         return [_row(row) for row in found]
+
+    def retry(self, ids: Sequence[int]) -> int:
+        """Let parked rows be sent again, by whoever looks next; returns how many there were."""
+        with self._db.writing() as connection:
+            return connection.execute(
+                "UPDATE rows SET parked_at = NULL, batch = NULL, look = 0, settle_at = 0, owner = ''"
+                " WHERE parked_at IS NOT NULL AND id IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(ids)),),
+            ).rowcount
+
+    def drop(self, ids: Sequence[int]) -> int:
+        """Delete rows for good, except those that are just being sent; returns how many there were."""
+        with self._db.writing() as connection:
+            return connection.execute(
+                "DELETE FROM rows WHERE (parked_at IS NOT NULL OR NOT look) AND id IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(ids)),),
+            ).rowcount
 
     def close(self) -> None:
         """Give the file back."""
@@ -360,21 +395,22 @@ class Outbox:
             ).fetchone()
         return None if row is None else str(row["stream"])
 
-    def _batch_of(self, stream: str) -> Batch | None:
+    def _batch_of(self, stream: str, *, after: int = 0) -> Batch | None:
         with self._db.writing() as connection:
             head = connection.execute(
-                "SELECT id, owner, batch FROM rows WHERE stream = ? AND parked_at IS NULL ORDER BY id LIMIT 1",
-                (stream,),
+                "SELECT id, owner, batch FROM rows WHERE stream = ? AND parked_at IS NULL AND id > ?"
+                " ORDER BY id LIMIT 1",
+                (stream, after),
             ).fetchone()
             if head is None or head["owner"] != self._holder.name:
                 return None
-            batch = head["batch"] or self._freeze(connection, stream)
+            batch = head["batch"] or self._freeze(connection, stream, after)
             rows = connection.execute(
                 "SELECT * FROM rows WHERE batch = ? AND parked_at IS NULL ORDER BY id", (batch,)
             ).fetchall()
         return _batch(rows) if rows else None
 
-    def _freeze(self, connection: Connection, stream: str) -> str:
+    def _freeze(self, connection: Connection, stream: str, after: int) -> str:
         """Give this holder's next rows of a stream the id of a batch, up to where another holder's row comes."""
         batch = self._clock.new_id()
         connection.execute(
@@ -382,9 +418,9 @@ class Outbox:
             " SELECT id FROM (SELECT id, kind, row_number() OVER (ORDER BY id) AS place,"
             " sum(length(payload)) OVER (ORDER BY id) AS size, sum(owner <> ?) OVER (ORDER BY id) AS foreign_before"
             " FROM (SELECT id, kind, payload, owner FROM rows"
-            " WHERE stream = ? AND parked_at IS NULL AND batch IS NULL ORDER BY id LIMIT ?))"
+            " WHERE stream = ? AND parked_at IS NULL AND batch IS NULL AND id > ? ORDER BY id LIMIT ?))"
             " WHERE foreign_before = 0 AND (place = 1 OR (size <= ? AND kind IN ('message', 'conclusion'))))",
-            (batch, self._clock.now(), self._holder.name, stream, MAX_BATCH, _MAX_BATCH_CHARS),
+            (batch, self._clock.now(), self._holder.name, stream, after, MAX_BATCH, _MAX_BATCH_CHARS),
         )
         return batch
 
@@ -407,6 +443,7 @@ def _load(kind: str, payload: str) -> Write:
 def _row(row: Row) -> OutboxRow:
     return OutboxRow(
         id=row["id"],
+        destination=row["destination"],
         turn=row["turn"],
         ref=SessionRef(row["workspace"], row["session"], row["user_peer"], row["ai_peer"]),
         write=_load(row["kind"], row["payload"]),
@@ -421,6 +458,7 @@ def _batch(rows: Sequence[Row]) -> Batch:
     first = rows[0]
     return Batch(
         id=first["batch"],
+        stream=first["stream"],
         rows=tuple(_row(row) for row in rows),
         attempts=first["attempts"],
         first_sent_at=first["first_sent_at"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from support.faulty import (
     Fault,
     FaultyServer,
     Gate,
+    Seen,
     garbage,
     gate,
     hang,
@@ -124,6 +126,50 @@ def test_a_refused_message_is_parked_and_the_others_arrive(
     assert stored(server, tmp_path) == ["a", "b", "c", "d"]
     assert provider.status().parked == 1
     assert not provider.status().ok
+
+
+def chokes_on(word: str) -> Callable[[Seen], bool]:
+    """Match the writing of a message in which the word is."""
+    return lambda seen: seen.is_for(*POST_MESSAGES) and word in str(seen.body_json)
+
+
+@pytest.mark.parametrize("place", [0, 2, 4])
+def test_a_message_that_the_server_chokes_on_is_found_and_parked(
+    server: FaultyServer, make_provider: MakeProvider, tmp_path: Path, place: int
+) -> None:
+    texts = ["a", "b", "c", "d", "e"]
+    texts[place] = "poison"
+    held = Gate()
+    server.rule(match=("GET", "/peers$"), fault=gate(held), times=1)
+    server.rule(match=chokes_on("poison"), fault=status(500))
+    provider = make_provider(base_url=server.url, retry_max_wait=0.05)
+    for text in texts:
+        provider.sync_turn(text, "")
+    held.proceed.set()
+    if place == 4:
+        # Nothing is behind it, so that it may be the server that fails: it waits until something has passed.
+        provider.flush(3)
+        assert provider.status().parked == 0
+        provider.sync_turn("later", "").exception(20)
+    assert provider.flush(20) == 0
+    assert provider.status().parked == 1
+    expected = [text for text in texts if text != "poison"] + (["later"] if place == 4 else [])
+    assert stored(server, tmp_path) == expected
+
+
+def test_a_server_that_chokes_on_everything_parks_nothing(
+    server: FaultyServer, make_provider: MakeProvider, tmp_path: Path
+) -> None:
+    rule = server.rule(match=POST_MESSAGES, fault=status(500))
+    provider = make_provider(base_url=server.url, retry_max_wait=0.05, shutdown_timeout=0.1)
+    for number in range(6):
+        provider.sync_turn(f"{number}", "", session_id="")
+    provider.flush(5)
+    assert rule.used > 6
+    assert provider.status().parked == 0
+    server.heal()
+    assert provider.flush(20) == 0
+    assert stored(server, tmp_path) == [str(number) for number in range(6)]
 
 
 @pytest.mark.parametrize("code", [401, 403, 404, 422])
