@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     # It takes long to import; only the lane's first job does.
     from honcho_exec.honcho_api import HonchoApi
 
-__all__ = ["Conversation"]
+__all__ = ["Conversation", "open_outbox"]
 
 T = TypeVar("T")
 
@@ -43,6 +43,18 @@ _ASK_AGAIN = 2.0
 
 # What a job that has begun gets when everything is closed, before and after it is cut off (seconds).
 _GRACE = 0.5
+
+
+def open_outbox(settings: Settings, ref: SessionRef, home: Path, holder: Holder, clock: Clock) -> Outbox:
+    """The outbox in a state folder, as `holder` and for the destination that the settings choose.
+
+    Raises:
+        StateError: its file cannot be used.
+    """
+    destination = f"{settings.backend_url} {ref.workspace}"
+    return Outbox(
+        home / "outbox.db", destination=destination, holder=holder, clock=clock, max_rows=settings.outbox_max_rows
+    )
 
 
 class Conversation:
@@ -78,13 +90,7 @@ class Conversation:
             clock=clock,
         )
         self._holder = Holder(home / "holders")
-        self.outbox = Outbox(
-            home / "outbox.db",
-            destination=f"{settings.backend_url} {ref.workspace}",
-            holder=self._holder,
-            clock=clock,
-            max_rows=settings.outbox_max_rows,
-        )
+        self.outbox = open_outbox(settings, ref, home, self._holder, clock)
         self.lane = Lane()
         self._connection = Connection(self.lane, settings, home, ref.workspace, clock)
         self.delivery = Delivery(

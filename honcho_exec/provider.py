@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,10 +15,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from honcho_exec.clock import Clock, SystemClock
-from honcho_exec.conversation import Conversation
+from honcho_exec.conversation import Conversation, open_outbox
 from honcho_exec.errors import Closed, Disabled, HonchoExecError, InputError
 from honcho_exec.identity import HostContext, resolve, safe_id
+from honcho_exec.lease import Holder
 from honcho_exec.model import Hit, Message, Receipt, SessionRef
+from honcho_exec.outbox import Outbox
 from honcho_exec.recall import Recall
 from honcho_exec.settings import LoadedSettings, Settings, load, state_home
 from honcho_exec.status import Status, take
@@ -328,6 +331,22 @@ class HonchoProvider:
     def status(self) -> Status:
         """How things are, after a real round trip to the server."""
         return take(self._conversation, self._loaded, self.home, self._trouble, self._clock)
+
+    @contextmanager
+    def outbox(self) -> Iterator[Outbox]:
+        """Lend the outbox to look into and to act on, without delivering anything; `initialize` is not needed.
+
+        Raises:
+            ConfigurationError, StateError: the settings or the file cannot be used.
+        """
+        settings = self._load().settings
+        holder = Holder(self.home / "holders")
+        outbox = open_outbox(settings, self._name(settings), self.home, holder, self._clock)
+        try:
+            yield outbox
+        finally:
+            outbox.close()
+            holder.close()
 
     @property
     def trouble(self) -> HonchoExecError | None:
