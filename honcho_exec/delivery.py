@@ -6,36 +6,23 @@ import logging
 import random
 import threading
 import weakref
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from honcho_exec.clock import Clock, Deadline
-from honcho_exec.connection import Connection, Link
-from honcho_exec.errors import (
-    Ambiguous,
-    Closed,
-    ConfigurationError,
-    HonchoExecError,
-    Rejected,
-    RequestError,
-    StateError,
-    Unavailable,
-)
+from honcho_exec.connection import Connection
+from honcho_exec.errors import Closed, ConfigurationError, HonchoExecError, Rejected, RequestError, StateError
 from honcho_exec.lane import Lane
-from honcho_exec.model import Card, Conclusion, Deletion, Message, Receipt, SessionRef, Write
-from honcho_exec.outbox import Admitted, Batch, Outbox, OutboxRow
+from honcho_exec.model import Receipt, SessionRef, Write
+from honcho_exec.outbox import Outbox
 from honcho_exec.retry import Backoff, RetryPolicy
+from honcho_exec.rows import Admitted, Batch, OutboxRow
+from honcho_exec.sending import Sender
 from honcho_exec.turns import Turns
-
-if TYPE_CHECKING:
-    # The SDK takes long to import; only the lane's first job does.
-    from honcho_exec.honcho_api import HonchoApi
 
 __all__ = ["Delivery", "Health"]
 
@@ -47,14 +34,10 @@ _LOOK_AROUND = 2.0
 _LOOK_AT_OTHERS = 0.5
 # A refused key is not hammered: a person has to change it.
 _AUTH_PAUSE = 60.0
-# The status of a server that failed at its work, and after how many rounds of retries the work is suspected.
-_FAILED = 500
-_CHOKES = 2
+# A server that asks to wait is not waited for longer than this (seconds).
+_LONGEST_ASKED = 30.0
 # How long after the last delivery the file is tidied (seconds): not in the middle of a conversation.
 _TIDY_AFTER = 1.0
-# A message that waited longer than this (seconds) is sent with the time it was said. Others take the server's
-# time, since a message that seems older than its author's joining is hidden from a search by perspective.
-_LONG_AGO = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +77,13 @@ class Delivery:
     ) -> None:
         self._lane = lane
         self._outbox = outbox
-        self._connection = connection
-        self._retry = retry
+        self._sender = Sender(outbox=outbox, connection=connection, retry=retry, outcome=self, clock=clock)
         self._clock = clock
         self._backoff = Backoff(jitter=random.uniform)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._rests = 0
         self._turns = Turns(clock)
-        self._chokes: Counter[str] = Counter()
         self._queued = False
         self._blocked = False
         self._backing_off = False
@@ -184,6 +165,21 @@ class Delivery:
                     self._changed.wait(min(deadline.remaining(), _LOOK_AROUND))
         return self._outbox.pending()[0]
 
+    def settled(self, rows: Sequence[OutboxRow], *, new: bool) -> None:
+        """See `sending.Outcome`: drop the rows and tell whoever waits."""
+        self._outbox.settle(rows)
+        if self._health.failing:
+            _log.warning("delivery to Honcho works again")
+        self._health = Health(self._health.error)
+        self._backoff.reset()
+        self._turns.settle([row.turn for row in rows], new=new)
+        with self._changed:
+            self._changed.notify_all()
+
+    def refused(self, rows: Sequence[OutboxRow], error: RequestError) -> None:
+        """See `sending.Outcome`: tell whoever waits."""
+        self._turns.fail([row.turn for row in rows], error)
+
     def close(self) -> None:
         """Take nothing more and fail the Futures that are left; the rows stay."""
         with self._changed:
@@ -206,7 +202,7 @@ class Delivery:
             self._outbox.flush_to_disk()
             batch = self._outbox.claim()
             if batch is not None:
-                self._deliver(batch)
+                self._send(batch)
                 self._wake_neighbours()
             elif not self._outbox.adopt():
                 self._idle()
@@ -231,7 +227,7 @@ class Delivery:
         elif others:
             self._again_in(_LOOK_AROUND * random.uniform(1, 2), weak=True)  # noqa: S311 - spreads load only
         else:
-            self._chokes.clear()
+            self._sender.calm()
             with self._lock:
                 if self._tidy is None and not self._closed:
                     self._tidy = self._lane.post_later(_TIDY_AFTER, self._tidy_up)
@@ -257,140 +253,15 @@ class Delivery:
         if not self._outbox.counts().pending:
             self._outbox.tidy()
 
-    def _deliver(self, batch: Batch) -> None:
+    def _send(self, batch: Batch) -> None:
         try:
-            link = self._open(batch)
+            self._sender.deliver(batch)
         except (RequestError, StateError, ConfigurationError) as error:
-            # A session that cannot be made says nothing about the rows: the server is away or the key is wrong.
-            self._stop(batch, error)
-            return
-        try:
-            self._retry.call(lambda: self._attempt(link.api, batch))
-        except Rejected as error:
-            if error.cause == "auth":
-                self._stop(batch, error)
-            else:
-                link.cache.forget(batch.rows[0].ref.session)
-                self._isolate(batch, error)
-        except (RequestError, StateError) as error:
-            if not (
-                isinstance(error, Ambiguous) and error.status == _FAILED and self._isolates(link.api, batch, error)
-            ):
-                self._stop(batch, error)
-
-    def _open(self, batch: Batch) -> Link:
-        """The connection, with every session and peer of the batch made."""
-        link = self._connection.open()
-        for ref in dict.fromkeys(row.ref for row in batch.rows):
-            link.cache.session(ref)
-        return link
-
-    def _attempt(self, api: HonchoApi, batch: Batch) -> None:
-        """Send what Honcho does not have of the batch; record what is known before and after."""
-        current = self._outbox.reread(batch)
-        if current.rows and current.look and isinstance(current.rows[0].write, Message | Conclusion):
-            # A card or a deletion may be sent again without looking: the second time changes nothing.
-            if self._there(api, current):
-                self._settle(current.rows, new=True)
-                return
-            wait = current.settle_at - self._clock.now()
-            if wait > 0:
-                raise Ambiguous(
-                    f"{current.rows[0].error or 'an earlier process sent this and ended'}; it may still arrive and is"
-                    " looked for before it is sent again",
-                    cause="unconfirmed",
-                    retry_after=wait,
-                )
-        known = self._known(api, current)
-        if known:
-            self._settle(known, new=False)
-        fresh = [row for row in current.rows if row not in known]
-        if fresh:
-            self._send(api, current, fresh)
-
-    def _send(self, api: HonchoApi, batch: Batch, rows: Sequence[OutboxRow]) -> None:
-        self._outbox.sending(batch, settle_at=self._clock.now() + api.late)
-        try:
-            _write(api, batch, rows, self._clock.now())
-        except Ambiguous as error:
-            self._outbox.unknown(batch, str(error), settle_at=self._clock.now() + error.late)
-            raise
-        except (Unavailable, Rejected) as error:
-            self._outbox.not_done(batch, str(error))
-            raise
-        self._settle(rows, new=True)
-
-    def _there(self, api: HonchoApi, batch: Batch) -> bool:
-        first = batch.rows[0]
-        match first.write:
-            case Message():
-                return api.has_batch(first.ref.session, batch.id)
-            case Conclusion():
-                return api.has_conclusion(first.write, since=batch.first_sent_at)
-        return False
-
-    def _known(self, api: HonchoApi, batch: Batch) -> list[OutboxRow]:
-        """The rows that came from somewhere else before and are there already."""
-        keys = {
-            row.write.source_key: row
-            for row in batch.rows
-            if isinstance(row.write, Message) and row.write.source_key is not None
-        }
-        if not keys:
-            return []
-        found = api.known_sources(batch.rows[0].ref.session, list(keys))
-        return [row for key, row in keys.items() if key in found]
-
-    def _isolate(self, batch: Batch, error: RequestError) -> None:
-        """Find the row that Honcho refuses, by halves, and set it aside."""
-        if len(batch.rows) > 1:
-            self._outbox.halve(batch)
-            return
-        if isinstance(batch.rows[0].write, Deletion):
-            # There is nothing to keep of a deletion that Honcho refuses: the conclusion is not there.
-            self._outbox.settle(batch.rows)
-        else:
-            self._outbox.park(batch, str(error))
+            # Whoever waits for this batch is told; it is tried again when the time has come.
             self._outbox.note_error(str(error))
-            _log.warning("a %s was parked: %s", type(batch.rows[0].write).__name__.lower(), error)
-        self._turns.fail([row.turn for row in batch.rows], error)
-
-    def _isolates(self, api: HonchoApi, batch: Batch, error: Ambiguous) -> bool:
-        """Find the row that the server chokes on: one that fails while what is behind it passes.
-
-        Returns False when that is not known (yet), or when the server fails everything.
-        """
-        self._chokes[batch.stream] += 1
-        current = self._outbox.reread(batch)
-        if self._chokes[batch.stream] < _CHOKES or current.settle_at > self._clock.now():
-            return False
-        try:
-            if self._there(api, current):
-                self._settle(current.rows, new=True)
-                return True
-        except RequestError:
-            return False
-        if len(current.rows) == 1:
-            behind = self._outbox.claim(beyond=current)
-            if behind is None or not self._passes(behind):
-                return False
-        self._isolate(current, error)
-        return True
-
-    def _passes(self, batch: Batch) -> bool:
-        try:
-            api = self._open(batch).api
-            self._retry.call(lambda: self._attempt(api, batch))
-        except (RequestError, StateError):
-            return False
-        return True
-
-    def _stop(self, batch: Batch, error: HonchoExecError) -> None:
-        """Tell whoever waits for this batch; try again when the time has come."""
-        self._outbox.note_error(str(error))
-        pause = _AUTH_PAUSE if error.cause == "auth" else max(self._backoff.next(), min(error.retry_after or 0.0, 30.0))
-        self._pause(error, pause)
-        self._turns.fail([row.turn for row in batch.rows], error)
+            asked = min(error.retry_after or 0.0, _LONGEST_ASKED)
+            self._pause(error, _AUTH_PAUSE if error.cause == "auth" else max(self._backoff.next(), asked))
+            self._turns.fail([row.turn for row in batch.rows], error)
 
     def _pause(self, error: HonchoExecError, pause: float) -> None:
         if not self._health.failing:
@@ -420,45 +291,7 @@ class Delivery:
             self._backing_off = False
         self.pump()
 
-    def _settle(self, rows: Sequence[OutboxRow], *, new: bool) -> None:
-        """Honcho has these rows: drop them and tell whoever waits."""
-        self._outbox.settle(rows)
-        if self._health.failing:
-            _log.warning("delivery to Honcho works again")
-        self._health = Health(self._health.error)
-        self._backoff.reset()
-        self._turns.settle([row.turn for row in rows], new=new)
-        with self._changed:
-            self._changed.notify_all()
-
 
 def _call(method: weakref.WeakMethod[Callable[[], None]]) -> None:
     if (alive := method()) is not None:
         alive()
-
-
-def _write(api: HonchoApi, batch: Batch, rows: Sequence[OutboxRow], now: float) -> None:
-    session = batch.rows[0].ref.session
-    match batch.rows[0].write:
-        case Message():
-            api.add_messages(
-                session, [_dated(row, row.write, now) for row in rows if isinstance(row.write, Message)], batch=batch.id
-            )
-        case Conclusion():
-            api.add_conclusions(session, [row.write for row in rows if isinstance(row.write, Conclusion)])
-        case Card() as card:
-            api.set_card(card)
-        case Deletion(conclusion_id):
-            try:
-                api.delete_conclusion(conclusion_id)
-            except Rejected as error:
-                # After an attempt whose outcome is unknown, «not there» is what was wanted.
-                if error.cause != "not_found" or not batch.look:
-                    raise
-
-
-def _dated(row: OutboxRow, message: Message, now: float) -> Message:
-    """The message with the time it was said, where the server's clock would be far off."""
-    if message.created_at is not None or now - row.admitted_at < _LONG_AGO:
-        return message
-    return replace(message, created_at=datetime.fromtimestamp(row.admitted_at, tz=UTC).isoformat())

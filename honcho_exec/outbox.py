@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from sqlite3 import Connection, Row
+from sqlite3 import Connection
 
 from honcho_exec.clock import Clock
 from honcho_exec.errors import Overloaded
 from honcho_exec.lease import Holder
 from honcho_exec.model import Card, Conclusion, Deletion, Message, SessionRef, Write
+from honcho_exec.rows import Admitted, Batch, Counts, History, OutboxRow, dump, read_batch, read_row
 from honcho_exec.sqlite import Database
 
-__all__ = ["Admitted", "Batch", "Counts", "History", "Outbox", "OutboxRow"]
+__all__ = ["MAX_BATCH", "Outbox"]
 
 MAX_BATCH = 100
 """Messages or conclusions in one request (Honcho's limit)."""
@@ -57,82 +58,6 @@ _MIGRATIONS = (
     """,
 )
 
-_KINDS: dict[str, type[Write]] = {"message": Message, "conclusion": Conclusion, "card": Card, "deletion": Deletion}
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxRow:
-    """One write that waits, or is parked, in the outbox.
-
-    Attributes:
-        destination: backend and workspace that it is meant for.
-        admitted_at, parked_at: seconds since the epoch.
-    """
-
-    id: int
-    destination: str
-    turn: str
-    ref: SessionRef
-    write: Write
-    admitted_at: float
-    attempts: int
-    error: str | None
-    parked_at: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Rows that are sent in one request, frozen when they were first sent.
-
-    Attributes:
-        id: kept over every attempt.
-        stream: what the rows are in order with.
-        first_sent_at: when the first attempt began, seconds since the epoch.
-        look: whether an attempt may have been done, so that the server must be asked first.
-        settle_at: until when an attempt may still land, seconds since the epoch.
-    """
-
-    id: str
-    stream: str
-    rows: tuple[OutboxRow, ...]
-    attempts: int
-    first_sent_at: float
-    look: bool
-    settle_at: float
-
-    @property
-    def writes(self) -> tuple[Write, ...]:
-        """What the rows write, in order."""
-        return tuple(row.write for row in self.rows)
-
-
-@dataclass(frozen=True, slots=True)
-class History:
-    """When something was last delivered, and what failed last; seconds since the epoch."""
-
-    delivered_at: float | None
-    error: str | None
-    error_at: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Admitted:
-    """How many rows an admission added, and the turn that carries the writes: another one when it added none."""
-
-    turn: str
-    added: int
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """How much the outbox holds; `oldest_at` is when the oldest waiting row was admitted."""
-
-    pending: int
-    in_flight: int
-    parked: int
-    elsewhere: int
-    oldest_at: float | None
-
 
 class Outbox:
     """The queue of one destination in a file that all destinations share.
@@ -167,7 +92,7 @@ class Outbox:
             StateError: the file cannot be written.
         """
         now = self._clock.now()
-        values = [(*self._columns(ref, write), turn, _dump(write), self._dedup(ref, write), now) for write in writes]
+        values = [(*self._columns(ref, write), turn, dump(write), self._dedup(ref, write), now) for write in writes]
         one = f"({', '.join('?' * len(values[0]))})"
         with self._db.writing() as connection:
             added = connection.execute(
@@ -246,7 +171,7 @@ class Outbox:
         """The batch as the file has it now."""
         with self._db.connection() as connection:
             rows = connection.execute("SELECT * FROM rows WHERE batch = ? ORDER BY id", (batch.id,)).fetchall()
-        return _batch(rows) if rows else replace(batch, rows=())
+        return read_batch(rows) if rows else replace(batch, rows=())
 
     def settle(self, rows: Sequence[OutboxRow]) -> None:
         """Drop rows that Honcho has."""
@@ -336,7 +261,7 @@ class Outbox:
                 " ORDER BY id LIMIT ?",
                 (everywhere, self._destination, parked, parked, limit),
             ).fetchall()
-        return [_row(row) for row in found]
+        return [read_row(row) for row in found]
 
     def retry(self, ids: Sequence[int]) -> int:
         """Let parked rows be sent again, by whoever looks next; returns how many there were."""
@@ -408,7 +333,7 @@ class Outbox:
             rows = connection.execute(
                 "SELECT * FROM rows WHERE batch = ? AND parked_at IS NULL ORDER BY id", (batch,)
             ).fetchall()
-        return _batch(rows) if rows else None
+        return read_batch(rows) if rows else None
 
     def _freeze(self, connection: Connection, stream: str, after: int) -> str:
         """Give this holder's next rows of a stream the id of a batch, up to where another holder's row comes."""
@@ -427,41 +352,3 @@ class Outbox:
     def _on_batch(self, batch: Batch, change: str, *values: object) -> None:
         with self._db.writing() as connection:
             connection.execute(f"UPDATE rows SET {change} WHERE batch = ?", (*values, batch.id))
-
-
-def _dump(write: Write) -> str:
-    return json.dumps(asdict(write))
-
-
-def _load(kind: str, payload: str) -> Write:
-    fields = json.loads(payload)
-    if kind == "card":
-        fields["facts"] = tuple(fields["facts"])
-    return _KINDS[kind](**fields)
-
-
-def _row(row: Row) -> OutboxRow:
-    return OutboxRow(
-        id=row["id"],
-        destination=row["destination"],
-        turn=row["turn"],
-        ref=SessionRef(row["workspace"], row["session"], row["user_peer"], row["ai_peer"]),
-        write=_load(row["kind"], row["payload"]),
-        admitted_at=row["admitted_at"],
-        attempts=row["attempts"],
-        error=row["error"],
-        parked_at=row["parked_at"],
-    )
-
-
-def _batch(rows: Sequence[Row]) -> Batch:
-    first = rows[0]
-    return Batch(
-        id=first["batch"],
-        stream=first["stream"],
-        rows=tuple(_row(row) for row in rows),
-        attempts=first["attempts"],
-        first_sent_at=first["first_sent_at"],
-        look=bool(first["look"]),
-        settle_at=first["settle_at"],
-    )

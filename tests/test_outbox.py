@@ -16,7 +16,8 @@ from honcho_exec.clock import SystemClock
 from honcho_exec.errors import Overloaded, StateError
 from honcho_exec.lease import Holder
 from honcho_exec.model import Card, Conclusion, Deletion, Message, SessionRef
-from honcho_exec.outbox import MAX_BATCH, Admitted, Outbox
+from honcho_exec.outbox import MAX_BATCH, Outbox
+from honcho_exec.rows import Admitted
 
 REF = SessionRef("w", "s", "ada", "hermes")
 CLOCK = SystemClock()

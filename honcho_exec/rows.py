@@ -1,0 +1,129 @@
+"""The outbox's rows as frozen values, and how a write is kept in one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from sqlite3 import Row
+
+from honcho_exec.model import Card, Conclusion, Deletion, Message, SessionRef, Write
+
+__all__ = ["Admitted", "Batch", "Counts", "History", "OutboxRow", "dump", "read_batch", "read_row"]
+
+_KINDS: dict[str, type[Write]] = {"message": Message, "conclusion": Conclusion, "card": Card, "deletion": Deletion}
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxRow:
+    """One write that waits, or is parked, in the outbox.
+
+    Attributes:
+        destination: backend and workspace that it is meant for.
+        admitted_at, parked_at: seconds since the epoch.
+    """
+
+    id: int
+    destination: str
+    turn: str
+    ref: SessionRef
+    write: Write
+    admitted_at: float
+    attempts: int
+    error: str | None
+    parked_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows that are sent in one request, frozen when they were first sent.
+
+    Attributes:
+        id: kept over every attempt.
+        stream: what the rows are in order with.
+        first_sent_at: when the first attempt began, seconds since the epoch.
+        look: whether an attempt may have been done, so that the server must be asked first.
+        settle_at: until when an attempt may still land, seconds since the epoch.
+    """
+
+    id: str
+    stream: str
+    rows: tuple[OutboxRow, ...]
+    attempts: int
+    first_sent_at: float
+    look: bool
+    settle_at: float
+
+    @property
+    def writes(self) -> tuple[Write, ...]:
+        """What the rows write, in order."""
+        return tuple(row.write for row in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """When something was last delivered, and what failed last; seconds since the epoch."""
+
+    delivered_at: float | None
+    error: str | None
+    error_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Admitted:
+    """How many rows an admission added, and the turn that carries the writes: another one when it added none."""
+
+    turn: str
+    added: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How much the outbox holds; `oldest_at` is when the oldest waiting row was admitted."""
+
+    pending: int
+    in_flight: int
+    parked: int
+    elsewhere: int
+    oldest_at: float | None
+
+
+def dump(write: Write) -> str:
+    """A write as a row's payload."""
+    return json.dumps(asdict(write))
+
+
+def _load(kind: str, payload: str) -> Write:
+    fields = json.loads(payload)
+    if kind == "card":
+        fields["facts"] = tuple(fields["facts"])
+    return _KINDS[kind](**fields)
+
+
+def read_row(row: Row) -> OutboxRow:
+    """A row of the file as a value."""
+    return OutboxRow(
+        id=row["id"],
+        destination=row["destination"],
+        turn=row["turn"],
+        ref=SessionRef(row["workspace"], row["session"], row["user_peer"], row["ai_peer"]),
+        write=_load(row["kind"], row["payload"]),
+        admitted_at=row["admitted_at"],
+        attempts=row["attempts"],
+        error=row["error"],
+        parked_at=row["parked_at"],
+    )
+
+
+def read_batch(rows: Sequence[Row]) -> Batch:
+    """The rows of one batch, in order, as a value."""
+    first = rows[0]
+    return Batch(
+        id=first["batch"],
+        stream=first["stream"],
+        rows=tuple(read_row(row) for row in rows),
+        attempts=first["attempts"],
+        first_sent_at=first["first_sent_at"],
+        look=bool(first["look"]),
+        settle_at=first["settle_at"],
+    )
