@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from honcho_exec.arguments import schemas
 from honcho_exec.clock import Clock, SystemClock
 from honcho_exec.conversation import Conversation, open_outbox
 from honcho_exec.errors import Closed, Disabled, HonchoExecError, InputError
@@ -25,7 +26,7 @@ from honcho_exec.recall import Recall
 from honcho_exec.settings import LoadedSettings, Settings, load, state_home
 from honcho_exec.status import Status, take
 from honcho_exec.text import clean, plain_text, split
-from honcho_exec.tools import Tools, error_answer, schemas
+from honcho_exec.tools import Tools, error_answer
 
 __all__ = ["HonchoProvider"]
 

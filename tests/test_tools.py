@@ -15,7 +15,7 @@ from support.faulty import FaultyServer, Gate, gate, hang, latency, status
 from support.providers import MakeProvider
 
 from honcho_exec import HonchoProvider
-from honcho_exec.tools import schemas
+from honcho_exec.arguments import schemas
 
 NAMES = ["honcho_profile", "honcho_search", "honcho_reasoning", "honcho_context", "honcho_conclude"]
 QUICK = {"timeout": 0.5, "retry_deadline": 0.5, "retry_max_wait": 0.1, "retry_attempts": 2}
