@@ -26,6 +26,8 @@ _Peer = Annotated[
 
 
 class Arguments(BaseModel):
+    """What every tool takes."""
+
     model_config = ConfigDict(strict=True, extra="ignore")
 
     tool: ClassVar[str]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import random
 import threading
 import weakref
@@ -56,6 +57,10 @@ class Health:
 
 
 _neighbours: defaultdict[Path, weakref.WeakSet[Delivery]] = defaultdict(weakref.WeakSet)
+
+
+# A forked child has none of its parent's neighbours.
+os.register_at_fork(after_in_child=_neighbours.clear)
 
 
 class Delivery:

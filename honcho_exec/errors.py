@@ -6,6 +6,7 @@ __all__ = [
     "Ambiguous",
     "Closed",
     "ConfigurationError",
+    "Damaged",
     "Disabled",
     "HonchoExecError",
     "InputError",
@@ -48,6 +49,10 @@ class StateError(HonchoExecError):
     """The state on disk cannot be used: folder, database file or disk."""
 
     cause = "state"
+
+
+class Damaged(StateError):  # noqa: N818 - reads as the state it reports
+    """A file of the state is not a database any more."""
 
 
 class InputError(HonchoExecError):

@@ -49,6 +49,14 @@ _processes: dict[Path, _Process] = {}
 _lock = threading.RLock()
 
 
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603 - a thread of the parent may hold it for ever
+    _lock = threading.RLock()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 class Holder:
     """One owner of leases in a state folder; alive until `close`, its garbage collection, or its process's death.
 

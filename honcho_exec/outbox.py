@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from sqlite3 import Connection
 
 from honcho_exec.clock import Clock
-from honcho_exec.errors import Overloaded
+from honcho_exec.errors import Damaged, Overloaded
 from honcho_exec.lease import Holder
 from honcho_exec.model import Card, Conclusion, Deletion, Message, SessionRef, Write
 from honcho_exec.rows import Admitted, Batch, Counts, History, OutboxRow, dump, read_batch, read_row
-from honcho_exec.sqlite import Database
+from honcho_exec.sqlite import Database, set_aside
 
 __all__ = ["MAX_BATCH", "Outbox"]
 
@@ -21,6 +23,11 @@ MAX_BATCH = 100
 """Messages or conclusions in one request (Honcho's limit)."""
 
 _MAX_BATCH_CHARS = 400_000
+
+# A file up to this size (bytes) is checked when it is opened, which takes milliseconds.
+_MAX_CHECKED = 4 * 1024 * 1024
+
+_log = logging.getLogger(__name__)
 
 _MIGRATIONS = (
     """
@@ -74,12 +81,12 @@ class Outbox:
     """
 
     def __init__(self, path: Path, *, destination: str, holder: Holder, clock: Clock, max_rows: int) -> None:
-        self._db = Database(path, _MIGRATIONS, background_checkpoints=True)
-        self.path = self._db.path
+        self.path = path.absolute()
         self._destination = destination
         self._holder = holder
         self._clock = clock
         self._max_rows = max_rows
+        self._db = self._begin()
 
     def admit(self, turn: str, ref: SessionRef, writes: Sequence[Write]) -> Admitted:
         """Store `writes` durably as one turn, all or none.
@@ -91,6 +98,14 @@ class Outbox:
             Overloaded: the outbox is full.
             StateError: the file cannot be written.
         """
+        try:
+            return self._admit(turn, ref, writes)
+        except Damaged:
+            self._db.close()
+            self._db = self._begin_anew()
+            return self._admit(turn, ref, writes)
+
+    def _admit(self, turn: str, ref: SessionRef, writes: Sequence[Write]) -> Admitted:
         now = self._clock.now()
         values = [(*self._columns(ref, write), turn, dump(write), self._dedup(ref, write), now) for write in writes]
         one = f"({', '.join('?' * len(values[0]))})"
@@ -283,6 +298,25 @@ class Outbox:
     def close(self) -> None:
         """Give the file back."""
         self._db.close()
+
+    def _begin(self) -> Database:
+        """Open the file; one that is damaged is set aside, since turns must not be lost for it."""
+        try:
+            database = Database(self.path, _MIGRATIONS, background_checkpoints=True)
+            if self.path.stat().st_size <= _MAX_CHECKED:
+                database.check()
+        except Damaged:
+            return self._begin_anew()
+        return database
+
+    def _begin_anew(self) -> Database:
+        aside = set_aside(self.path, datetime.fromtimestamp(self._clock.now(), tz=UTC).strftime("%Y%m%dT%H%M%S"))
+        _log.error("the outbox was damaged; it is kept as %s, and what waited in it was not delivered", aside)
+        return Database(self.path, _MIGRATIONS, background_checkpoints=True)
+
+    def set_aside(self) -> list[Path]:
+        """Damaged files that were replaced and that a person should look at."""
+        return sorted(self.path.parent.glob(f"{self.path.name}.damaged-*[0-9]"))
 
     def _columns(self, ref: SessionRef, write: Write) -> tuple[str, ...]:
         kind = type(write).__name__.lower()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -47,11 +48,14 @@ _TOOL_GUIDE = (
 )
 
 
+_providers: weakref.WeakSet[HonchoProvider] = weakref.WeakSet()
+
+
 class HonchoProvider:
     """Long-term memory of one conversation, in Honcho.
 
     Usable as a context manager; otherwise call `initialize` before and `shutdown` after. Every method may be
-    called from any thread.
+    called from any thread. In a forked child it goes on by itself: what the parent took, the parent delivers.
 
     Args:
         session_id: the session's name; without one the host's rules (`sessionStrategy`) name it.
@@ -85,6 +89,8 @@ class HonchoProvider:
         self._recall: Recall | None = None
         self._tools: Tools | None = None
         self._trouble: HonchoExecError | None = None
+        self._inherited: object = None
+        _providers.add(self)
 
     def __enter__(self) -> Self:
         self.initialize()
@@ -148,6 +154,7 @@ class HonchoProvider:
             if self._conversation is not None:
                 return
             self._hermes_home = hermes_home
+            self._profile = agent_identity or self._profile
             self._context = HostContext(
                 session_id=session_id,
                 session=self._context.session,
@@ -160,7 +167,7 @@ class HonchoProvider:
                 cwd=_working_directory(),
             )
             try:
-                self._begin(profile=agent_identity or self._profile)
+                self._begin(profile=self._profile)
                 self._trouble = None
             except HonchoExecError as error:
                 self._trouble = error
@@ -188,10 +195,8 @@ class HonchoProvider:
             session_id: the host's id of the run; a turn that comes after a switch goes to its own run's session.
             messages: the host's whole transcript; not used.
         """
-        conversation = self._conversation
         try:
-            if conversation is None:
-                raise self._why_not()
+            conversation = self._opened()
             ref = self._refs.get(session_id, conversation.ref) if session_id else conversation.ref
             said = [(ref.user_peer, _text(user_content, "user_content"))]
             if self._settings.save_assistant_messages:
@@ -295,12 +300,12 @@ class HonchoProvider:
 
     def prefetch(self, query: str, *, session_id: str = "") -> str:  # noqa: ARG002 - the host's contract
         """What to put before this turn: fetched earlier in the background, never waited for."""
-        conversation, recall = self._conversation, self._recall
+        conversation, recall = self._present(), self._recall
         return recall.take(conversation.ref) if conversation is not None and recall is not None else ""
 
     def queue_prefetch(self, query: str, *, session_id: str = "") -> None:  # noqa: ARG002 - the host's contract
         """Begin to fetch, in the background, what is put before the next turn."""
-        conversation, recall = self._conversation, self._recall
+        conversation, recall = self._present(), self._recall
         if conversation is not None and recall is not None:
             recall.fetch(conversation.ref, plain_text(query) or "")
 
@@ -416,10 +421,27 @@ class HonchoProvider:
             del self._refs[next(iter(self._refs))]
         return ref
 
-    def _opened(self) -> Conversation:
-        if self._conversation is None:
-            raise self._why_not()
+    def _present(self) -> Conversation | None:
+        """The conversation, begun again where the process was forked off."""
+        if self._inherited is not None and self._conversation is None:
+            with self._lock:
+                if self._conversation is None and self._trouble is None:
+                    self._begin(profile=self._profile)
         return self._conversation
+
+    def _opened(self) -> Conversation:
+        conversation = self._present()
+        if conversation is None:
+            raise self._why_not()
+        return conversation
+
+    def _leave_parent(self) -> None:
+        """Forget, in a forked child, whose threads, connections and Futures are the parent's."""
+        self._lock = threading.Lock()
+        if self._conversation is not None:
+            # Kept, so that nothing of it is closed: the files and sockets are the parent's too.
+            self._inherited = (self._conversation, self._recall)
+            self._conversation = self._recall = self._tools = None
 
     def _why_not(self) -> HonchoExecError:
         return self._trouble or Closed("the provider is not initialized; call initialize() or use `with`")
@@ -431,6 +453,14 @@ class HonchoProvider:
         return [
             Message(peer, part, metadata={"part": place, "parts": len(parts)}) for place, part in enumerate(parts, 1)
         ]
+
+
+def _after_fork() -> None:
+    for provider in list(_providers):
+        provider._leave_parent()  # noqa: SLF001 - of this module
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _text(content: object, argument: str) -> str:

@@ -6,12 +6,12 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from honcho_exec.errors import StateError
+from honcho_exec.errors import Damaged, StateError
 
-__all__ = ["Database", "private_folder"]
+__all__ = ["Database", "private_folder", "set_aside"]
 
 
 def private_folder(folder: Path) -> Path:
@@ -25,6 +25,15 @@ def private_folder(folder: Path) -> Path:
     except OSError as error:
         raise StateError(f"the state folder {folder} cannot be used: {error.strerror}") from error
     return folder
+
+
+def set_aside(path: Path, moment: str) -> Path:
+    """Rename a damaged file, and what belongs to it, so that a new one can be begun; returns where it is now."""
+    aside = path.with_name(f"{path.name}.damaged-{moment}")
+    for suffix in ("-wal", "-shm", ""):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+    return aside
 
 
 class Database:
@@ -61,10 +70,14 @@ class Database:
         self._pid = os.getpid()
         self._closed = False
         private_folder(path.parent)
-        with self._translated():
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-            with self.writing() as connection:
-                self._migrate(connection, migrations)
+        try:
+            with self._translated():
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+                with self.writing() as connection:
+                    self._migrate(connection, migrations)
+        except StateError:
+            self.close()
+            raise
 
     @contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
@@ -101,6 +114,13 @@ class Database:
         self.checkpoint()
         with self.writing() as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def check(self) -> None:
+        """Raise `Damaged` when the file's structure is broken; reads all of it."""
+        with self.connection() as connection:
+            found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise Damaged(f"the state file {self.path} is damaged: {found}")
 
     def close(self) -> None:
         """Close the idle connections; one that is lent is closed when it comes back."""
@@ -172,7 +192,10 @@ class Database:
         try:
             yield
         except (sqlite3.Error, OSError) as error:
-            raise StateError(f"the state file {self.path} cannot be used: {error}") from error
+            # The low byte is the code; the rest says more of where it came from.
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            kind = Damaged if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB} else StateError
+            raise kind(f"the state file {self.path} cannot be used: {error}") from error
 
 
 _turns: dict[tuple[int, Path], threading.Lock] = {}

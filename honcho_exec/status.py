@@ -70,7 +70,12 @@ def take(
         except (HonchoExecError, TimeoutError) as error:
             problem = str(error) or "the lane is busy and did not open the connection within the sync join timeout"
     counts = history = None
+    warnings = loaded.warnings if loaded else ()
     if conversation is not None:
+        warnings += tuple(
+            f"the outbox was damaged and is kept as {path}; what waited in it was not delivered"
+            for path in conversation.outbox.set_aside()
+        )
         try:
             counts, history = conversation.outbox.counts(), conversation.outbox.history()
         except HonchoExecError as error:
@@ -96,7 +101,7 @@ def take(
         last_delivery_at=_iso(history.delivered_at) if history else None,
         last_error=history.error if history else None,
         last_error_at=_iso(history.error_at) if history else None,
-        warnings=loaded.warnings if loaded else (),
+        warnings=warnings,
     )
 
 

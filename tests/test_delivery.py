@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -351,3 +352,29 @@ def test_a_turn_that_comes_after_a_switch_goes_to_its_own_session(
     provider.on_session_switch("second")
     provider.sync_turn("late", "", session_id="first").result(10)
     assert stored(server, tmp_path, "first") == ["late"]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_fork_delivers_nothing_of_its_parents_and_works_by_itself(
+    server: FaultyServer, make_provider: MakeProvider, tmp_path: Path
+) -> None:
+    provider = make_provider(base_url=server.url)
+    provider.sync_turn("before", "").result(10)
+    held = Gate()
+    server.rule(match=POST_MESSAGES, fault=gate(held), times=1)
+    waiting = provider.sync_turn("the parent's", "")
+    assert held.arrived.wait(5)
+    provider.sync_turn("the parent's too", "")
+    child = os.fork()
+    if child == 0:
+        try:
+            settled = provider.remember("of-the-child", "user", "the child's").result(10)
+            os._exit(0 if settled.written == 1 and provider.flush(5) == 0 else 1)
+        finally:
+            os._exit(2)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    held.proceed.set()
+    assert waiting.result(10).written == 1
+    assert provider.flush(10) == 0
+    assert stored(server, tmp_path) == ["before", "the parent's", "the parent's too"]
+    assert stored(server, tmp_path, "of-the-child") == ["the child's"]

@@ -246,3 +246,57 @@ def test_a_forked_child_does_not_keep_its_dead_parents_streams(tmp_path: Path) -
     os.kill(child, signal.SIGKILL)
     os.close(read_end)
     os.close(write_end)
+
+
+def test_a_damaged_file_is_set_aside_and_a_new_one_begun(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "outbox.db").write_bytes(b"this was a database once " * 200)
+    process = Process(tmp_path)
+    admit(process, "goes on")
+    assert contents(process) == [["goes on"]]
+    (aside,) = process.outbox.set_aside()
+    assert aside.read_bytes().startswith(b"this was a database once")
+    assert str(aside) in caplog.text
+    process.close()
+
+
+def test_a_file_that_is_damaged_meanwhile_takes_the_next_turn_all_the_same(tmp_path: Path) -> None:
+    process = Process(tmp_path)
+    admit(process, "lost with the file")
+    process.outbox.tidy()
+    process.close()
+    process = Process(tmp_path)
+    while process.outbox._db._idle:
+        # What a connection has read before would hide the damage.
+        process.outbox._db._idle.pop().close()
+    with (tmp_path / "outbox.db").open("r+b") as file:
+        file.write(b"\x00" * 8192)
+    admit(process, "goes on")
+    process.outbox.adopt()
+    assert contents(process) == [["goes on"]]
+    assert len(process.outbox.set_aside()) == 1
+    process.close()
+
+
+def test_a_full_disk_is_said_and_what_was_stored_stays(tmp_path: Path) -> None:
+    process = Process(tmp_path)
+    admit(process, "stored")
+    with process.outbox._db.connection() as connection:
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(StateError, match="full"):
+        admit(process, "x" * 100_000)
+    assert contents(process) == [["stored"]]
+    process.close()
+
+
+def test_a_file_that_another_process_locks_is_said(tmp_path: Path) -> None:
+    process = Process(tmp_path)
+    blocker = sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)
+    blocker.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(StateError, match="locked"):
+        admit(process, "x")
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    admit(process, "y")
+    assert contents(process) == [["y"]]
+    process.close()
