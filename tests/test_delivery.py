@@ -378,3 +378,31 @@ def test_a_fork_delivers_nothing_of_its_parents_and_works_by_itself(
     assert provider.flush(10) == 0
     assert stored(server, tmp_path) == ["before", "the parent's", "the parent's too"]
     assert stored(server, tmp_path, "of-the-child") == ["the child's"]
+
+
+def test_a_backlog_drains_in_few_requests(server: FaultyServer, make_provider: MakeProvider, tmp_path: Path) -> None:
+    server.stop()
+    provider = make_provider(base_url=server.url, **QUICK)
+    for number in range(300):
+        provider.sync_turn(f"u{number}", f"a{number}")
+    server.start()
+    assert provider.flush(30) == 0
+    assert server.count(*POST_MESSAGES) <= 10
+    posted = [
+        message["content"]
+        for seen in server.requests
+        if seen.is_for(*POST_MESSAGES)
+        for message in seen.body_json["messages"]
+    ]
+    assert posted == [f"{who}{number}" for number in range(300) for who in "ua"]
+
+
+def test_an_outage_is_not_met_with_a_busy_loop(server: FaultyServer, make_provider: MakeProvider) -> None:
+    provider = make_provider(base_url=server.url)
+    provider.sync_turn("before", "").result(10)
+    server.clear()
+    server.rule(match=lambda _: True, fault=status(503))
+    turns = [provider.sync_turn(f"{number}", "") for number in range(50)]
+    assert isinstance(turns[0].exception(20), Ambiguous)
+    provider.flush(3)
+    assert len(server.requests) < 40
