@@ -25,6 +25,7 @@ class Backend:
     Attributes:
         embedded: whether it is the local Honcho inside this process.
         url: where requests go.
+        shown: the same as it may be shown.
         api_key: the bearer key; None where none is set.
         http: the client that makes them.
         abort: cuts what is under way and refuses the rest; harmless when called again.
@@ -33,6 +34,7 @@ class Backend:
 
     embedded: bool
     url: str
+    shown: str
     api_key: str | None
     http: httpx.Client
     abort: Callable[[], None]
@@ -53,8 +55,10 @@ def open_backend(settings: Settings, home: Path, clock: Clock) -> Backend:
             client.close()
             embedded.close()
 
-        return Backend(True, _EMBEDDED_URL, None, client, abort=lambda: None, close=close)
+        return Backend(True, _EMBEDDED_URL, "the embedded Honcho", None, client, abort=lambda: None, close=close)
     transport = DeadlineTransport(settings.backend_url, clock=clock)
     client = httpx.Client(transport=transport, timeout=settings.timeout)
     key = settings.api_key.get_secret_value() if settings.api_key else None
-    return Backend(False, settings.backend_url, key, client, abort=transport.abort, close=client.close)
+    return Backend(
+        False, settings.backend_url, settings.shown_url, key, client, abort=transport.abort, close=client.close
+    )

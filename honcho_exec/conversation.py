@@ -51,7 +51,7 @@ def open_outbox(settings: Settings, ref: SessionRef, home: Path, holder: Holder,
     Raises:
         StateError: its file cannot be used.
     """
-    destination = f"{settings.backend_url} {ref.workspace}"
+    destination = f"{settings.shown_url} {ref.workspace}"
     return Outbox(
         home / "outbox.db", destination=destination, holder=holder, clock=clock, max_rows=settings.outbox_max_rows
     )

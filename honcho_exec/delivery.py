@@ -56,7 +56,7 @@ class Health:
     retry_at: float | None = None
 
 
-_neighbours: defaultdict[Path, weakref.WeakSet[Delivery]] = defaultdict(weakref.WeakSet)
+_neighbours: defaultdict[tuple[Path, str], weakref.WeakSet[Delivery]] = defaultdict(weakref.WeakSet)
 
 
 # A forked child has none of its parent's neighbours.
@@ -91,12 +91,16 @@ class Delivery:
         self._turns = Turns(clock)
         self._queued = False
         self._blocked = False
+        self._untidy = True
+        # Turns of others that write the same as one of ours; a set, since it is only added to and looked into.
+        self._carried: set[str] = set()
         self._backing_off = False
         self._timer: Callable[[], None] | None = None
         self._tidy: Callable[[], None] | None = None
         self._health = Health()
         self._closed = False
-        _neighbours[outbox.path].add(self)
+        self._key = (outbox.path, outbox.destination)
+        _neighbours[self._key].add(self)
 
     @property
     def health(self) -> Health:
@@ -123,13 +127,15 @@ class Delivery:
         except HonchoExecError as error:
             self._turns.fail([name], error)
             return future
-        if admitted.turn == name:
+        if not writes:
+            self._turns.close(name, delivered=True)
+        elif admitted.turn == name:
             self._turns.settle([name] * (len(writes) - admitted.added), new=False)
-            if not writes:
-                self._turns.expect(name, 0)
+            self._turns.stored(name)
         else:
             future = self._turns.follow(name, admitted.turn)
-            self._look_at_carried()
+            self._carried.add(admitted.turn)
+            self._look_at([admitted.turn])
         self.pump()
         return future
 
@@ -173,6 +179,7 @@ class Delivery:
     def settled(self, rows: Sequence[OutboxRow], *, new: bool) -> None:
         """See `sending.Outcome`: drop the rows and tell whoever waits."""
         self._outbox.settle(rows)
+        self._untidy = True
         if self._health.failing:
             _log.warning("delivery to Honcho works again")
         self._health = Health(self._health.error)
@@ -223,33 +230,37 @@ class Delivery:
         self._pause(HonchoExecError(f"unexpected {type(error).__name__} while delivering"), self._backoff.next())
 
     def _idle(self) -> None:
-        self._look_at_carried()
-        mine, others = self._outbox.pending()
-        self._blocked = bool(mine or self._turns.carried())
+        waiting = self._turns.open()
+        self._look_at(waiting)
+        mine, _ = self._outbox.pending()
+        self._blocked = bool(mine or self._carried)
         if self._blocked:
             # The oldest row of the stream is another holder's, who may be another process.
             self._again_in(_LOOK_AT_OTHERS)
-        elif others:
-            self._again_in(_LOOK_AROUND * random.uniform(1, 2), weak=True)  # noqa: S311 - spreads load only
         else:
             self._sender.calm()
+            # One of all that share these rows is enough to see that another process died and left some behind.
+            spread = len(_neighbours[self._key]) * random.uniform(1, 2)  # noqa: S311 - spreads load only
+            self._again_in(_LOOK_AROUND * spread, weak=True)
             with self._lock:
-                if self._tidy is None and not self._closed:
+                if self._tidy is None and self._untidy and not self._closed:
                     self._tidy = self._lane.post_later(_TIDY_AFTER, self._tidy_up)
         self._at_rest()
 
-    def _look_at_carried(self) -> None:
-        """Settle what another process has delivered for us."""
-        for name in self._turns.carried():
+    def _look_at(self, turns: Sequence[str]) -> None:
+        """Settle what others have done with turns of ours: delivered, parked or dropped their rows."""
+        for name in turns:
             left, parked = self._outbox.fate(name)
             if parked is not None:
                 self._turns.fail([name], Rejected(parked, cause="refused"))
             elif left == 0:
-                self._turns.expect(name, 0)
+                self._turns.close(name, delivered=name in self._carried)
+            if left == 0 or parked is not None:
+                self._carried.discard(name)
 
     def _wake_neighbours(self) -> None:
         """Others of this process may have waited for the rows before theirs."""
-        for other in list(_neighbours[self._outbox.path]):
+        for other in list(_neighbours[self._key]):
             if other is not self and other._blocked:  # noqa: SLF001 - of the same class
                 other.pump()
 
@@ -257,6 +268,7 @@ class Delivery:
         self._tidy = None
         if not self._outbox.counts().pending:
             self._outbox.tidy()
+            self._untidy = False
 
     def _send(self, batch: Batch) -> None:
         try:
@@ -269,7 +281,7 @@ class Delivery:
             self._turns.fail([row.turn for row in batch.rows], error)
 
     def _pause(self, error: HonchoExecError, pause: float) -> None:
-        if not self._health.failing:
+        if not self._health.failing and not self._closed:
             _log.warning("delivery to Honcho is failing; what is given is kept and tried again: %s", error)
         self._health = Health(error, failing=True, retry_at=self._clock.monotonic() + pause)
         with self._lock:

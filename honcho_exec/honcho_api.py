@@ -51,7 +51,7 @@ class HonchoApi:
     """
 
     def __init__(self, backend: Backend, workspace: str, *, timeout: float, clock: Clock) -> None:
-        self._url = "the embedded Honcho" if backend.embedded else backend.url
+        self._url = backend.shown
         self._timeout = timeout
         self._clock = clock
         self._answers = threading.local()

@@ -82,7 +82,7 @@ class Outbox:
 
     def __init__(self, path: Path, *, destination: str, holder: Holder, clock: Clock, max_rows: int) -> None:
         self.path = path.absolute()
-        self._destination = destination
+        self.destination = destination
         self._holder = holder
         self._clock = clock
         self._max_rows = max_rows
@@ -159,20 +159,30 @@ class Outbox:
         with self._db.writing() as connection:
             owners = connection.execute(
                 "SELECT DISTINCT owner FROM rows WHERE destination = ? AND parked_at IS NULL AND owner <> ?",
-                (self._destination, self._holder.name),
+                (self.destination, self._holder.name),
             ).fetchall()
             return sum(
                 connection.execute(
                     "UPDATE rows SET owner = ? WHERE destination = ? AND owner = ?",
-                    (self._holder.name, self._destination, owner),
+                    (self._holder.name, self.destination, owner),
                 ).rowcount
                 for (owner,) in owners
                 if not self._holder.alive(owner)
             )
 
-    def sending(self, batch: Batch, *, settle_at: float) -> None:
-        """Record that an attempt begins; if nothing more is recorded it may land until `settle_at`."""
-        self._on_batch(batch, "attempts = attempts + 1, look = 1, settle_at = ?", settle_at)
+    def sending(self, rows: Sequence[OutboxRow], *, settle_at: float) -> list[OutboxRow]:
+        """Record that an attempt begins, and return the rows that may be sent: those that nobody dropped meanwhile.
+
+        If nothing more is recorded the attempt may land until `settle_at`.
+        """
+        with self._db.writing() as connection:
+            found = connection.execute(
+                "UPDATE rows SET attempts = attempts + 1, look = 1, settle_at = ?"
+                " WHERE id IN (SELECT value FROM json_each(?)) RETURNING id",
+                (settle_at, json.dumps([row.id for row in rows])),
+            ).fetchall()
+        present = {row["id"] for row in found}
+        return [row for row in rows if row.id in present]
 
     def not_done(self, batch: Batch, error: str) -> None:
         """Record that the attempt surely was not done."""
@@ -197,7 +207,7 @@ class Outbox:
             connection.execute(
                 "INSERT INTO health (destination, delivered_at) VALUES (?, ?)"
                 " ON CONFLICT (destination) DO UPDATE SET delivered_at = excluded.delivered_at",
-                (self._destination, self._clock.now()),
+                (self.destination, self._clock.now()),
             )
 
     def note_error(self, error: str) -> None:
@@ -206,14 +216,14 @@ class Outbox:
             connection.execute(
                 "INSERT INTO health (destination, error, error_at) VALUES (?, ?, ?)"
                 " ON CONFLICT (destination) DO UPDATE SET error = excluded.error, error_at = excluded.error_at",
-                (self._destination, error, self._clock.now()),
+                (self.destination, error, self._clock.now()),
             )
 
     def history(self) -> History:
         """The last delivery and the last failure of any process."""
         with self._db.connection() as connection:
             row = connection.execute(
-                "SELECT delivered_at, error, error_at FROM health WHERE destination = ?", (self._destination,)
+                "SELECT delivered_at, error, error_at FROM health WHERE destination = ?", (self.destination,)
             ).fetchone()
         return History(*row) if row else History(None, None, None)
 
@@ -248,7 +258,7 @@ class Outbox:
                 " count(*) FILTER (WHERE NOT here) AS elsewhere,"
                 " min(admitted_at) FILTER (WHERE here AND parked_at IS NULL) AS oldest_at"
                 " FROM (SELECT destination = ? AS here, parked_at, look, admitted_at FROM rows)",
-                (self._destination,),
+                (self.destination,),
             ).fetchone()
         return Counts(*row)
 
@@ -258,23 +268,32 @@ class Outbox:
             row = connection.execute(
                 "SELECT count(*) FILTER (WHERE owner = ?), count(*) FILTER (WHERE owner <> ?)"
                 " FROM rows WHERE destination = ? AND parked_at IS NULL",
-                (self._holder.name, self._holder.name, self._destination),
+                (self._holder.name, self._holder.name, self.destination),
             ).fetchone()
         return int(row[0]), int(row[1])
 
-    def rows(self, *, parked: bool | None = None, everywhere: bool = False, limit: int = 1000) -> list[OutboxRow]:
+    def rows(
+        self,
+        *,
+        ids: Sequence[int] | None = None,
+        parked: bool | None = None,
+        everywhere: bool = False,
+        limit: int = 1000,
+    ) -> list[OutboxRow]:
         """The oldest rows.
 
         Args:
+            ids: only those.
             parked: only those that are parked (True) or waiting (False).
             everywhere: those for other destinations as well.
             limit: the most to return.
         """
+        chosen = None if ids is None else json.dumps(list(ids))
         with self._db.connection() as connection:
             found = connection.execute(
                 "SELECT * FROM rows WHERE (? OR destination = ?) AND (? IS NULL OR (parked_at IS NOT NULL) = ?)"
-                " ORDER BY id LIMIT ?",
-                (everywhere, self._destination, parked, parked, limit),
+                " AND (? IS NULL OR id IN (SELECT value FROM json_each(?))) ORDER BY id LIMIT ?",
+                (everywhere, self.destination, parked, parked, chosen, chosen, limit),
             ).fetchall()
         return [read_row(row) for row in found]
 
@@ -323,9 +342,9 @@ class Outbox:
         # Conclusions need their session but none of its messages, so they do not wait behind a backlog of them;
         # one request carries conclusions of one observer about one peer.
         about = [write.observer, write.observed] if isinstance(write, Conclusion | Card) else []
-        stream = json.dumps([self._destination, ref.session, kind, *about])
+        stream = json.dumps([self.destination, ref.session, kind, *about])
         return (
-            self._destination,
+            self.destination,
             stream,
             self._holder.name,
             kind,
@@ -338,11 +357,11 @@ class Outbox:
     def _dedup(self, ref: SessionRef, write: Write) -> str | None:
         match write:
             case Message(source_key=str() as key):
-                return json.dumps([self._destination, "message", ref.session, key])
+                return json.dumps([self.destination, "message", ref.session, key])
             case Conclusion():
-                return json.dumps([self._destination, "conclusion", write.observer, write.observed, write.content])
+                return json.dumps([self.destination, "conclusion", write.observer, write.observed, write.content])
             case Deletion():
-                return json.dumps([self._destination, "deletion", write.conclusion_id])
+                return json.dumps([self.destination, "deletion", write.conclusion_id])
         return None
 
     def _oldest_stream(self, passed: Sequence[str]) -> str | None:
@@ -350,7 +369,7 @@ class Outbox:
             row = connection.execute(
                 "SELECT stream FROM rows WHERE destination = ? AND parked_at IS NULL AND owner = ?"
                 " AND stream NOT IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT 1",
-                (self._destination, self._holder.name, json.dumps(passed)),
+                (self.destination, self._holder.name, json.dumps(passed)),
             ).fetchone()
         return None if row is None else str(row["stream"])
 

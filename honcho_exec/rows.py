@@ -21,6 +21,7 @@ class OutboxRow:
     Attributes:
         destination: backend and workspace that it is meant for.
         admitted_at, parked_at: seconds since the epoch.
+        in_flight: whether an attempt may have arrived and has not been confirmed.
     """
 
     id: int
@@ -30,6 +31,7 @@ class OutboxRow:
     write: Write
     admitted_at: float
     attempts: int
+    in_flight: bool
     error: str | None
     parked_at: float | None
 
@@ -110,6 +112,7 @@ def read_row(row: Row) -> OutboxRow:
         write=_load(row["kind"], row["payload"]),
         admitted_at=row["admitted_at"],
         attempts=row["attempts"],
+        in_flight=bool(row["look"]),
         error=row["error"],
         parked_at=row["parked_at"],
     )

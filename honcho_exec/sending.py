@@ -111,7 +111,9 @@ class Sender:
             self._send(api, current, fresh)
 
     def _send(self, api: HonchoApi, batch: Batch, rows: Sequence[OutboxRow]) -> None:
-        self._outbox.sending(batch, settle_at=self._clock.now() + api.late)
+        rows = self._outbox.sending(rows, settle_at=self._clock.now() + api.late)
+        if not rows:
+            return
         try:
             _write(api, batch, rows, self._clock.now())
         except Ambiguous as error:

@@ -43,6 +43,10 @@ def _base_url(value: str) -> str:
     return re.sub(r"/v\d+/*$", "", value).rstrip("/")
 
 
+def _without_password(text: str) -> str:
+    return re.sub(r"//[^/@\s]*@", "//", text)
+
+
 def _from_json(value: object) -> object:
     if isinstance(value, str):
         try:
@@ -172,6 +176,11 @@ class Settings(BaseModel):
         if self.api_key is not None:
             return _CLOUD[self.environment]
         return EMBEDDED
+
+    @property
+    def shown_url(self) -> str:
+        """The same, as it may be shown and stored: without a user name or password."""
+        return _without_password(self.backend_url)
 
     @property
     def backend(self) -> Literal["embedded", "server", "cloud"]:
@@ -330,7 +339,11 @@ def _problems(error: ValidationError, found: Mapping[str, tuple[object, str]]) -
     for detail in error.errors(include_url=False, include_context=False):
         name = str(detail["loc"][0])
         value, source = found[name]
-        shown = "" if "SecretStr" in str(Settings.model_fields[name].annotation) else f" (it is {value!r})"
+        shown = (
+            ""
+            if "SecretStr" in str(Settings.model_fields[name].annotation)
+            else f" (it is {_without_password(repr(value))})"
+        )
         what = detail["msg"].removeprefix("Value error, ")
         where = "".join(f".{part}" for part in detail["loc"][1:])
         problems.append(f"{source}{where}: {what}{shown}")

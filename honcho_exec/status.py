@@ -84,7 +84,7 @@ def take(
     return Status(
         ok=latency is not None and problem is None and not (counts and counts.parked),
         backend=settings.backend if settings else "none",
-        url=settings.backend_url if settings else "",
+        url=settings.shown_url if settings else "",
         workspace=ref.workspace if ref else "",
         session=ref.session if ref else "",
         user_peer=ref.user_peer if ref else "",

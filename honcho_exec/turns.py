@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from honcho_exec.clock import Clock
-from honcho_exec.errors import HonchoExecError
+from honcho_exec.errors import HonchoExecError, Rejected
 from honcho_exec.model import Receipt
 
 __all__ = ["Turns"]
@@ -21,7 +21,7 @@ class _Turn:
     since: float
     written: int = 0
     already: int = 0
-    carried: bool = False
+    stored: bool = False
 
 
 class Turns:
@@ -44,27 +44,34 @@ class Turns:
             self._turns[name] = turn
         return turn.future
 
+    def stored(self, name: str) -> None:
+        """Say that the rows of a turn are in the outbox."""
+        with self._lock:
+            if (turn := self._turns.get(name)) is not None:
+                turn.stored = True
+
     def follow(self, name: str, carrier: str) -> Future[Receipt]:
         """Wait for `carrier` instead of `name`: it was waiting already, perhaps elsewhere, and writes the same."""
         with self._lock:
             turn = self._turns.pop(name)
-            turn.carried = True
+            turn.stored = True
             return self._turns.setdefault(carrier, turn).future
 
-    def carried(self) -> list[str]:
-        """The turns that are followed and may be another process's to deliver."""
+    def open(self) -> list[str]:
+        """The turns that are stored and not settled."""
         with self._lock:
-            return [name for name, turn in self._turns.items() if turn.carried]
+            return [name for name, turn in self._turns.items() if turn.stored]
 
-    def expect(self, name: str, rows: int) -> None:
-        """Say how many rows of a turn are left; settles it when there are none."""
-        done = None
+    def close(self, name: str, *, delivered: bool) -> None:
+        """Settle a turn that has no row left: delivered elsewhere, or dropped by a person."""
         with self._lock:
-            if (turn := self._turns.get(name)) is not None:
-                turn.remaining = rows
-                done = self._turns.pop(name) if rows == 0 else None
-        if done is not None:
-            done.future.set_result(Receipt(done.written, done.already))
+            turn = self._turns.pop(name, None)
+        if turn is not None and delivered:
+            turn.future.set_result(Receipt(turn.written, turn.already))
+        elif turn is not None:
+            turn.future.set_exception(
+                Rejected("the turn was taken out of the outbox before it was delivered", cause="dropped")
+            )
 
     def settle(self, names: Iterable[str], *, new: bool) -> None:
         """Count one row of each named turn as written now (`new`) or there before; settles what is complete."""

@@ -380,7 +380,7 @@ def test_a_fork_delivers_nothing_of_its_parents_and_works_by_itself(
     assert stored(server, tmp_path, "of-the-child") == ["the child's"]
 
 
-def test_a_backlog_drains_in_few_requests(server: FaultyServer, make_provider: MakeProvider, tmp_path: Path) -> None:
+def test_a_backlog_drains_in_few_requests(server: FaultyServer, make_provider: MakeProvider) -> None:
     server.stop()
     provider = make_provider(base_url=server.url, **QUICK)
     for number in range(300):
@@ -406,3 +406,38 @@ def test_an_outage_is_not_met_with_a_busy_loop(server: FaultyServer, make_provid
     assert isinstance(turns[0].exception(20), Ambiguous)
     provider.flush(3)
     assert len(server.requests) < 40
+
+
+def test_a_turn_that_a_person_drops_is_told_to_whoever_waits(
+    server: FaultyServer, make_provider: MakeProvider, tmp_path: Path
+) -> None:
+    held = Gate()
+    server.rule(match=POST_MESSAGES, fault=gate(held), times=1)
+    provider = make_provider(base_url=server.url)
+    first = provider.sync_turn("sent", "")
+    assert held.arrived.wait(5)
+    second = provider.sync_turn("dropped", "")
+    with make_provider("looking", base_url=server.url).outbox() as outbox:
+        sent, dropped = outbox.rows()
+        assert (sent.in_flight, dropped.in_flight) == (True, False)
+        assert outbox.drop([sent.id, dropped.id]) == 1
+    held.proceed.set()
+    assert first.result(10).written == 1
+    with pytest.raises(Rejected, match="taken out of the outbox"):
+        second.result(10)
+    assert stored(server, tmp_path) == ["sent"]
+
+
+def test_a_parked_turn_that_is_tried_again_is_sent_by_whoever_is_there(
+    server: FaultyServer, make_provider: MakeProvider, tmp_path: Path
+) -> None:
+    server.rule(match=POST_MESSAGES, fault=status(422))
+    provider = make_provider(base_url=server.url)
+    with pytest.raises(Rejected):
+        provider.sync_turn("odd", "").result(10)
+    server.heal()
+    with provider.outbox() as outbox:
+        assert outbox.retry([row.id for row in outbox.rows(parked=True)]) == 1
+    assert server.wait_count(2, *POST_MESSAGES, timeout=10)
+    assert provider.flush(5) == 0
+    assert stored(server, tmp_path) == ["odd"]

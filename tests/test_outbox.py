@@ -81,7 +81,7 @@ def test_a_batch_is_frozen_when_it_is_first_claimed(process: Process) -> None:
     admit(process, "first")
     batch = process.outbox.claim()
     assert batch is not None
-    process.outbox.sending(batch, settle_at=CLOCK.now() + 10)
+    process.outbox.sending(batch.rows, settle_at=CLOCK.now() + 10)
     admit(process, "second")
     again = process.outbox.claim()
     assert again is not None

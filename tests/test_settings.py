@@ -158,3 +158,12 @@ def test_the_state_is_where_it_was_put(tmp_path: Path, monkeypatch: pytest.Monke
     assert state_home({"HERMES_HOME": "/h"}) == Path("/h/honcho_exec")
     assert state_home({"HERMES_HOME": "/h"}, "/given") == Path("/given/honcho_exec")
     assert state_home({"HERMES_HOME": "/h", "HONCHO_EXEC_HOME": "~/mine"}) == tmp_path / "mine"
+
+
+def test_a_password_in_the_url_is_used_and_never_shown(tmp_path: Path) -> None:
+    settings = load({"HOME": str(tmp_path), "HONCHO_BASE_URL": "http://bob:sesame@h:1"}).settings
+    assert settings.backend_url == "http://bob:sesame@h:1"
+    assert settings.shown_url == "http://h:1"
+    with pytest.raises(ConfigurationError) as caught:
+        load({"HOME": str(tmp_path), "HONCHO_BASE_URL": "htp://bob:sesame@h:1"})
+    assert "sesame" not in str(caught.value)

@@ -15,7 +15,8 @@ from honcho_exec.cli.demo import demo
 from honcho_exec.cli.hermes import install, uninstall
 from honcho_exec.cli.ingest import ingest
 from honcho_exec.cli.memory import conclude, context, profile, search
-from honcho_exec.cli.run import Run, Taught, tell_error
+from honcho_exec.cli.outbox import outbox
+from honcho_exec.cli.run import Run, TaughtGroup, tell_error
 from honcho_exec.cli.status import status
 from honcho_exec.errors import HonchoExecError
 
@@ -28,11 +29,8 @@ class _OsTrouble(HonchoExecError):  # noqa: N818 - reads as the state it reports
     cause = "system"
 
 
-class _Commands(Taught, click.Group):
-    """Tells errors in one sentence, and lists the commands in the order in which they are met."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's contract
-        return list(self.commands)
+class _Commands(TaughtGroup):
+    """Tells errors in one sentence."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -93,5 +91,5 @@ def _log(ctx: click.Context, *, verbose: bool) -> None:
     ctx.call_on_close(lambda: logger.removeHandler(handler))
 
 
-for _command in (demo, install, uninstall, status, ingest, search, conclude, profile, context):
+for _command in (demo, install, uninstall, status, ingest, search, conclude, profile, context, outbox):
     main.add_command(_command)

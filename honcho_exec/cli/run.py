@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,10 +15,22 @@ from honcho_exec.cli.show import plain
 from honcho_exec.errors import HonchoExecError
 
 if TYPE_CHECKING:
-    # It takes long to import; --help does without it.
+    # They take long to import; --help does without them.
+    from honcho_exec.outbox import Outbox
     from honcho_exec.provider import HonchoProvider
 
-__all__ = ["Run", "Taught", "command", "json_option", "opened", "pass_run", "print_json", "tell_error"]
+__all__ = [
+    "Run",
+    "Taught",
+    "TaughtGroup",
+    "command",
+    "json_option",
+    "lent",
+    "opened",
+    "pass_run",
+    "print_json",
+    "tell_error",
+]
 
 FAILED = 1
 WRONG_USE = 2
@@ -50,6 +63,14 @@ class Taught(click.Command):
                 formatter.write(f"{'':{formatter.current_indent}}{example}\n")
 
 
+class TaughtGroup(Taught, click.Group):
+    """A group whose help ends with examples, and that lists its commands in the order in which they are met."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's contract
+        """Name the commands."""
+        return list(self.commands)
+
+
 def command(*examples: str) -> Callable[[Callable[..., Any]], click.Command]:
     """Make a function a command whose help ends with `examples`."""
     return click.command(cls=Taught, examples=examples)
@@ -78,6 +99,16 @@ def opened(run: Run) -> Iterator[HonchoProvider]:
         yield provider
     finally:
         provider.shutdown()
+
+
+@contextmanager
+def lent(run: Run) -> Iterator[Outbox]:
+    """The outbox as the settings choose it; nothing is delivered meanwhile."""
+    from honcho_exec.provider import HonchoProvider  # noqa: PLC0415 - see TYPE_CHECKING
+
+    environ = os.environ | ({"HERMES_HOME": run.hermes_home} if run.hermes_home else {})
+    with HonchoProvider(environ=environ).outbox() as outbox:
+        yield outbox
 
 
 def print_json(answer: Mapping[str, object]) -> None:

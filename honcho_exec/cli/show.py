@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     # It takes long to import; --help does without it.
     from rich.console import Console
 
-__all__ = ["Told", "fields", "plain", "progress", "stdout", "text"]
+__all__ = ["Told", "age", "fields", "plain", "progress", "stdout", "text", "without_password"]
 
 _WIDEST = 100
 _UNWRAPPED = 1_000_000
 # What was said may hold anything, and a terminal obeys escape sequences.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+_PASSWORD = re.compile(r"(?<=://)[^/\s@]+@")
 
 Told = Callable[[int, str], None]
 """How many more are done, and what is in the way (empty when nothing is)."""
@@ -27,12 +29,29 @@ def plain(told: str) -> str:
     return _CONTROL.sub("", told)
 
 
-def stdout() -> Console:
-    """Where answers go: with colour and wrapped on a terminal, as plain unbroken lines elsewhere."""
+def without_password(told: str) -> str:
+    """`told` without the name and password that an address may hold."""
+    return _PASSWORD.sub("…@", told)
+
+
+def age(seconds: float) -> str:
+    """How long something has been going, in its largest unit."""
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"
+
+
+def stdout(*, widest: int = _WIDEST) -> Console:
+    """Where answers go: with colour and wrapped on a terminal, as plain unbroken lines elsewhere.
+
+    Args:
+        widest: the most columns of a terminal to use.
+    """
     from rich.console import Console  # noqa: PLC0415 - see TYPE_CHECKING
 
     console = Console(highlight=False, markup=False, emoji=False)
-    console.width = min(console.width, _WIDEST) if console.is_terminal else _UNWRAPPED
+    console.width = min(console.width, widest) if console.is_terminal else _UNWRAPPED
     return console
 
 
@@ -62,7 +81,7 @@ def fields(console: Console, rows: Iterable[tuple[str, str, str]]) -> None:
             line.rstrip()
             head = Text(f"  {label}" if place == 0 else "", style="dim")
             head.pad_right(column - len(head))
-            console.print(head + line, soft_wrap=True)
+            console.print(Text.assemble(head, line), soft_wrap=True)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from honcho_exec.cli.run import FAILED, Run, command, json_option, opened, pass_run, print_json
-from honcho_exec.cli.show import fields, stdout
+from honcho_exec.cli.show import age, fields, stdout
 
 if TYPE_CHECKING:
     # It takes long to import; --help does without it.
@@ -75,14 +75,15 @@ def _rows(seen: Status, hint: str | None) -> Iterator[tuple[str, str, str]]:
         yield "last error", f"{seen.last_error} ({_when(seen.last_error_at)})" if seen.last_error else "none", ""
     yield "latency", f"{seen.latency * 1000:.1f} ms" if seen.latency is not None else "", ""
     if seen.parked:
-        yield "parked", "Honcho refused these writes and nothing waits for them; `last error` says why", "yellow"
+        told = "Honcho refused these writes and nothing waits for them; see them with: honcho-exec outbox list --parked"
+        yield "parked", told, "yellow"
     for warning in seen.warnings:
         yield "warning", warning, "yellow"
     yield "hint", hint or "", ""
 
 
 def _outbox(seen: Status) -> str:
-    oldest = f" (the oldest for {_age(seen.oldest_pending_age)})" if seen.oldest_pending_age is not None else ""
+    oldest = f" (the oldest for {age(seen.oldest_pending_age)})" if seen.oldest_pending_age is not None else ""
     return (
         f"{seen.pending} pending{oldest}, {seen.in_flight} in flight, {seen.parked} parked,"
         f" {seen.elsewhere} for other destinations"
@@ -93,13 +94,6 @@ def _when(moment: str | None) -> str:
     if moment is None:
         return "at an unknown time"
     return datetime.fromisoformat(moment).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
-def _age(seconds: float) -> str:
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"
 
 
 def _hint(state: str) -> str | None:

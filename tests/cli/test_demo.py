@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from support.commands import Cli, Program
 
+from honcho_exec.arguments import schemas
 from honcho_exec.cli.demo import _conversation
-from honcho_exec.tools import schemas
 
 
 def test_the_conversation_is_long_and_spans_days() -> None:

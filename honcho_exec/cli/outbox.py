@@ -1,0 +1,232 @@
+"""`outbox`: what waits for Honcho or was refused by it, and what a person can do about it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from honcho_exec.cli.flush import flush
+from honcho_exec.cli.rows import EVERY, many, show_row, show_rows, to_dict
+from honcho_exec.cli.run import FAILED, Run, TaughtGroup, command, json_option, lent, pass_run, print_json
+from honcho_exec.cli.show import stdout, text, without_password
+from honcho_exec.errors import HonchoExecError
+
+if TYPE_CHECKING:
+    # They take long to import; --help does without them.
+    from honcho_exec.outbox import Outbox
+    from honcho_exec.rows import OutboxRow
+
+__all__ = ["outbox"]
+
+_TERMINAL_WIDEST = 1000
+_WHYS = {
+    "being_sent": "it is being sent, or may still arrive from the last attempt; try again in a minute",
+    "not_parked": "it is not parked, and is sent as it is",
+    "not_there": "there is no such row; it may have been delivered",
+}
+
+
+class _NoSuchRow(HonchoExecError):  # noqa: N818 - reads as the state it reports
+    """There is no row of that id."""
+
+    cause = "not_found"
+
+
+class _Declined(HonchoExecError):  # noqa: N818 - reads as the state it reports
+    """A person was asked and said no."""
+
+    cause = "declined"
+
+
+@click.group(
+    cls=TaughtGroup,
+    examples=(
+        "honcho-exec outbox list                 what waits, and what was refused",
+        "honcho-exec outbox list --parked        only what was refused, with the reason",
+        "honcho-exec outbox retry --all-parked && honcho-exec outbox flush",
+    ),
+)
+def outbox() -> None:
+    """See and repair what has not gone to Honcho yet.
+
+    What is said waits in the outbox until Honcho has it. A row that Honcho refuses is parked: it holds nothing up,
+    and stays until you retry or drop it.
+    """
+
+
+@command(
+    "honcho-exec outbox list",
+    "honcho-exec outbox list --parked",
+    "honcho-exec outbox list --all --json | jq '.rows[] | {id, state, text}'",
+)
+@click.option("--parked", "state", flag_value="parked", help="Only what Honcho refused.")
+@click.option("--waiting", "state", flag_value="waiting", help="Only what is still to be sent.")
+@click.option("--all", "everywhere", is_flag=True, help="Also what is for another Honcho or workspace.")
+@click.option("--limit", type=click.IntRange(1), metavar="N", default=50, help="At most so many rows (50).")
+@json_option
+@pass_run
+def list_rows(run: Run, state: str | None, *, everywhere: bool, limit: int) -> None:
+    """List the rows, the oldest first."""
+    parked = None if state is None else state == "parked"
+    with lent(run) as box:
+        rows = box.rows(parked=parked, everywhere=everywhere, limit=limit)
+        more = _count(box, parked=parked, everywhere=everywhere) - len(rows) if len(rows) == limit else 0
+        counts, failure = box.counts(), _last_failure(box)
+    now = time.time()
+    if run.as_json:
+        shown = [to_dict(row, now) for row in rows]
+        print_json({"rows": shown, "more": more, "elsewhere": counts.elsewhere, "last_error": failure})
+        return
+    console = stdout(widest=_TERMINAL_WIDEST)
+    if rows:
+        show_rows(console, rows, now, everywhere=everywhere)
+    else:
+        nothing = {"parked": "Nothing is parked.", "waiting": "Nothing waits to be sent."}
+        text(console, nothing.get(state or "", "The outbox is empty: nothing waits and nothing is parked."))
+    if more > 0:
+        text(console, f"… and {more} more; --limit {len(rows) + more} shows all", style="dim")
+    if console.is_terminal and any(row.parked_at is not None for row in rows):
+        text(console, "Parked rows wait for you: `outbox show ID`, then `outbox retry ID` or `drop ID`.", style="dim")
+    if failure is not None and counts.pending and state != "parked":
+        text(console, f"Sending failed last: {failure}", style="red")
+    if counts.elsewhere and not everywhere:
+        rows_are = f"{many(counts.elsewhere)} {'is' if counts.elsewhere == 1 else 'are'}"
+        text(console, f"{rows_are} for another Honcho or workspace; --all shows them too", style="dim")
+
+
+@command(
+    "honcho-exec outbox show 17",
+    "honcho-exec outbox show 17 --json | jq -r .text",
+)
+@click.argument("row_id", metavar="ID", type=int)
+@json_option
+@pass_run
+def show(run: Run, row_id: int) -> None:
+    """Show everything of a row.
+
+    Its text is shown in full. `outbox list` shows the ids.
+    """
+    with lent(run) as box:
+        row = _found(box, [row_id]).get(row_id)
+    if row is None:
+        raise _NoSuchRow(f"there is no row {row_id} in the outbox; it may have been delivered")
+    if run.as_json:
+        print_json(to_dict(row, time.time()))
+    else:
+        show_row(stdout(), row, time.time())
+
+
+@command(
+    "honcho-exec outbox retry 17 18",
+    "honcho-exec outbox retry --all-parked && honcho-exec outbox flush",
+)
+@click.argument("ids", metavar="[ID]...", nargs=-1, type=int)
+@click.option("--all-parked", is_flag=True, help="All that are parked for the Honcho in use.")
+@json_option
+@pass_run
+@click.pass_context
+def retry(ctx: click.Context, run: Run, ids: tuple[int, ...], *, all_parked: bool) -> None:
+    """Let parked rows wait to be sent again.
+
+    Worth it when the reason is gone: a limit was raised, the server was mended. Honcho may refuse them again; they
+    are parked again then.
+    """
+    if all_parked == bool(ids):
+        raise click.UsageError("name the rows by their ids, or all of them with --all-parked")
+    with lent(run) as box:
+        if all_parked:
+            ids = tuple(row.id for row in box.rows(parked=True, limit=EVERY))
+        done = [row_id for row_id in dict.fromkeys(ids) if box.retry([row_id])]
+        left = _left(box, ids, done, "not_parked")
+    happened = "Nothing is parked." if all_parked else ""
+    if done:
+        happened = (
+            f"{many(len(done))} will be sent again: by a running host when it next sends something, or now by"
+            " `honcho-exec outbox flush`."
+        )
+    ctx.exit(_tell(done, left, "retried", happened, as_json=run.as_json))
+
+
+@command(
+    "honcho-exec outbox drop 17",
+    "honcho-exec outbox drop 17 18 --yes --json",
+)
+@click.argument("ids", metavar="ID...", nargs=-1, required=True, type=int)
+@click.option("--yes", "sure", is_flag=True, help="Do not ask.")
+@json_option
+@pass_run
+@click.pass_context
+def drop(ctx: click.Context, run: Run, ids: tuple[int, ...], *, sure: bool) -> None:
+    """Delete rows for good, after asking.
+
+    Honcho never gets what they say. A row that is just being sent cannot be dropped.
+    """
+    if not sure and not sys.stdin.isatty():
+        raise click.UsageError("there is no terminal to ask on; --yes drops the rows without asking")
+    with lent(run) as box:
+        there = _found(box, ids)
+        if there and not sure:
+            _ask(list(there.values()))
+        done = [row_id for row_id in there if box.drop([row_id])]
+        left = _left(box, ids, done, "being_sent")
+    happened = f"{many(len(done))} {'was' if len(done) == 1 else 'were'} dropped." if done else ""
+    ctx.exit(_tell(done, left, "dropped", happened, as_json=run.as_json))
+
+
+def _count(box: Outbox, *, parked: bool | None, everywhere: bool) -> int:
+    if everywhere:
+        return len(box.rows(parked=parked, everywhere=True, limit=EVERY))
+    counts = box.counts()
+    return {None: counts.pending + counts.parked, True: counts.parked, False: counts.pending}[parked]
+
+
+def _last_failure(box: Outbox) -> str | None:
+    """What failed last, unless something was delivered since."""
+    history = box.history()
+    if history.error is None or (history.delivered_at or 0.0) > (history.error_at or 0.0):
+        return None
+    return without_password(history.error)
+
+
+def _found(box: Outbox, ids: Sequence[int]) -> dict[int, OutboxRow]:
+    """Those of the rows that are there."""
+    wanted = set(ids)
+    return {row.id: row for row in box.rows(everywhere=True, limit=EVERY) if row.id in wanted}
+
+
+def _left(box: Outbox, ids: Sequence[int], done: Sequence[int], why: str) -> dict[int, str]:
+    """For each of the rows to which nothing was done, why: it is not there, or else `why`."""
+    left = [row_id for row_id in dict.fromkeys(ids) if row_id not in set(done)]
+    there = _found(box, left) if left else {}
+    return {row_id: why if row_id in there else "not_there" for row_id in left}
+
+
+def _ask(rows: Sequence[OutboxRow]) -> None:
+    """Show the rows and ask for leave; raises `_Declined`."""
+    from rich.console import Console  # noqa: PLC0415 - --help does without it
+
+    show_rows(Console(stderr=True, highlight=False), rows, time.time(), everywhere=False)
+    if not click.confirm(f"Delete {'this row' if len(rows) == 1 else f'these {len(rows)} rows'} for good?", err=True):
+        raise _Declined("nothing was dropped")
+
+
+def _tell(done: Sequence[int], left: dict[int, str], verb: str, happened: str, *, as_json: bool) -> int:
+    """Say what happened to which rows, and return the exit code that goes with it."""
+    wrong = "; ".join(f"row {row_id} was not {verb}: {_WHYS[why]}" for row_id, why in left.items())
+    if as_json:
+        trouble = {"error": wrong, "cause": "not_done", "retryable": False} if left else {}
+        print_json({**trouble, verb: done, f"not_{verb}": [{"id": row_id, "why": why} for row_id, why in left.items()]})
+    else:
+        if happened:
+            text(stdout(), happened)
+        if wrong:
+            click.echo(f"Error: {wrong}", err=True)
+    return FAILED if left else 0
+
+
+for _name, _command in {"list": list_rows, "show": show, "retry": retry, "drop": drop, "flush": flush}.items():
+    outbox.add_command(_command, _name)

@@ -1,0 +1,171 @@
+"""The outbox's rows, as people and programs see them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from honcho_exec.cli.show import age, fields, plain, text, without_password
+from honcho_exec.model import Card, Conclusion, Deletion, Message, Write
+
+if TYPE_CHECKING:
+    # They take long to import; --help does without them.
+    from rich.console import Console
+
+    from honcho_exec.rows import OutboxRow
+
+__all__ = ["EVERY", "many", "show_row", "show_rows", "to_dict"]
+
+EVERY = 2**63 - 1
+"""A limit that leaves no row out."""
+
+# Columns: at most so wide on a terminal, so that room for the text is left; and the text where there is room for all.
+_WIDEST = 24
+_WORDS = 60
+_FEWEST = 12
+_GAP = 2
+_STYLES = {"parked": "yellow", "in flight": "cyan"}
+
+
+def to_dict(row: OutboxRow, now: float) -> dict[str, object]:
+    """A row as plain values, for JSON; times are ISO 8601, `age` is in seconds."""
+    return {
+        "id": row.id,
+        "state": _state(row).replace(" ", "_"),
+        "kind": _kind(row),
+        "destination": without_password(row.destination),
+        "workspace": row.ref.workspace,
+        "session": row.ref.session,
+        "who": _who(row.write),
+        "turn": row.turn,
+        "admitted_at": _iso(row.admitted_at),
+        "age": max(0.0, round(now - row.admitted_at, 3)),
+        "attempts": row.attempts,
+        "reason": without_password(row.error) if row.error is not None else None,
+        "parked_at": _iso(row.parked_at),
+        "text": _text(row.write),
+        "write": asdict(row.write),
+    }
+
+
+def show_rows(console: Console, rows: Sequence[OutboxRow], now: float, *, everywhere: bool) -> None:
+    """Print one line for each row, with its destination where `everywhere`; a terminal's lines are cut to its width."""
+    from rich.text import Text  # noqa: PLC0415 - see TYPE_CHECKING
+
+    heads = ["id", "state", "kind", "session", "who", "age", "tries", *(["destination"] if everywhere else [])]
+    lines = [[*heads, "text", "reason"], *(_cells(row, now, everywhere=everywhere) for row in rows)]
+    widths = [max(Text(cell).cell_len for cell in column) for column in zip(*lines, strict=True)]
+    if not any(line[-1] for line in lines[1:]):
+        widths[-1] = 0
+    if console.is_terminal:
+        widths = _fitted(widths, console.width)
+    for place, line in enumerate(lines):
+        style = "dim" if place == 0 else _STYLES.get(line[1], "")
+        told = Text()
+        for column, (cell, width) in enumerate(zip(line, widths, strict=True)):
+            if not width:
+                continue
+            part = Text(cell, style=style if place == 0 or column == 1 else "")
+            part.truncate(width, overflow="ellipsis", pad=True)
+            told.append_text(part).append(" " * _GAP)
+        told.rstrip()
+        if console.is_terminal:
+            told.truncate(console.width, overflow="ellipsis")
+        console.print(told, soft_wrap=True)
+
+
+def show_row(console: Console, row: OutboxRow, now: float) -> None:
+    """Print everything of a row, its text in full."""
+    write = row.write
+    parked = f", since {_when(row.parked_at)}" if row.parked_at is not None else ""
+    shown = [
+        ("id", str(row.id), ""),
+        ("state", _state(row) + parked, _STYLES.get(_state(row), "")),
+        ("reason", without_password(row.error or ""), ""),
+        ("attempts", str(row.attempts), ""),
+        ("kind", _kind(row), ""),
+        ("who", _who(write), ""),
+        ("session", row.ref.session, ""),
+        ("peers", f"{row.ref.user_peer} (user), {row.ref.ai_peer} (assistant)", ""),
+        ("destination", without_password(row.destination), ""),
+        ("turn", row.turn, ""),
+        ("stored", f"{_when(row.admitted_at)} ({age(now - row.admitted_at)} ago)", ""),
+    ]
+    if isinstance(write, Message):
+        metadata = ", ".join(f"{name}: {value}" for name, value in write.metadata.items())
+        shown += [("said", write.created_at or "", ""), ("source", write.source_key or "", "")]
+        shown += [("metadata", metadata, "")]
+    fields(console, [line for line in shown if line[1]])
+    console.print()
+    text(console, _text(write), indent=2)
+
+
+def many(count: int) -> str:
+    """So many rows, in words."""
+    return f"{count} row{'' if count == 1 else 's'}"
+
+
+def _cells(row: OutboxRow, now: float, *, everywhere: bool) -> list[str]:
+    cells = [str(row.id), _state(row), _kind(row), row.ref.session, _who(row.write), age(now - row.admitted_at)]
+    cells.append(str(row.attempts))
+    if everywhere:
+        cells.append(without_password(row.destination))
+    words = _line(_text(row.write))
+    cells.append(words if len(words) <= _WORDS else f"{words[: _WORDS - 1].rstrip()}…")
+    # Every reason begins with the address, which leaves no room for the rest.
+    address = row.destination.rpartition(" ")[0]
+    cells.append(without_password((row.error or "").removeprefix(f"{address} ")))
+    return [_line(cell) for cell in cells]
+
+
+def _fitted(widths: Sequence[int], width: int) -> list[int]:
+    """The widths with which a line fits, as far as it can: names are cut, then text and reason share the rest."""
+    names = [min(column, _WIDEST) for column in widths[:-2]]
+    words, reason = widths[-2:]
+    left = width - sum(names) - _GAP * (len(widths) - (1 if reason else 2))
+    words = max(_FEWEST, min(words, max(left // 2, left - reason)))
+    return [*names, words, min(reason, max(_FEWEST, left - words))]
+
+
+def _state(row: OutboxRow) -> str:
+    if row.parked_at is not None:
+        return "parked"
+    return "in flight" if row.in_flight else "waiting"
+
+
+def _kind(row: OutboxRow) -> str:
+    return type(row.write).__name__.lower()
+
+
+def _who(write: Write) -> str:
+    match write:
+        case Message():
+            return write.peer
+        case Conclusion() | Card():
+            itself = write.observer == write.observed
+            return write.observed if itself else f"{write.observer} about {write.observed}"
+    return ""
+
+
+def _text(write: Write) -> str:
+    match write:
+        case Message() | Conclusion():
+            return write.content
+        case Card():
+            return "\n".join(f"- {fact}" for fact in write.facts)
+        case Deletion():
+            return f"conclusion {write.conclusion_id}"
+
+
+def _line(told: str) -> str:
+    return " ".join(plain(told).split())
+
+
+def _iso(at: float | None) -> str | None:
+    return None if at is None else datetime.fromtimestamp(at, tz=UTC).isoformat(timespec="seconds")
+
+
+def _when(at: float) -> str:
+    return datetime.fromtimestamp(at, tz=UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
