@@ -91,7 +91,7 @@ class Conversation:
         )
         self._holder = Holder(home / "holders")
         self.outbox = open_outbox(settings, ref, home, self._holder, clock)
-        self.lane = Lane()
+        self.lane = Lane(abandon=self.abandon)
         self._connection = Connection(self.lane, settings, home, ref.workspace, clock)
         self.delivery = Delivery(
             lane=self.lane, outbox=self.outbox, connection=self._connection, retry=self._retry, clock=clock
@@ -225,6 +225,11 @@ class Conversation:
         self._holder.close()
         self._connection.close()
         return left
+
+    def abandon(self) -> None:
+        """Make everything that is under way end soon: the interpreter exits, and what is left stays in the outbox."""
+        self._closing.set()
+        self._connection.cut()
 
     def _open(self) -> Future[SessionRef]:
         """The Future of the session's opening, begun again if it failed."""

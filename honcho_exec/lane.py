@@ -1,28 +1,27 @@
-"""The lane: one worker thread that owns what must not be shared, and the alarm that wakes it."""
+"""The lane: one worker thread that owns what must not be shared."""
 
 from __future__ import annotations
 
 import contextvars
-import heapq
-import itertools
 import logging
 import os
 import threading
-import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import TypeVar
 
+from honcho_exec.alarm import Timer, alarm_after, interpreter_is_exiting
 from honcho_exec.errors import Closed, LaneError
 
-__all__ = ["Lane", "Timer", "alarm_after"]
+__all__ = ["Lane"]
 
 T = TypeVar("T")
-Timer = Callable[[float, Callable[[], None]], Callable[[], None]]
-"""Calls a function once, some seconds later; returns what takes that back."""
-
 _log = logging.getLogger(__name__)
+
+# How often busy lanes look whether the interpreter exits (seconds).
+_EXIT_LOOK = 0.25
 
 
 class Lane:
@@ -36,13 +35,21 @@ class Lane:
         name: prefix of the thread's name.
         executor: makes the executor; one worker, or a test's own.
         timer: calls back later; the process's alarm, or a test's own.
+        abandon: a method that makes the job under way end soon, called when the interpreter exits; it does not
+            keep its object alive. Without it an exit waits for that job.
     """
 
     def __init__(
-        self, name: str = "honcho-lane", *, executor: Callable[[], Executor] | None = None, timer: Timer | None = None
+        self,
+        name: str = "honcho-lane",
+        *,
+        executor: Callable[[], Executor] | None = None,
+        timer: Timer | None = None,
+        abandon: Callable[[], None] | None = None,
     ) -> None:
         self._make = executor or (lambda: ThreadPoolExecutor(max_workers=1, thread_name_prefix=name))
         self._timer = timer or alarm_after
+        self._abandon = weakref.WeakMethod(abandon) if abandon is not None else None
         self._lock = threading.Lock()
         self._executor: Executor | None = None
         self._pid = os.getpid()
@@ -143,64 +150,55 @@ class Lane:
 
     def _run(self, job: Callable[[], T]) -> T:
         self._thread = threading.get_ident()
+        if self._abandon is not None:
+            _watch.add(self)
         try:
             return job()
         finally:
             self._thread = None
 
+    def exiting(self) -> bool:
+        """Make the job under way end soon; False when there is none."""
+        if self._thread is None:
+            return False
+        if self._abandon is not None and (abandon := self._abandon()) is not None and interpreter_is_exiting():
+            abandon()
+        return True
 
-class _Alarm:
-    """One daemon thread for all lanes of a process; it ends when nothing is left to wait for."""
+
+class _ExitWatch:
+    """Looks now and then, while lanes are busy, whether the interpreter has begun to exit."""
 
     def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._entries: list[tuple[float, int, Callable[[], None]]] = []
-        self._cancelled: set[int] = set()
-        self._numbers = itertools.count()
-        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
+        self._armed = False
 
-    def after(self, delay: float, callback: Callable[[], None]) -> Callable[[], None]:
-        with self._changed:
-            number = next(self._numbers)
-            heapq.heappush(self._entries, (time.monotonic() + delay, number, callback))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="honcho-alarm", daemon=True)
-                self._thread.start()
-            self._changed.notify()
-        return lambda: self._cancel(number)
+    def add(self, lane: Lane) -> None:
+        with self._lock:
+            self._lanes.add(lane)
+            armed, self._armed = self._armed, True
+        if not armed:
+            alarm_after(_EXIT_LOOK, self._look)
 
-    def _cancel(self, number: int) -> None:
-        with self._changed:
-            self._entries = [entry for entry in self._entries if entry[1] != number]
-            heapq.heapify(self._entries)
-            self._changed.notify()
-
-    def _run(self) -> None:
-        while (callback := self._next()) is not None:
-            callback()
-
-    def _next(self) -> Callable[[], None] | None:
-        with self._changed:
-            while self._entries:
-                due = self._entries[0][0] - time.monotonic()
-                if due <= 0:
-                    return heapq.heappop(self._entries)[2]
-                self._changed.wait(due)
-            self._thread = None
-            return None
+    def _look(self) -> None:
+        with self._lock:
+            lanes = list(self._lanes)
+        idle = [lane for lane in lanes if not lane.exiting()]
+        with self._lock:
+            self._lanes.difference_update(idle)
+            self._armed = bool(self._lanes)
+            armed = self._armed
+        if armed:
+            alarm_after(_EXIT_LOOK, self._look)
 
 
-_alarm = _Alarm()
+_watch = _ExitWatch()
 
 
 def _after_fork() -> None:
-    global _alarm  # noqa: PLW0603 - the child needs an alarm with a thread and a lock of its own
-    _alarm = _Alarm()
+    global _watch  # noqa: PLW0603 - the child has neither the lanes' threads nor the alarm
+    _watch = _ExitWatch()
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def alarm_after(delay: float, callback: Callable[[], None]) -> Callable[[], None]:
-    """Call `callback` in `delay` seconds on the process's alarm thread; the returned function takes that back."""
-    return _alarm.after(delay, callback)

@@ -407,7 +407,7 @@ class HonchoProvider:
         conversation = Conversation(loaded.settings, ref, self.home, self._clock, writes=self._context.writes)
         self._tools = Tools(conversation, loaded.settings)
         if self._context.writes and loaded.settings.recall_mode != "tools":
-            self._recall = Recall(conversation.opened, loaded.settings)
+            self._recall = Recall(conversation.opened, loaded.settings, abandon=conversation.abandon)
         self._conversation = conversation
         conversation.begin()
         if self._recall is not None:

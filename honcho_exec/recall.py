@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from honcho_exec.errors import HonchoExecError, Rejected
+from honcho_exec.errors import Closed, HonchoExecError, Rejected
+from honcho_exec.lane import Lane
 from honcho_exec.model import Context, SessionRef
 from honcho_exec.settings import Settings
 from honcho_exec.text import clean, cut_at_word
@@ -31,13 +33,16 @@ class Recall:
 
     Args:
         connect: gives the API once the session is there, waiting for it if need be; called on the recall thread.
+        abandon: a method that cuts its requests when the interpreter exits.
     """
 
-    def __init__(self, connect: Callable[[], HonchoApi], settings: Settings) -> None:
+    def __init__(
+        self, connect: Callable[[], HonchoApi], settings: Settings, *, abandon: Callable[[], None] | None = None
+    ) -> None:
         self._connect = connect
         self._settings = settings
         self._lock = threading.Lock()
-        self._executor: ThreadPoolExecutor | None = None
+        self._thread = Lane("honcho-recall", abandon=abandon)
         self._running: Future[None] | None = None
         self._context: tuple[SessionRef, str] | None = None
         self._closed = False
@@ -47,13 +52,8 @@ class Recall:
         with self._lock:
             if self._closed or (self._running is not None and not self._running.done()):
                 return
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="honcho-recall")
-            try:
-                self._running = self._executor.submit(self._fetch, ref, clean(query))
-            except RuntimeError:
-                # The interpreter is exiting; there is no turn to come.
-                self._closed = True
+            with suppress(Closed):
+                self._running = self._thread.submit(lambda: self._fetch(ref, clean(query)))
 
     def take(self, ref: SessionRef) -> str:
         """The newest context of this session, within the token budget; empty when there is none (yet)."""
@@ -65,9 +65,7 @@ class Recall:
         """Fetch no more; a request under way is cut by closing the backend."""
         with self._lock:
             self._closed = True
-            executor, self._executor = self._executor, None
-        if executor is not None:
-            executor.shutdown(wait=False, cancel_futures=True)
+        self._thread.close(0.0)
 
     def _fetch(self, ref: SessionRef, query: str) -> None:
         try:

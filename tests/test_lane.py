@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from honcho_exec.alarm import alarm_after
 from honcho_exec.errors import Closed, LaneError
-from honcho_exec.lane import Lane, alarm_after
+from honcho_exec.lane import Lane
 
 
 class ManualExecutor(Executor):

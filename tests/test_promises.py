@@ -84,6 +84,25 @@ def test_the_start_does_not_wait_for_the_server(
     make_provider().shutdown()
 
 
+@pytest.mark.parametrize("ending", ["provider.shutdown()", "pass", "sys.exit(0)"])
+@pytest.mark.parametrize("given", ["provider.sync_turn('kept', 'too')", "provider.queue_prefetch('x')"])
+def test_a_process_exits_at_once_whatever_the_server_does(tmp_path: Path, ending: str, given: str) -> None:
+    program = (
+        "import socket, sys, threading, time\n"
+        "from honcho_exec import HonchoProvider\n"
+        "silent = socket.create_server(('127.0.0.1', 0), backlog=50)\n"
+        "url = f'http://127.0.0.1:{silent.getsockname()[1]}'\n"
+        "provider = HonchoProvider('s1', environ={'HONCHO_BASE_URL': url, 'HONCHO_SHUTDOWN_TIMEOUT': '0.3'})\n"
+        "provider.initialize()\n"
+        f"{given}\n"
+        "silent.accept()\n"
+        f"{ending}\n"
+    )
+    start = time.monotonic()
+    run(program, tmp_path)
+    assert time.monotonic() - start < 4
+
+
 def test_giving_a_turn_never_holds_its_caller(tmp_path: Path) -> None:
     """In an interpreter of its own, so that the server's and the tests' own work is not what is measured."""
     program = (

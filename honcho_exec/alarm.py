@@ -1,0 +1,90 @@
+"""One daemon thread for a whole process that calls back later, and that notices when the interpreter exits."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import os
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+__all__ = ["Timer", "alarm_after", "interpreter_is_exiting"]
+
+Timer = Callable[[float, Callable[[], None]], Callable[[], None]]
+"""Calls a function once, some seconds later; returns what takes that back."""
+
+
+class _Alarm:
+    """One daemon thread for all lanes of a process; it ends when nothing is left to wait for."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._entries: list[tuple[float, int, Callable[[], None]]] = []
+        self._cancelled: set[int] = set()
+        self._numbers = itertools.count()
+        self._thread: threading.Thread | None = None
+
+    def after(self, delay: float, callback: Callable[[], None]) -> Callable[[], None]:
+        with self._changed:
+            number = next(self._numbers)
+            heapq.heappush(self._entries, (time.monotonic() + delay, number, callback))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="honcho-alarm", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+        return lambda: self._cancel(number)
+
+    def _cancel(self, number: int) -> None:
+        with self._changed:
+            self._entries = [entry for entry in self._entries if entry[1] != number]
+            heapq.heapify(self._entries)
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while (callback := self._next()) is not None:
+            callback()
+
+    def _next(self) -> Callable[[], None] | None:
+        with self._changed:
+            while self._entries:
+                due = self._entries[0][0] - time.monotonic()
+                if due <= 0:
+                    return heapq.heappop(self._entries)[2]
+                self._changed.wait(due)
+            self._thread = None
+            return None
+
+
+def _new_probe() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="honcho-probe")
+
+
+_alarm = _Alarm()
+_probe = _new_probe()
+
+
+def _after_fork() -> None:
+    global _alarm, _probe
+    _alarm, _probe = _Alarm(), _new_probe()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def alarm_after(delay: float, callback: Callable[[], None]) -> Callable[[], None]:
+    """Call `callback` in `delay` seconds on the process's alarm thread; the returned function takes that back."""
+    return _alarm.after(delay, callback)
+
+
+def interpreter_is_exiting() -> bool:
+    """Whether the main thread has ended and what is left is waited for.
+
+    From that moment on every executor refuses work, which is the one sign of it that is public.
+    """
+    try:
+        _probe.submit(bool)
+    except RuntimeError:
+        return True
+    return False
