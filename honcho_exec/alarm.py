@@ -57,12 +57,7 @@ class _Alarm:
             return None
 
 
-def _new_probe() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=1, thread_name_prefix="honcho-probe")
-
-
 _alarm = _Alarm()
-_probe = _new_probe()
 
 
 def _after_fork() -> None:
@@ -83,8 +78,9 @@ def interpreter_is_exiting() -> bool:
 
     From that moment on every executor refuses work, which is the one sign of it that is public.
     """
-    try:
-        _probe.submit(bool)
-    except RuntimeError:
-        return True
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="honcho-probe") as probe:
+        try:
+            probe.submit(bool)
+        except RuntimeError:
+            return True
     return False
