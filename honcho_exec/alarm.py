@@ -61,8 +61,8 @@ _alarm = _Alarm()
 
 
 def _after_fork() -> None:
-    global _alarm, _probe
-    _alarm, _probe = _Alarm(), _new_probe()
+    global _alarm  # noqa: PLW0603 - the child needs a thread and a lock of its own
+    _alarm = _Alarm()
 
 
 os.register_at_fork(after_in_child=_after_fork)
