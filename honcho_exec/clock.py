@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import os
 import time
 import uuid
 from dataclasses import dataclass
@@ -23,6 +25,20 @@ class Clock(Protocol):
         """An id that no other call returns, in this process or another."""
 
 
+# A random name for this process and a number are as unique as a random id for each, and cost no system call, in
+# which another thread could take the interpreter away for milliseconds.
+_process = uuid.uuid4().hex[:20]
+_numbers = itertools.count()
+
+
+def _after_fork() -> None:
+    global _process  # noqa: PLW0603 - the child's ids must not be its parent's
+    _process = uuid.uuid4().hex[:20]
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
 class SystemClock:
     """The machine's own clock."""
 
@@ -36,7 +52,7 @@ class SystemClock:
 
     def new_id(self) -> str:
         """See `Clock.new_id`."""
-        return uuid.uuid4().hex
+        return f"{_process}{next(_numbers):012x}"
 
 
 @dataclass(frozen=True, slots=True)

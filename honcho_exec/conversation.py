@@ -7,6 +7,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -81,7 +82,7 @@ class Conversation:
         self._opening: Future[SessionRef] | None = None
         self._opening_since = clock.monotonic()
         self._last_sync: Future[Receipt] | None = None
-        self._waited_out: Future[Receipt] | None = None
+        self._waited_out: str | None = None
         self._retry = RetryPolicy(
             attempts=settings.retry_attempts,
             max_wait=settings.retry_max_wait,
@@ -101,6 +102,11 @@ class Conversation:
     def ref(self) -> SessionRef:
         """The present session, whether the server has it or not."""
         return self._ref
+
+    @property
+    def where(self) -> str:
+        """Which Honcho this talks to, for messages."""
+        return "the embedded Honcho" if self._settings.backend == "embedded" else self._settings.shown_url
 
     def begin(self) -> None:
         """Queue the lane's first job: making the session. What earlier processes left is delivered behind it."""
@@ -138,7 +144,7 @@ class Conversation:
                 return future.result()
             raise Queued(error) from error
         except TimeoutError:
-            raise Queued(self._pending("the write", self.delivery.oldest_wait())) from None
+            raise Queued(self._pending("the write", self._sync_age())) from None
         except RequestError as error:
             if isinstance(error, Rejected) and error.cause != "auth":
                 raise
@@ -210,21 +216,28 @@ class Conversation:
         return True
 
     def close(self) -> int:
-        """Drain at most the shutdown timeout, cut what hangs, and return how many rows are left for later."""
+        """Drain at most the shutdown timeout, cut what hangs, and return how many rows are left for later.
+
+        Everything is given back even where one step fails; the first failure is raised then.
+        """
         deadline = Deadline.after(self._settings.shutdown_timeout, self._clock)
         self._connection.wanted()
-        left = self.delivery.drain(deadline, patient=False)
+        with ExitStack() as steps:
+            steps.callback(self._connection.close)
+            steps.callback(self._holder.close)
+            steps.callback(self.outbox.close)
+            steps.callback(self._rest, deadline)
+            left = self.delivery.drain(deadline, patient=False)
+            if not left:
+                self.outbox.tidy()
+        return left
+
+    def _rest(self, deadline: Deadline) -> None:
         self._closing.set()
         self.delivery.close()
         if not self.lane.close(min(_GRACE, deadline.remaining())):
             self._connection.cut()
             self.lane.close(_GRACE)
-        if not left:
-            self.outbox.tidy()
-        self.outbox.close()
-        self._holder.close()
-        self._connection.close()
-        return left
 
     def abandon(self) -> None:
         """Make everything that is under way end soon: the interpreter exits, and what is left stays in the outbox."""
@@ -241,31 +254,45 @@ class Conversation:
             return opening
 
     def _await_sync(self, deadline: Deadline) -> None:
-        """Wait for the last sync to settle, well or not; a sync that was waited out is not waited for again."""
+        """Wait for what was given before this call: well or not, it must be settled before a tool reads.
+
+        A sync that was waited out is not waited for again, and none is while delivery fails.
+        """
         self._refuse_on_lane()
         self._connection.wanted()
-        sync = self._last_sync
-        if sync is None or sync.done():
-            return
-        hopeless = sync is self._waited_out or self.delivery.health.failing
-        concurrent.futures.wait([sync], timeout=0.0 if hopeless else deadline.remaining())
-        if sync.done():
-            return
-        self._waited_out = sync
-        pending = self._pending("the sync", self.delivery.oldest_wait())
-        _log.warning("a tool call did not wait longer for the pending sync: %s", pending)
+        oldest = self.delivery.oldest_turn()
+        hopeless = self.delivery.health.failing or (oldest is not None and oldest == self._waited_out)
+        patience = Deadline.after(0.0, self._clock) if hopeless else deadline
+        if self.delivery.wait_for_rest(patience):
+            sync = self._last_sync
+            if sync is not None:
+                concurrent.futures.wait([sync], timeout=patience.remaining())
+            if (sync is None or sync.done()) and not self.delivery.health.failing:
+                return
+        health = self.delivery.health
+        if health.failing and health.error is not None and not health.error.retryable:
+            raise health.error
+        pending = self._pending("the sync", self._sync_age())
+        if not hopeless:
+            _log.warning("the pending sync was not waited for any longer: %s", pending)
+        self._waited_out = self.delivery.oldest_turn()
         raise pending
 
-    def _pending(self, what: str, age: float | None) -> SyncPending:
-        age = age or 0.0
+    def _sync_age(self) -> float:
+        """Seconds for which the oldest write that is not delivered has been waiting."""
+        oldest_at = self.outbox.counts().oldest_at
+        stored = 0.0 if oldest_at is None else self._clock.now() - oldest_at
+        return max(stored, self.delivery.oldest_wait() or 0.0)
+
+    def _pending(self, what: str, age: float) -> SyncPending:
         health = self.delivery.health
         wait = _ASK_AGAIN
         if health.retry_at is not None:
             wait = max(1.0, health.retry_at - self._clock.monotonic())
         why = f" (last failure: {health.error})" if health.failing and health.error is not None else ""
         return SyncPending(
-            f"{what} with Honcho has been going for {age:.1f} s and is not done{why}; nothing is lost, try again in"
-            f" {wait:.0f} s",
+            f"{what} with {self.where} has been going for {age:.1f} s and is not done{why}; nothing is lost,"
+            f" try again in {wait:.0f} s",
             age=age,
             retry_after=wait,
         )

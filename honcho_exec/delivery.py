@@ -16,14 +16,22 @@ from pathlib import Path
 
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.connection import Connection
-from honcho_exec.errors import Closed, ConfigurationError, HonchoExecError, Rejected, RequestError, StateError
+from honcho_exec.errors import (
+    Closed,
+    ConfigurationError,
+    HonchoExecError,
+    Rejected,
+    RequestError,
+    StateError,
+    Unavailable,
+)
 from honcho_exec.lane import Lane
 from honcho_exec.model import Receipt, SessionRef, Write
 from honcho_exec.outbox import Outbox
 from honcho_exec.retry import Backoff, RetryPolicy
 from honcho_exec.rows import Admitted, Batch, OutboxRow
 from honcho_exec.sending import Sender
-from honcho_exec.turns import Turns
+from honcho_exec.turns import Turns, closed_first
 
 __all__ = ["Delivery", "Health"]
 
@@ -92,6 +100,7 @@ class Delivery:
         self._queued = False
         self._blocked = False
         self._untidy = True
+        self._refusal: StateError | None = None
         # Turns of others that write the same as one of ours; a set, since it is only added to and looked into.
         self._carried: set[str] = set()
         self._backing_off = False
@@ -107,6 +116,25 @@ class Delivery:
         """How delivery is doing, as a frozen value."""
         return self._health
 
+    @property
+    def refusal(self) -> StateError | None:
+        """Why the last turn was not stored; None when it was."""
+        return self._refusal
+
+    def oldest_turn(self) -> str | None:
+        """The turn of this process that has been going longest; None when there is none."""
+        return self._turns.oldest()
+
+    @property
+    def rested(self) -> bool:
+        """Whether everything that an earlier process left has been tried."""
+        return self._rests > 0
+
+    def wait_for_rest(self, deadline: Deadline) -> bool:
+        """Wait until that is so; False when the deadline came first."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._rests > 0 or self._closed, deadline.remaining())
+
     def oldest_wait(self) -> float | None:
         """Seconds for which the oldest unsettled turn of this process has been going; None when there is none."""
         return self._turns.age()
@@ -121,12 +149,15 @@ class Delivery:
         # Whoever waits must be known before the lane can deliver the rows.
         future = self._turns.add(name, len(writes))
         try:
-            if self._closed:
+            if self._has_closed():
                 raise Closed("the provider is closed; nothing was stored")
             admitted = self._outbox.admit(name, ref, writes) if writes else Admitted(name, 0)
         except HonchoExecError as error:
+            if isinstance(error, StateError):
+                self._refusal = error
             self._turns.fail([name], error)
             return future
+        self._refusal = None
         if not writes:
             self._turns.close(name, delivered=True)
         elif admitted.turn == name:
@@ -136,8 +167,14 @@ class Delivery:
             future = self._turns.follow(name, admitted.turn)
             self._carried.add(admitted.turn)
             self._look_at([admitted.turn])
+        if self._has_closed():
+            # Closing went by meanwhile; what is stored is somebody else's to deliver.
+            self._turns.fail([name], closed_first())
         self.pump()
         return future
+
+    def _has_closed(self) -> bool:
+        return self._closed
 
     def pump(self) -> None:
         """Queue a job that sends, unless one is queued or the next attempt has its time."""
@@ -201,9 +238,7 @@ class Delivery:
             self._changed.notify_all()
         for take_back in timers:
             take_back()
-        self._turns.fail_all(
-            Closed("the provider was closed first; the turn is in the outbox and will be delivered later")
-        )
+        self._turns.fail_all()
 
     def _job(self) -> None:
         with self._lock:
@@ -278,6 +313,9 @@ class Delivery:
             self._outbox.note_error(str(error))
             asked = min(error.retry_after or 0.0, _LONGEST_ASKED)
             self._pause(error, _AUTH_PAUSE if error.cause == "auth" else max(self._backoff.next(), asked))
+            if isinstance(error, Rejected) and error.cause != "auth":
+                # The server refuses the session, not these rows: they are kept, and tried again.
+                error = Unavailable(str(error), cause=error.cause, status=error.status)
             self._turns.fail([row.turn for row in batch.rows], error)
 
     def _pause(self, error: HonchoExecError, pause: float) -> None:

@@ -103,8 +103,12 @@ class HonchoApi:
 
     def add_messages(self, session: str, messages: Sequence[Message], *, batch: str) -> None:
         """Write at most 100 messages, all or none, marked with the batch's id."""
+        try:
+            params = [_message_params(message, batch) for message in messages]
+        except ValueError as error:
+            raise Rejected("a message cannot be put into a request", cause="refused") from error
         with self._door():
-            honcho.Session(session, self._sdk).add_messages([_message_params(message, batch) for message in messages])
+            honcho.Session(session, self._sdk).add_messages(params)
 
     def has_batch(self, session: str, batch: str) -> bool:
         """Whether the messages of a batch are there."""
@@ -267,7 +271,11 @@ class HonchoApi:
                 late=late,
             )
         cause = "not_found" if status == 404 else "refused"  # noqa: PLR2004
-        return Rejected(f"{self._url} refused the request ({status}): {_detail(error)}", cause=cause, status=status)
+        detail = _detail(error)
+        if detail == f"HTTP {status}":
+            # Honcho says in JSON what it refuses; this is another server's answer, or a proxy's.
+            detail = "this does not look like a Honcho server, is HONCHO_BASE_URL right?"
+        return Rejected(f"{self._url} refused the request ({status}): {detail}", cause=cause, status=status)
 
 
 def _detail(error: honcho.HonchoError) -> str:

@@ -55,10 +55,12 @@ class Sender:
         self._outcome = outcome
         self._clock = clock
         self._chokes: Counter[str] = Counter()
+        self._reopened: set[str] = set()
 
     def calm(self) -> None:
         """Forget suspicions: everything has been delivered."""
         self._chokes.clear()
+        self._reopened.clear()
 
     def deliver(self, batch: Batch) -> None:
         """Send a batch unless Honcho has it; find and set aside what it refuses.
@@ -74,8 +76,12 @@ class Sender:
         except Rejected as error:
             if error.cause == "auth":
                 raise
-            link.cache.forget(batch.rows[0].ref.session)
-            self._isolate(batch, error)
+            if error.cause == "not_found" and batch.id not in self._reopened:
+                # The session may have been deleted: it is made again before the rows are blamed.
+                self._reopened.add(batch.id)
+                link.cache.forget(batch.rows[0].ref.session)
+            else:
+                self._isolate(batch, error)
         except Ambiguous as error:
             if error.status != _FAILED or not self._isolates(link.api, batch, error):
                 raise

@@ -68,7 +68,7 @@ def take(
         try:
             latency = conversation.ping()
         except (HonchoExecError, TimeoutError) as error:
-            problem = str(error) or "the lane is busy and did not open the connection within the sync join timeout"
+            problem = str(error) or f"{conversation.where} did not answer within the sync join timeout"
     counts = history = None
     warnings = loaded.warnings if loaded else ()
     if conversation is not None:
@@ -76,6 +76,11 @@ def take(
             f"the outbox was damaged and is kept as {path}; what waited in it was not delivered"
             for path in conversation.outbox.set_aside()
         )
+        health, refusal = conversation.delivery.health, conversation.delivery.refusal
+        if refusal is not None:
+            problem = f"the last turn was not stored: {refusal}"
+        elif problem is None and health.failing:
+            problem = f"delivery is failing: {health.error}"
         try:
             counts, history = conversation.outbox.counts(), conversation.outbox.history()
         except HonchoExecError as error:

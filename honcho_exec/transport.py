@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import select
 import socket
 import ssl
 import threading
@@ -10,7 +13,7 @@ import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Self
 from urllib.parse import urlsplit
 
 import httpcore
@@ -21,7 +24,7 @@ from honcho_exec.clock import Clock, Deadline
 __all__ = ["DeadlineTransport", "request_deadline"]
 
 _MAX_BODY = 64 * 1024 * 1024
-_SLICE = 64 * 1024
+_TICK = 0.1
 
 _ambient: ContextVar[Deadline | None] = ContextVar("honcho_exec_request_deadline", default=None)
 
@@ -110,12 +113,17 @@ class DeadlineTransport(httpx.BaseTransport):
         """Give the idle connections back."""
         self._pool.close()
 
+    @property
+    def aborted(self) -> bool:
+        """Whether `abort` has been called."""
+        return self._aborted
+
     def left(self) -> float:
         """Seconds left for the request of this thread; raises when there are none."""
         deadline: Deadline = self._current.deadline
         remaining = deadline.remaining()
         if remaining <= 0.0:
-            raise httpcore.ReadTimeout("the request's time is up")
+            raise TimeoutError("the request's time is up")
         return remaining
 
     def track(self, stream: _Stream) -> None:
@@ -125,7 +133,7 @@ class DeadlineTransport(httpx.BaseTransport):
             aborted = self._aborted
         if aborted:
             stream.close()
-            raise httpcore.ConnectError("the transport is closed")
+            raise ConnectionAbortedError("the transport is closed")
 
 
 class _Backend(httpcore.NetworkBackend):
@@ -133,36 +141,66 @@ class _Backend(httpcore.NetworkBackend):
 
     def __init__(self, transport: DeadlineTransport) -> None:
         self._transport = transport
-        self._sockets = httpcore.SyncBackend()
 
     def connect_tcp(
         self,
         host: str,
         port: int,
         timeout: float | None = None,  # noqa: ARG002 - the request's deadline counts instead
-        local_address: str | None = None,
+        local_address: str | None = None,  # noqa: ARG002 - never asked for
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.NetworkStream:
-        inner = self._sockets.connect_tcp(host, port, self._transport.left(), local_address, socket_options)
-        stream = _Stream(inner, self._transport)
-        self._transport.track(stream)
-        return stream
+        failure: OSError = OSError(f"{host} has no address")
+        with _mapped(httpcore.ConnectTimeout, httpcore.ConnectError):
+            for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+                stream = _Stream(socket.socket(family, kind, protocol), self._transport)
+                try:
+                    return stream.connect(address, socket_options or ())
+                except OSError as error:
+                    stream.close()
+                    failure = error
+            raise failure
 
 
 class _Stream(httpcore.NetworkStream):
-    def __init__(self, inner: httpcore.NetworkStream, transport: DeadlineTransport) -> None:
-        self._inner = inner
+    """A socket; tracked from before it is connected, so that a connect under way can be cut too."""
+
+    def __init__(self, raw: socket.socket, transport: DeadlineTransport) -> None:
+        self._raw = raw
         self._transport = transport
+        transport.track(self)
+
+    def connect(self, address: Any, options: Iterable[Any]) -> Self:
+        self._raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for option in options:
+            self._raw.setsockopt(*option)
+        self._raw.settimeout(0.0)
+        code = self._raw.connect_ex(address)
+        while code in {errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK}:
+            # A socket that is being connected cannot be woken; so it looks up now and then.
+            _, writable, _ = select.select([], [self._raw], [], min(_TICK, self._transport.left()))
+            if writable:
+                code = self._raw.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            elif self._transport.aborted:
+                code = errno.ECONNABORTED
+        if code:
+            raise OSError(code, os.strerror(code))
+        return self
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - see connect_tcp
-        return self._inner.read(max_bytes, self._transport.left())
+        with _mapped(httpcore.ReadTimeout, httpcore.ReadError):
+            self._raw.settimeout(self._transport.left())
+            return self._raw.recv(max_bytes)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - see connect_tcp
-        for start in range(0, len(buffer), _SLICE):
-            self._inner.write(buffer[start : start + _SLICE], self._transport.left())
+        with _mapped(httpcore.WriteTimeout, httpcore.WriteError):
+            rest = memoryview(buffer)
+            while rest:
+                self._raw.settimeout(self._transport.left())
+                rest = rest[self._raw.send(rest) :]
 
     def close(self) -> None:
-        self._inner.close()
+        self._raw.close()
 
     def start_tls(
         self,
@@ -170,20 +208,31 @@ class _Stream(httpcore.NetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ARG002 - see connect_tcp
     ) -> httpcore.NetworkStream:
-        inner = self._inner.start_tls(ssl_context, server_hostname, self._transport.left())
-        stream = _Stream(inner, self._transport)
-        self._transport.track(stream)
-        return stream
+        with _mapped(httpcore.ConnectTimeout, httpcore.ConnectError):
+            self._raw.settimeout(self._transport.left())
+            return _Stream(ssl_context.wrap_socket(self._raw, server_hostname=server_hostname), self._transport)
 
     def get_extra_info(self, info: str) -> Any:
-        return self._inner.get_extra_info(info)
+        if info == "ssl_object":
+            return self._raw if isinstance(self._raw, ssl.SSLSocket) else None
+        if info == "is_readable":
+            return bool(select.select([self._raw], [], [], 0)[0])
+        return {"socket": self._raw}.get(info)
 
     def cut(self) -> None:
         """Wake whoever waits on this socket; safe from another thread, unlike close."""
-        raw = self._inner.get_extra_info("socket")
-        if raw is not None:
-            with suppress(OSError):
-                raw.shutdown(socket.SHUT_RDWR)
+        with suppress(OSError):
+            self._raw.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def _mapped(timeout: type[Exception], failure: type[Exception]) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError as error:
+        raise timeout(str(error)) from error
+    except OSError as error:
+        raise failure(str(error)) from error
 
 
 class _Body(httpx.SyncByteStream):

@@ -8,10 +8,21 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from honcho_exec.clock import Clock
-from honcho_exec.errors import HonchoExecError, Rejected
+from honcho_exec.errors import Closed, HonchoExecError, Rejected
 from honcho_exec.model import Receipt
 
-__all__ = ["Turns"]
+__all__ = ["Turns", "closed_first"]
+
+
+def closed_first() -> Closed:
+    """What the Future of a turn fails with that is stored and not delivered when the provider closes."""
+    return Closed("the provider was closed first; the turn is in the outbox and will be delivered later")
+
+
+def _failed_by_closing() -> Future[Receipt]:
+    future: Future[Receipt] = Future()
+    future.set_exception(closed_first())
+    return future
 
 
 @dataclass(slots=True)
@@ -53,7 +64,10 @@ class Turns:
     def follow(self, name: str, carrier: str) -> Future[Receipt]:
         """Wait for `carrier` instead of `name`: it was waiting already, perhaps elsewhere, and writes the same."""
         with self._lock:
-            turn = self._turns.pop(name)
+            turn = self._turns.pop(name, None)
+            if turn is None:
+                # Closing was faster: there is nobody left to wait for.
+                return _failed_by_closing()
             turn.stored = True
             return self._turns.setdefault(carrier, turn).future
 
@@ -67,7 +81,7 @@ class Turns:
         with self._lock:
             turn = self._turns.pop(name, None)
         if turn is not None and delivered:
-            turn.future.set_result(Receipt(turn.written, turn.already))
+            turn.future.set_result(Receipt(turn.written, turn.already + turn.remaining))
         elif turn is not None:
             turn.future.set_exception(
                 Rejected("the turn was taken out of the outbox before it was delivered", cause="dropped")
@@ -95,11 +109,14 @@ class Turns:
         for turn in turns:
             turn.future.set_exception(error)
 
-    def fail_all(self, error: HonchoExecError) -> None:
-        """Fail every turn that is left."""
+    def fail_all(self) -> None:
+        """Fail every turn that is stored: the provider closes, and somebody else delivers it."""
+        self.fail(self.open(), closed_first())
+
+    def oldest(self) -> str | None:
+        """The turn that has been going longest; None when there is none."""
         with self._lock:
-            names = list(self._turns)
-        self.fail(names, error)
+            return min(self._turns, key=lambda name: self._turns[name].since, default=None)
 
     def age(self) -> float | None:
         """Seconds for which the oldest turn has been going; None when there is none."""

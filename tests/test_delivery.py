@@ -179,7 +179,7 @@ def test_a_server_that_refuses_everything_parks_nothing(
 ) -> None:
     server.rule(match=lambda _: True, fault=status(code))
     provider = make_provider(base_url=server.url, api_key="wrong")
-    with pytest.raises(Rejected):
+    with pytest.raises(Rejected if code in {401, 403} else Unavailable):
         provider.sync_turn("kept", "").result(10)
     assert provider.status().parked == 0
     assert len(server.requests) <= 6, "it was hammered"
@@ -441,3 +441,36 @@ def test_a_parked_turn_that_is_tried_again_is_sent_by_whoever_is_there(
     assert server.wait_count(2, *POST_MESSAGES, timeout=10)
     assert provider.flush(5) == 0
     assert stored(server, tmp_path) == ["odd"]
+
+
+def test_a_session_that_was_deleted_on_the_server_is_made_again(
+    server: FaultyServer, make_provider: MakeProvider, tmp_path: Path
+) -> None:
+    provider = make_provider(base_url=server.url)
+    provider.sync_turn("before", "").result(10)
+    server.rule(match=POST_MESSAGES, fault=status(404), times=1)
+    assert provider.sync_turn("after", "").result(10).written == 1
+    assert stored(server, tmp_path) == ["before", "after"]
+    assert provider.status().parked == 0
+
+
+def test_status_is_not_green_while_nothing_arrives(server: FaultyServer, make_provider: MakeProvider) -> None:
+    server.rule(match=POST_MESSAGES, fault=status(500))
+    provider = make_provider(base_url=server.url, **QUICK)
+    assert provider.status().ok
+    provider.sync_turn("said", "").exception(10)
+    found = provider.status()
+    assert not found.ok
+    assert "delivery is failing" in str(found.problem)
+    assert str(provider.trouble) in str(found.problem)
+
+
+def test_status_says_when_turns_cannot_be_stored(make_provider: MakeProvider) -> None:
+    provider = make_provider()
+    provider.sync_turn("said", "").result(10)
+    assert provider._conversation is not None
+    with provider._conversation.outbox._db.connection() as connection:
+        pages = connection.execute("PRAGMA page_count").fetchone()[0]
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+    assert "full" in str(provider.sync_turn("x" * 100_000, "").exception(0))
+    assert "the last turn was not stored" in str(provider.status().problem)

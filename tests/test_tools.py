@@ -221,12 +221,40 @@ class TestWaiting:
         assert answer["retry_after"] > 0
         assert answer["cause"] == "sync_pending"
         assert re.search(r"has been going for \d+\.\d s .* try again in \d+ s", answer["error"])
-        assert re.search(r"pending sync: .* has been going for", caplog.text)
+        assert caplog.text.count("the pending sync was not waited for any longer") == 1
+        assert re.search(r"the sync with http://\S+ has been going for", caplog.text)
         assert 0.25 < waits[0] < 0.6
         assert max(waits[1:]) < 0.1
         held.proceed.set()
         assert turn.result(10).written == 1
         assert "stuck" in call(provider, "honcho_search", query="stuck")["result"]
+
+    def test_what_is_kept_and_not_delivered_is_not_taken_for_nothing(
+        self, server: FaultyServer, make_provider: MakeProvider
+    ) -> None:
+        server.rule(match=("POST", "/messages$"), fault=status(500))
+        provider = make_provider(base_url=server.url, **QUICK)
+        provider.sync_turn("The door code is 4711.", "").exception(10)
+        answer = call(provider, "honcho_search", query="door code")
+        assert (answer["cause"], answer["retryable"]) == ("sync_pending", True)
+        provider.shutdown()
+        server.heal()
+        later = make_provider("another", base_url=server.url)
+        assert "4711" in call(later, "honcho_search", query="door code")["result"]
+
+    def test_a_stuck_sync_is_not_waited_for_again_after_another_turn(
+        self, server: FaultyServer, make_provider: MakeProvider
+    ) -> None:
+        held = Gate()
+        server.rule(match=("POST", "/messages$"), fault=gate(held))
+        provider = make_provider(base_url=server.url, sync_join_timeout=0.4, shutdown_timeout=0.2)
+        provider.sync_turn("stuck", "")
+        call(provider, "honcho_search", query="x")
+        provider.sync_turn("behind it", "")
+        start = time.monotonic()
+        assert call(provider, "honcho_search", query="x")["cause"] == "sync_pending"
+        assert time.monotonic() - start < 0.2
+        held.proceed.set()
 
     def test_a_write_in_the_meantime_is_kept_and_says_so(
         self, server: FaultyServer, make_provider: MakeProvider
@@ -302,7 +330,16 @@ class TestTrouble:
         assert (answer["retryable"], answer["cause"]) == (False, "auth")
         assert "sk-very-secret" not in json.dumps(answer)
         kept = call(provider, "honcho_conclude", conclusion="likes tea")
+        assert (kept["queued"], kept["retryable"], kept["cause"]) == (True, False, "auth")
+        assert call(provider, "honcho_search", query="x")["cause"] == "auth"
+
+    def test_another_server_at_the_url(self, server: FaultyServer, make_provider: MakeProvider) -> None:
+        server.rule(match=lambda _: True, fault=status(404, body=b"<html>not here</html>"))
+        provider = make_provider(base_url=server.url)
+        assert "is HONCHO_BASE_URL right?" in call(provider, "honcho_search", query="x")["error"]
+        kept = call(provider, "honcho_conclude", conclusion="likes tea")
         assert kept["queued"]
+        assert provider.status().pending == 1
 
     def test_a_server_that_hangs(self, server: FaultyServer, make_provider: MakeProvider) -> None:
         provider = make_provider(base_url=server.url, **QUICK)

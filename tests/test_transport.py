@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -95,3 +96,28 @@ def test_the_environments_proxy_is_asked(monkeypatch: pytest.MonkeyPatch, server
     with httpx.Client(transport=transport, timeout=5) as client:
         client.get("http://honcho.invalid/health")
     assert server.count("GET", "/health") == 1
+
+
+def test_a_connect_under_way_is_bounded_and_can_be_cut() -> None:
+    """A listener whose backlog is full answers no further connect, as a firewall that drops packets does."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        waiting = [socket.socket() for _ in range(4)]
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(silent.getsockname())
+        transport = DeadlineTransport(url, clock=CLOCK)
+        with httpx.Client(transport=transport, timeout=0.3) as client:
+            start = time.monotonic()
+            with pytest.raises(httpx.TimeoutException):
+                client.get(url)
+            assert 0.25 < time.monotonic() - start < 0.7
+        with httpx.Client(transport=transport, timeout=30) as client, ThreadPoolExecutor(1) as thread:
+            pending = thread.submit(client.get, url)
+            start = time.monotonic()
+            transport.abort()
+            with pytest.raises(httpx.TransportError):
+                pending.result(5)
+            assert time.monotonic() - start < 0.6
+        for one in waiting:
+            one.close()
