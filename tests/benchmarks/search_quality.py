@@ -15,21 +15,11 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-import httpx
-from honcho import Honcho
-
-from honcho_exec.embedded import EmbeddedHoncho
-
-Search = Callable[[str, int], list[str]]
-"""The ids of the first hits for a text."""
-
-_BATCH = 100
+from honcho_exec import HonchoProvider
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,40 +61,28 @@ def main() -> None:
 
 
 def measure(path: Path, limit: int) -> Score:
-    """Store one conversation and ask its questions."""
+    """Bring one conversation in through the provider, with no settings, and ask its questions."""
     messages = _lines(path)
     questions = [item for item in _lines(path.with_suffix(".qa.jsonl")) if item["evidence"]]
-    with tempfile.TemporaryDirectory() as folder:
-        honcho = EmbeddedHoncho(Path(folder) / "memory.db")
-        search = store(honcho, messages)
-        shares, times = [], []
+    shares, times = [], []
+    with tempfile.TemporaryDirectory() as folder, HonchoProvider(environ={}, home=Path(folder)) as provider:
+        for message in messages:
+            provider.remember(
+                message["session"],
+                message["role"],
+                message["content"],
+                name=message["name"],
+                created_at=message["created_at"],
+                metadata={"id": message["id"]},
+            )
+        if left := provider.flush(60):
+            sys.exit(f"{left} messages of {path.name} did not go in")
         for item in questions:
             start = time.perf_counter()
-            hits = search(item["question"], limit)
+            hits = {str(hit.metadata["id"]) for hit in provider.search(item["question"], limit=limit)}
             times.append(time.perf_counter() - start)
             shares.append(sum(id_ in hits for id_ in item["evidence"]) / len(item["evidence"]))
-        honcho.close()
     return Score(path.stem, len(messages), len(questions), statistics.mean(shares), statistics.median(times) * 1000)
-
-
-def store(honcho: EmbeddedHoncho, messages: list[dict[str, Any]]) -> Search:
-    """Store a conversation as its sessions went, and say how it is searched."""
-    http = httpx.Client(transport=httpx.WSGITransport(app=honcho.app))
-    client = Honcho(
-        base_url="http://embedded", api_key="none", workspace_id="benchmark", http_client=http, max_retries=0
-    )
-    peers = {name: client.peer(name) for name in sorted({message["name"] for message in messages})}
-    for session_id, said in groupby(messages, key=lambda message: message["session"]):
-        session = client.session(session_id)
-        turns = [
-            peers[message["name"]].message(
-                message["content"], created_at=message["created_at"], metadata={"id": message["id"]}
-            )
-            for message in said
-        ]
-        for start in range(0, len(turns), _BATCH):
-            session.add_messages(turns[start : start + _BATCH])
-    return lambda text, limit: [str(hit.metadata["id"]) for hit in client.search(text, limit=limit)]
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
