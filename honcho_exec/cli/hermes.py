@@ -25,7 +25,7 @@ def _home_option(command: Callable[..., None]) -> Callable[..., None]:
 
 @command(
     "honcho-exec install",
-    "honcho-exec install --hermes-home ~/work/.hermes",
+    "honcho-exec install --hermes-home ~/bots/.hermes",
 )
 @_home_option
 @json_option
@@ -55,7 +55,7 @@ def install(run: Run, folder: str | None) -> None:
 
 @command(
     "honcho-exec uninstall",
-    "honcho-exec uninstall --hermes-home ~/work/.hermes",
+    "honcho-exec uninstall --hermes-home ~/bots/.hermes",
 )
 @_home_option
 @json_option
