@@ -8,11 +8,24 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from honcho_exec.errors import InputError
+from honcho_exec.text import harmless
 
-__all__ = ["TOOLS", "Arguments", "Conclude", "Context", "Profile", "Reasoning", "Search", "parse", "schemas"]
+__all__ = [
+    "MAX_CONCLUSION",
+    "TOOLS",
+    "Arguments",
+    "Conclude",
+    "Context",
+    "Profile",
+    "Reasoning",
+    "Search",
+    "parse",
+    "schemas",
+]
 
 _MAX_QUERY = 10_000
-_MAX_CONCLUSION = 65_535
+MAX_CONCLUSION = 65_535
+"""Characters of one conclusion (Honcho's limit)."""
 
 _Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 _Query = Annotated[_Text, Field(max_length=_MAX_QUERY)]
@@ -44,7 +57,7 @@ class Profile(Arguments):
 
     tool = "honcho_profile"
     card: Annotated[
-        list[Annotated[_Text, Field(max_length=2000)]] | None,
+        list[Annotated[str, StringConstraints(strip_whitespace=True, max_length=2000)]] | None,
         Field(max_length=200, description="The new card, as a list of facts. Leave it out to read the present one."),
     ] = None
 
@@ -102,7 +115,7 @@ class Conclude(Arguments):
 
     tool = "honcho_conclude"
     conclusion: Annotated[
-        Annotated[_Text, Field(max_length=_MAX_CONCLUSION)] | None,
+        Annotated[_Text, Field(max_length=MAX_CONCLUSION)] | None,
         Field(description="The fact to keep, as a statement."),
     ] = None
     delete_id: Annotated[
@@ -144,13 +157,22 @@ def parse(kind: type[Arguments], args: object) -> tuple[Arguments, list[str]]:
         args = {}
     if not isinstance(args, Mapping):
         raise InputError(f"the arguments of {kind.tool} must be a JSON object, not {type(args).__name__}")
-    given = {str(name): value for name, value in args.items() if value is not None}
+    given = {harmless(str(name)): _harmless(value) for name, value in args.items() if value is not None}
     try:
         parsed = kind.model_validate(given)
     except ValidationError as error:
         problems = (_problem(dict(detail)) for detail in error.errors(include_url=False))
         raise InputError("; ".join(dict.fromkeys(problems))) from None
     return parsed, [name[:80] for name in given if name not in kind.model_fields]
+
+
+def _harmless(value: object) -> object:
+    """A value with its text made harmless, as far in as any tool declares text."""
+    if isinstance(value, str):
+        return harmless(value)
+    if isinstance(value, list):
+        return [harmless(item) if isinstance(item, str) else item for item in value]
+    return value
 
 
 def _problem(detail: Mapping[str, Any]) -> str:

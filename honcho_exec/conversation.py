@@ -138,11 +138,11 @@ class Conversation:
         deadline = Deadline.after(self._settings.sync_join_timeout, self._clock)
         try:
             self._await_sync(deadline)
+        except (SyncPending, RequestError) as error:
+            if not future.done():
+                raise Queued(error) from error
+        try:
             return future.result(deadline.remaining())
-        except SyncPending as error:
-            if future.done():
-                return future.result()
-            raise Queued(error) from error
         except TimeoutError:
             raise Queued(self._pending("the write", self._sync_age())) from None
         except RequestError as error:

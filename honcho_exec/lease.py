@@ -10,7 +10,7 @@ import weakref
 from contextlib import suppress
 from pathlib import Path
 
-from honcho_exec.sqlite import private_folder
+from honcho_exec.sqlite import private_folder, using_folder
 
 __all__ = ["Holder"]
 
@@ -25,7 +25,8 @@ class _Process:
         self.pid = os.getpid()
         self.id = uuid.uuid4().hex[:12]
         self._path = _mark(folder, self.id)
-        self._file = os.open(private_folder(folder) / self._path.name, os.O_RDWR | os.O_CREAT, 0o600)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.holders: set[str] = set()
         self.closed = False
@@ -61,12 +62,17 @@ class Holder:
     """One owner of leases in a state folder; alive until `close`, its garbage collection, or its process's death.
 
     Args:
-        folder: where the processes that share leases leave their marks.
+        folder: where the processes that share leases leave their marks; the folder above it is the state folder.
+
+    Raises:
+        StateError: the state folder cannot be used.
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder.resolve()
-        with _lock:
+        home = folder.parent
+        with _lock, using_folder(home):
+            private_folder(home)
+            self._folder = folder.resolve()
             process = _processes.get(self._folder)
             if process is None or not process.usable:
                 process = _processes[self._folder] = _Process(self._folder)

@@ -33,7 +33,7 @@ class Message:
     peer: str
     content: str
     created_at: str | None = None
-    metadata: Mapping[str, str | int] = field(default_factory=dict)
+    metadata: Mapping[str, str | int | float] = field(default_factory=dict)
     source_key: str | None = None
 
 

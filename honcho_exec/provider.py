@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import weakref
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -18,15 +20,15 @@ from typing import Any, Self
 from honcho_exec.arguments import schemas
 from honcho_exec.clock import Clock, SystemClock
 from honcho_exec.conversation import Conversation, open_outbox
-from honcho_exec.errors import Closed, Disabled, HonchoExecError, InputError
+from honcho_exec.errors import Closed, ConfigurationError, Disabled, HonchoExecError, InputError
 from honcho_exec.identity import HostContext, resolve, safe_id
 from honcho_exec.lease import Holder
 from honcho_exec.model import Hit, Message, Receipt, SessionRef
 from honcho_exec.outbox import Outbox
 from honcho_exec.recall import Recall
-from honcho_exec.settings import LoadedSettings, Settings, load, state_home
+from honcho_exec.settings import LoadedSettings, Settings, load, state_home, stated_home
 from honcho_exec.status import Status, take
-from honcho_exec.text import clean, plain_text, split
+from honcho_exec.text import clean, harmless, plain_text, split
 from honcho_exec.tools import Tools, error_answer
 
 __all__ = ["HonchoProvider"]
@@ -35,6 +37,9 @@ _log = logging.getLogger(__name__)
 
 # How many of the host's ids are remembered: turns come late by one or two switches.
 _REMEMBERED = 64
+
+# Whole numbers in metadata, with their sign: larger ones are not kept exactly, or at all.
+_INTEGER_BITS = 64
 
 _PROMPTS = {
     "hybrid": "What Honcho knows of the user is put before each turn, and these tools reach the rest: ",
@@ -219,7 +224,7 @@ class HonchoProvider:
         name: str | None = None,
         created_at: str | None = None,
         source_key: str | None = None,
-        metadata: Mapping[str, str | int] | None = None,
+        metadata: Mapping[str, str | int | float] | None = None,
     ) -> Future[Receipt]:
         """Store one message of any session durably, and return the Future of its delivery.
 
@@ -230,28 +235,36 @@ class HonchoProvider:
             role: `user` or `assistant`; says which peer it is, unless `name` does.
             content: what was said.
             name: who said it, as a peer of that name.
-            created_at: when, ISO 8601.
-            source_key: names where the message came from.
-            metadata: kept beside the message.
+            created_at: when, ISO 8601; None lets the server's clock say.
+            source_key: names where the message came from; an empty one names nothing.
+            metadata: kept beside the message: strings, whole numbers of 64 bits, finite numbers, and booleans.
 
         Raises:
-            InputError: an argument cannot be used.
+            InputError: an argument cannot be used; nothing was stored.
+            HonchoExecError: memory is not in use, and why.
         """
         conversation = self._opened()
         ref = SessionRef(
-            conversation.ref.workspace, safe_id(session), conversation.ref.user_peer, conversation.ref.ai_peer
+            conversation.ref.workspace,
+            safe_id(_name(session, "session")),
+            conversation.ref.user_peer,
+            conversation.ref.ai_peer,
         )
-        if role not in {"user", "assistant"}:
-            raise InputError(f"`role` must be user or assistant, not {role!r}")
-        peer = safe_id(name) if name else ref.user_peer if role == "user" else ref.ai_peer
+        if role not in ("user", "assistant"):
+            raise InputError(f"`role` must be user or assistant, not {role!r}"[:200])
+        peer = ref.user_peer if role == "user" else ref.ai_peer
+        if name is not None and name != "":
+            peer = safe_id(_name(name, "name"))
+        said_at, beside = _moment(created_at), _metadata(metadata)
+        key = None if source_key is None else harmless(_string(source_key, "source_key")) or None
         parts = self._messages(peer, _text(content, "content"))
         keyed = [
             Message(
                 part.peer,
                 part.content,
-                created_at=created_at,
-                metadata={**(metadata or {}), **part.metadata},
-                source_key=f"{source_key}/{place}" if source_key and len(parts) > 1 else source_key,
+                created_at=said_at,
+                metadata={**beside, **part.metadata},
+                source_key=f"{key}/{place}" if key and len(parts) > 1 else key,
             )
             for place, part in enumerate(parts)
         ]
@@ -336,7 +349,11 @@ class HonchoProvider:
 
     def status(self) -> Status:
         """How things are, after a real round trip to the server."""
-        return take(self._conversation, self._loaded, self.home, self._trouble, self._clock)
+        try:
+            home, trouble = self.home, self._trouble
+        except ConfigurationError as error:
+            home, trouble = stated_home(self._environ, self._hermes_home), self._trouble or error
+        return take(self._conversation, self._loaded, home, trouble, self._clock)
 
     @contextmanager
     def outbox(self) -> Iterator[Outbox]:
@@ -364,7 +381,11 @@ class HonchoProvider:
 
     @property
     def home(self) -> Path:
-        """The folder of the state on disk."""
+        """The folder of the state on disk.
+
+        Raises:
+            ConfigurationError: the variable that says where it is cannot be used.
+        """
         return self._home or state_home(self._environ, self._hermes_home)
 
     def shutdown(self) -> None:
@@ -468,6 +489,56 @@ def _text(content: object, argument: str) -> str:
     if text is None:
         raise InputError(f"`{argument}` must be text, not {type(content).__name__}")
     return text
+
+
+def _string(value: object, argument: str) -> str:
+    if not isinstance(value, str):
+        raise InputError(f"`{argument}` must be a string, not {type(value).__name__}")
+    return value
+
+
+def _name(value: object, argument: str) -> str:
+    name = _string(value, argument)
+    if not name.strip():
+        raise InputError(f"`{argument}` must not be empty")
+    return name
+
+
+def _moment(created_at: object) -> str | None:
+    if created_at is None:
+        return None
+    text = _string(created_at, "created_at")
+    try:
+        moment = datetime.fromisoformat(text)
+        moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise InputError(f"`created_at` must be ISO 8601, such as 2023-05-08T13:56:00Z, not {text[:80]!r}") from None
+    return moment.isoformat()
+
+
+def _metadata(given: object) -> dict[str, Any]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise InputError(f"`metadata` must be a mapping, not {type(given).__name__}")
+    kept: dict[str, Any] = {}
+    for key, value in given.items():
+        if not isinstance(key, str):
+            raise InputError(f"`metadata` must have strings as keys, not {type(key).__name__}")
+        if not _is_plain(value):
+            what = "a number beyond these" if isinstance(value, int | float) else type(value).__name__
+            raise InputError(
+                f"`metadata`: {key[:80]!r} must be a string, a whole number of 64 bits, a finite number, or true or"
+                f" false, not {what}"
+            )
+        kept[harmless(key)] = harmless(value) if isinstance(value, str) else value
+    return kept
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, str) or (isinstance(value, int) and value.bit_length() < _INTEGER_BITS)
 
 
 def _done(receipt: Receipt) -> Future[Receipt]:

@@ -15,12 +15,30 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+)
 from pydantic.alias_generators import to_camel
 
 from honcho_exec.errors import ConfigurationError
 
-__all__ = ["EMBEDDED", "LoadedSettings", "Observation", "Settings", "load", "state_home", "variables"]
+__all__ = [
+    "EMBEDDED",
+    "LoadedSettings",
+    "Observation",
+    "Settings",
+    "load",
+    "state_home",
+    "stated_home",
+    "variables",
+]
 
 EMBEDDED = "embedded"
 """The base URL that stands for the local Honcho inside this process."""
@@ -29,22 +47,74 @@ _CLOUD = {"production": "https://api.honcho.dev", "local": "http://localhost:800
 _HOST = "hermes"
 _OTHER_VARIABLES = ("HONCHO_EXEC_HOME",)
 
+# Why pydantic refuses a value, by its own name for it, for people.
+_PLAINLY = {
+    **dict.fromkeys(("float_parsing", "float_type"), "must be a number"),
+    "finite_number": "must be a finite number",
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float", "int_parsing_size"), "must be a whole number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "must be true or false"),
+    "string_type": "must be a string",
+    "string_too_short": "must not be empty",
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "must be a JSON object"),
+    "literal_error": "must be {expected}",
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "extra_forbidden": "is not known here",
+}
+
 
 def _base_url(value: str) -> str:
     if value == EMBEDDED:
         return value
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
+    if " " in value or not value.isprintable():
+        raise ValueError("must not hold spaces or control characters")
+    try:
+        parts = urlsplit(value)
+        host = parts.hostname
+    except ValueError:
+        host = None
+    if host is None or parts.scheme not in {"http", "https"}:
         raise ValueError("must be an http:// or https:// URL, such as http://localhost:8000, or 'embedded'")
+    if "?" in value or "#" in value:
+        raise ValueError("must not have a query or a fragment, only the server's address")
     try:
         _ = parts.port
     except ValueError:
         raise ValueError("has a port that is not a number from 0 to 65535") from None
+    if not _is_host(host):
+        raise ValueError(
+            "has a host name that cannot be one, such as one with an empty part or a sign it must not hold"
+        )
     return re.sub(r"/v\d+/*$", "", value).rstrip("/")
 
 
-def _without_password(text: str) -> str:
-    return re.sub(r"//[^/@\s]*@", "//", text)
+def _is_host(host: str) -> bool:
+    if ":" in host:
+        # An IPv6 address: urlsplit has seen to its brackets.
+        return True
+    try:
+        if not host.isascii():
+            # What the HTTP client encodes it with; it takes long to import.
+            import idna  # noqa: PLC0415
+
+            host = idna.encode(host).decode()
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return re.fullmatch(r"[a-zA-Z0-9_-][a-zA-Z0-9._-]*", host) is not None
+
+
+def _without_password(url: str) -> str:
+    return re.sub(r"//[^/]*@", "//", url)
+
+
+def _shown(value: object) -> str:
+    """A value as an error may show it: without what may be a password or a key in a URL, however damaged."""
+    if isinstance(value, str) and re.search("[:/]", value):
+        value = re.sub(r"^.*@", "…@", value, flags=re.DOTALL)
+        value = re.sub(r"([?#]).+", r"\1…", value, flags=re.DOTALL)
+    return repr(value)
 
 
 def _from_json(value: object) -> object:
@@ -66,7 +136,7 @@ def _header_safe(value: SecretStr) -> SecretStr:
 _Key = Annotated[SecretStr, AfterValidator(_header_safe)]
 _Url = Annotated[str, AfterValidator(_base_url)]
 _JsonMap = Annotated[dict[str, str], BeforeValidator(_from_json)]
-_Name = Annotated[str, Field(min_length=1)]
+_Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 _Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 _Level = Literal["minimal", "low", "medium", "high", "max"]
 
@@ -226,12 +296,23 @@ def state_home(environ: Mapping[str, str], hermes_home: str | Path | None = None
     """The folder of the state on disk: HONCHO_EXEC_HOME, else the host's home, else ~/.honcho/exec.
 
     `hermes_home` is what the host says; without it HERMES_HOME counts. The most explicit wins.
+
+    Raises:
+        ConfigurationError: it begins with the home of a user whom there is not.
     """
+    source = "HONCHO_EXEC_HOME"
+    if not environ.get(source, "").strip() and (hermes_home or environ.get("HERMES_HOME", "").strip()):
+        source = "HERMES_HOME"
+    return _expanded(stated_home(environ, hermes_home), source)
+
+
+def stated_home(environ: Mapping[str, str], hermes_home: str | Path | None = None) -> Path:
+    """The same as it was said, before a `~` in it is looked up."""
     if chosen := environ.get("HONCHO_EXEC_HOME", "").strip():
-        return Path(chosen).expanduser()
+        return Path(chosen)
     if host_home := hermes_home or environ.get("HERMES_HOME", "").strip():
-        return Path(host_home).expanduser() / "honcho_exec"
-    return Path("~/.honcho/exec").expanduser()
+        return Path(host_home) / "honcho_exec"
+    return Path("~/.honcho/exec")
 
 
 def load(
@@ -258,6 +339,13 @@ def load(
     except ValidationError as error:
         raise ConfigurationError(*_problems(error, found), *_misspelt(environ)) from None
     return LoadedSettings(settings, sources, tuple(_misspelt(environ)), host)
+
+
+def _expanded(path: Path, source: str) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ConfigurationError(f"{source}: there is no home folder for {path}; give the whole path") from None
 
 
 def _extra(name: str) -> dict[str, Any]:
@@ -308,16 +396,18 @@ def _at(block: dict[str, Any], dotted: str) -> object:
 
 
 def _read_file(environ: Mapping[str, str], hermes_home: str | Path | None) -> tuple[dict[str, Any], Path | None]:
-    home = Path(environ.get("HOME") or "~").expanduser()
+    home = _expanded(Path(environ.get("HOME") or "~"), "HOME")
     host_home = hermes_home or environ.get("HERMES_HOME", "").strip()
-    candidates = [Path(host_home).expanduser() / "honcho.json"] if host_home else []
+    candidates = [_expanded(Path(host_home), "HERMES_HOME") / "honcho.json"] if host_home else []
     candidates += [home / ".hermes" / "honcho.json", home / ".honcho" / "config.json"]
     for path in candidates:
         try:
             root = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             continue
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise ConfigurationError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
+        except ValueError as error:
             raise ConfigurationError(f"{path} cannot be read as JSON: {error}") from None
         if not isinstance(root, dict):
             raise ConfigurationError(f"{path} must hold a JSON object")
@@ -336,18 +426,21 @@ def _host_key(environ: Mapping[str, str], root: dict[str, Any], profile: str | N
 
 def _problems(error: ValidationError, found: Mapping[str, tuple[object, str]]) -> list[str]:
     problems = []
-    for detail in error.errors(include_url=False, include_context=False):
-        name = str(detail["loc"][0])
-        value, source = found[name]
-        shown = (
-            ""
-            if "SecretStr" in str(Settings.model_fields[name].annotation)
-            else f" (it is {_without_password(repr(value))})"
-        )
-        what = detail["msg"].removeprefix("Value error, ")
-        where = "".join(f".{part}" for part in detail["loc"][1:])
-        problems.append(f"{source}{where}: {what}{shown}")
+    for detail in error.errors(include_url=False):
+        name, *within = detail["loc"]
+        value, source = found[str(name)]
+        secret = "SecretStr" in str(Settings.model_fields[str(name)].annotation)
+        shown = "" if secret else f" (it is {_shown(detail['input'] if within else value)})"
+        where = "".join(f".{part}" for part in within)
+        problems.append(f"{source}{where}: {_plainly(detail['type'], detail['msg'], detail.get('ctx', {}))}{shown}")
     return problems
+
+
+def _plainly(kind: str, message: str, context: Mapping[str, Any]) -> str:
+    """What is wrong with a value, in a sentence for whoever set it."""
+    if kind in _PLAINLY:
+        return _PLAINLY[kind].format_map(context)
+    return message.removeprefix("Value error, ")
 
 
 def _misspelt(environ: Mapping[str, str]) -> list[str]:

@@ -11,20 +11,35 @@ from pathlib import Path
 
 from honcho_exec.errors import Damaged, StateError
 
-__all__ = ["Database", "private_folder", "set_aside"]
+__all__ = ["Database", "private_folder", "set_aside", "using_folder"]
+
+_ADVICE = "make it writable or set HONCHO_EXEC_HOME"
+_BARRED = {sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 
 
 def private_folder(folder: Path) -> Path:
-    """Make `folder` (mode 0700) unless it is there, and return it.
+    """Make `folder` (mode 0700) unless it is there, and return it; folders above it get the default mode.
 
     Raises:
         StateError: it cannot be made or is not a folder.
     """
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StateError(f"the state folder {folder} cannot be used: {error.strerror}") from error
+    with using_folder(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
     return folder
+
+
+@contextmanager
+def using_folder(folder: Path) -> Iterator[None]:
+    """Turn what the operating system says of a state folder into a `StateError` that names it."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        # Python 3.11 and 3.12 say RuntimeError of a loop of links; a path that no system takes is a ValueError.
+        why = getattr(error, "strerror", None) or error
+        if isinstance(error, FileExistsError):
+            why = f"Not a directory: {error.filename}"
+        raise StateError(f"the state folder {folder} cannot be used: {why}; {_ADVICE}") from error
 
 
 def set_aside(path: Path, moment: str) -> Path:
@@ -195,7 +210,9 @@ class Database:
             # The low byte is the code; the rest says more of where it came from.
             code = getattr(error, "sqlite_errorcode", 0) & 0xFF
             kind = Damaged if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB} else StateError
-            raise kind(f"the state file {self.path} cannot be used: {error}") from error
+            barred = isinstance(error, PermissionError) or code in _BARRED
+            advice = f"; {_ADVICE}" if barred else ""
+            raise kind(f"the state file {self.path} cannot be used: {error}{advice}") from error
 
 
 _turns: dict[tuple[int, Path], threading.Lock] = {}

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["CONTINUED", "clean", "cut_at_word", "plain_text", "split"]
+__all__ = ["CONTINUED", "clean", "cut_at_word", "harmless", "plain_text", "split"]
 
 CONTINUED = "[continued] "
 """Marks every part of a split message but the first, as the bundled provider does."""
 
-_FENCE = re.compile(r"<\s*memory-context\s*>.*?<\s*/\s*memory-context\s*>", re.IGNORECASE | re.DOTALL)
-_OPEN_FENCE = re.compile(
-    r"(?:^|\n)[ \t]*<\s*memory-context\s*>[ \t]*\r?\n\s*\[System note:.*\Z", re.IGNORECASE | re.DOTALL
+# A tag of a leaked block: `lead` when nothing but spaces stands before it on its line.
+_TAG = re.compile(
+    r"(?P<lead>^[^\S\r\n]*)?<\s*(?P<closes>/\s*)?memory-context(?![\w-])[^<>]*>", re.IGNORECASE | re.MULTILINE
 )
+_BEHIND_LEAK = re.compile(r"[ \t]*(?:[\r\n]|\[System note:)", re.IGNORECASE)
+_BEHIND_OPEN_END = re.compile(r"\s*\[System note:", re.IGNORECASE)
+_BLANK = re.compile(r"\s*")
 _NOTE = re.compile(r"\[System note:\s*The following is recalled memory context,[^\]]*\]\s*", re.IGNORECASE)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -36,19 +39,27 @@ def plain_text(value: object) -> str | None:
     return None
 
 
+def harmless(text: str) -> str:
+    """Return `text` as it can be encoded and stored: without NUL, a lone surrogate as U+FFFD, a pair as what it is."""
+    text = text.replace("\x00", "")
+    if _SURROGATE.search(text) is None:
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
 def clean(text: str) -> str:
     """Return `text` as Honcho takes it and as it was said.
 
-    Recalled memory that leaked into it is taken out, NUL dropped, a lone surrogate becomes U+FFFD, and the
-    tokenizer's special tokens are broken by a zero-width space. Cleaning twice changes nothing more.
+    Recalled memory that leaked into it is taken out, what `harmless` does is done, and the tokenizer's special
+    tokens are broken by a zero-width space. Cleaning twice changes nothing more.
     """
-    text = _SURROGATE.sub("\ufffd", text.replace("\x00", ""))
+    text = harmless(text).strip()
     while True:
-        cleaned = _NOTE.sub("", _OPEN_FENCE.sub("", _FENCE.sub("", text)))
+        cleaned = _NOTE.sub("", _without_leaks(text)).strip()
         if cleaned == text:
             break
         text = cleaned
-    return _SPECIAL_TOKEN.sub("<\u200b", text).strip()
+    return _SPECIAL_TOKEN.sub("<\u200b", text)
 
 
 def split(text: str, limit: int) -> list[str]:
@@ -78,6 +89,44 @@ def cut_at_word(text: str, limit: int) -> str:
     head = text[: limit - 1]
     space = head.rfind(" ")
     return (head[:space] if space > 0 else head).rstrip() + "…"
+
+
+def _without_leaks(text: str) -> str:
+    """Take out the blocks of recalled memory, with the blocks inside them; the tags that a person mentions stay.
+
+    A block is a leak when its opening tag begins a line, or a line break or the system note follows it. One that
+    is closed too seldom ends at its last closing tag, and at the end of the text when the system note begins it.
+    """
+    kept: list[str] = []
+    place = start = end = depth = 0
+    open_end: int | None = None
+    for tag in _TAG.finditer(text):
+        closes = bool(tag["closes"])
+        begins = tag.start() if tag["lead"] is None else tag.end("lead")
+        if depth == 0:
+            behind_leak = place > 0 and _BLANK.fullmatch(text, place, begins)
+            if closes:
+                # One closing tag too many, right behind a block, is the block's.
+                place = tag.end() if behind_leak else place
+                continue
+            if tag["lead"] is None and not behind_leak and not _BEHIND_LEAK.match(text, tag.end()):
+                continue
+            start, end = begins, 0
+        if closes:
+            depth, end = depth - 1, tag.end()
+            if depth == 0:
+                kept.append(text[place:start])
+                place, open_end = end, None
+        else:
+            depth += 1
+            if open_end is None and _BEHIND_OPEN_END.match(text, tag.end()):
+                open_end = begins
+    if depth and end:
+        kept.append(text[place:start])
+        place = end
+    elif depth and open_end is not None:
+        return "".join(kept) + text[place:open_end]
+    return "".join(kept) + text[place:]
 
 
 def _cut(window: str) -> int:

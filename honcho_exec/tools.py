@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from honcho_exec.arguments import TOOLS, Conclude, Context, Profile, Reasoning, Search, parse
+from honcho_exec.arguments import MAX_CONCLUSION, TOOLS, Conclude, Context, Profile, Reasoning, Search, parse
 from honcho_exec.errors import HonchoExecError, InputError, Queued, Rejected
 from honcho_exec.model import Card, Conclusion, Deletion, Hit, Receipt, SessionRef, Write
 from honcho_exec.settings import Settings
-from honcho_exec.text import clean, cut_at_word
+from honcho_exec.text import clean, cut_at_word, harmless
 
 if TYPE_CHECKING:
     # The SDK takes long to import; only the lane's first job does.
@@ -101,10 +101,12 @@ class Tools:
         return self._memory.read(lambda api: api.search(asked, sessions=sessions, limit=limit)) if asked else []
 
     def _profile(self, args: Profile) -> dict[str, object]:
+        facts = tuple(filter(None, map(clean, args.card or ())))
+        if args.card and not facts:
+            raise InputError("`card`: holds no fact, only blanks or recalled memory; say the facts in your own words")
         ref = self._memory.ready()
         observer, target = self._view(ref, args.peer)
-        if args.card:
-            facts = tuple(clean(fact) for fact in args.card)
+        if facts:
             future = self._memory.write(Card(observer, target or observer, facts))
             self._memory.settled(future)
             return {"result": f"The card was written ({len(facts)} facts).", "card": list(facts)}
@@ -121,7 +123,7 @@ class Tools:
 
     def _search(self, args: Search) -> dict[str, object]:
         budget = args.max_tokens * _CHARS_PER_TOKEN
-        hits = self.find(args.query, peer=args.peer, limit=max(5, min(20, budget // 150)))
+        hits = self.find(_said(args.query, "query"), peer=args.peer, limit=max(5, min(20, budget // 150)))
         entries: list[str] = []
         for hit in hits:
             head = f"[{hit.peer} · {hit.created_at[:16].replace('T', ' ')} · {hit.session}] "
@@ -132,12 +134,12 @@ class Tools:
         return {"result": "\n\n".join(entries) or "Nothing was found for this query."}
 
     def _reasoning(self, args: Reasoning) -> dict[str, object]:
+        query = _said(args.query, "query")
         ref = self._memory.ready()
         observer, target = self._view(ref, args.peer)
         level = self._settings.dialectic_reasoning_level
         if self._settings.dialectic_dynamic and args.reasoning_level is not None:
             level = args.reasoning_level
-        query = clean(args.query)
         answer = self._memory.chat(lambda api: api.chat(query, observer=observer, target=target, level=level))
         return {"result": answer or "Honcho knows nothing about this yet."}
 
@@ -160,9 +162,9 @@ class Tools:
     def _conclude(self, args: Conclude, ignored: Sequence[str]) -> str:
         extra: dict[str, object] = {"ignored": list(ignored)} if ignored else {}
         if args.list:
+            query = None if args.query is None else _said(args.query, "query")
             ref = self._memory.ready()
             observer, target = self._view(ref, args.peer)
-            query = clean(args.query) if args.query else None
             found = self._memory.read(lambda api: api.conclusions(observer, target or observer, query=query, limit=20))
             listed = [{"id": one.id, "content": one.content, "created_at": one.created_at} for one in found]
             return _json(
@@ -173,11 +175,11 @@ class Tools:
         return _json({"result": self._write_conclusion(args), **extra})
 
     def _write_conclusion(self, args: Conclude) -> str:
+        content = _said(args.conclusion or "", "conclusion")
+        if len(content) > MAX_CONCLUSION:
+            raise InputError(f"`conclusion`: must be at most {MAX_CONCLUSION} characters (it has {len(content)})")
         ref = self._memory.ref
         observer, target = self._view(ref, args.peer)
-        content = clean(args.conclusion or "")
-        if not content:
-            raise InputError("`conclusion` holds nothing but recalled memory; say the fact in your own words")
         self._memory.settled(self._memory.write(Conclusion(content, observer, target or observer)))
         return f"The conclusion about {target or observer} is kept: {content}"
 
@@ -212,5 +214,14 @@ class Tools:
         )
 
 
+def _said(text: str, argument: str) -> str:
+    """The argument's text, cleaned."""
+    if cleaned := clean(text):
+        return cleaned
+    what = "holds nothing but recalled memory; say it in your own words" if text.strip() else "must not be empty"
+    raise InputError(f"`{argument}`: {what}")
+
+
 def _json(answer: Mapping[str, object]) -> str:
-    return json.dumps(answer, ensure_ascii=False)
+    # What a server or a file's name brought in may hold what cannot be encoded.
+    return harmless(json.dumps(answer, ensure_ascii=False))

@@ -18,6 +18,7 @@ from honcho_exec.lease import Holder
 from honcho_exec.model import Card, Conclusion, Deletion, Message, SessionRef
 from honcho_exec.outbox import MAX_BATCH, Outbox
 from honcho_exec.rows import Admitted
+from honcho_exec.sqlite import Database, private_folder
 
 REF = SessionRef("w", "s", "ada", "hermes")
 CLOCK = SystemClock()
@@ -300,3 +301,45 @@ def test_a_file_that_another_process_locks_is_said(tmp_path: Path) -> None:
     admit(process, "y")
     assert contents(process) == [["y"]]
     process.close()
+
+
+@pytest.mark.parametrize("made_first", ["home", "holders", "database"])
+def test_the_state_folder_is_private_whatever_makes_it(tmp_path: Path, made_first: str) -> None:
+    home = tmp_path / "deep" / "state"
+    if made_first == "holders":
+        Holder(home / "holders").close()
+    elif made_first == "database":
+        Database(home / "outbox.db", ()).close()
+    else:
+        private_folder(home)
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    assert stat.S_IMODE((tmp_path / "deep").stat().st_mode) != 0o700
+
+
+def test_a_loop_in_place_of_the_state_folder_is_named(tmp_path: Path) -> None:
+    home = tmp_path / "state"
+    home.symlink_to(home)
+    with pytest.raises(StateError, match=f"^the state folder {home} cannot be used: .*HONCHO_EXEC_HOME"):
+        Holder(home / "holders")
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "holders").write_text("")
+    with pytest.raises(
+        StateError, match=f"^the state folder {tmp_path} cannot be used: Not a directory: {tmp_path}/holders"
+    ):
+        Holder(tmp_path / "holders")
+
+
+@pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(28, "No space left on device")])
+def test_a_folder_that_takes_no_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError) -> None:
+    def refuse(*_: object) -> int:
+        raise error
+
+    monkeypatch.setattr(os, "open", refuse)
+    said = f"the state folder {tmp_path} cannot be used: {error.strerror}; make it writable or set HONCHO_EXEC_HOME"
+    with pytest.raises(StateError, match=f"^{said}$"):
+        Holder(tmp_path / "holders")
+    with pytest.raises(StateError) as caught:
+        Database(tmp_path / "outbox.db", ())
+    assert ("HONCHO_EXEC_HOME" in str(caught.value)) == isinstance(error, PermissionError)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import stat
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.faulty import FaultyServer, hang, latency
 from support.providers import MakeProvider
 
 from honcho_exec import HonchoProvider
+from honcho_exec.errors import InputError
+from honcho_exec.honcho_api import SOURCE_KEY
 from honcho_exec.model import Hit
 from honcho_exec.text import CONTINUED
 
@@ -197,3 +201,71 @@ def test_runs_without_a_person_write_nothing_and_inject_nothing(
     assert provider.prefetch("x") == ""
     provider.shutdown()
     assert server.count("POST", "/(messages|conclusions)$") == 0
+
+
+def test_nobody_else_may_read_what_is_on_the_disk(tmp_path: Path) -> None:
+    home = tmp_path / "deep" / "state"
+    with HonchoProvider("s1", environ={"HOME": str(tmp_path)}, home=home) as provider:
+        provider.sync_turn("a", "b").result(10)
+        assert provider.status().ok
+        found = {path: stat.S_IMODE(path.stat().st_mode) for path in [home, *home.rglob("*")]}
+    assert {path.name for path in found} >= {"holders", "outbox.db", "outbox.db-wal", "memory.db"}
+    assert {path: oct(mode) for path, mode in found.items() if mode != (0o700 if path.is_dir() else 0o600)} == {}
+
+
+def test_a_state_folder_of_nobody_is_told_and_raises_nothing(tmp_path: Path) -> None:
+    provider = HonchoProvider(environ={"HOME": str(tmp_path), "HONCHO_EXEC_HOME": "~nosuchuser/x"})
+    assert "HONCHO_EXEC_HOME" in str(provider.status().problem)
+    provider.initialize()
+    status = provider.status()
+    assert "HONCHO_EXEC_HOME" in str(status.problem)
+    assert (status.ok, status.state) == (False, "~nosuchuser/x")
+    assert "HONCHO_EXEC_HOME" in str(provider.sync_turn("x", "y").exception(0))
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("created_at", "yesterday"),
+        ("created_at", 5),
+        ("created_at", ""),
+        ("created_at", "0001-01-01T00:00:00+14:00"),
+        ("metadata", [("a", "b")]),
+        ("metadata", {5: "x"}),
+        ("metadata", {"x": None}),
+        ("metadata", {"x": float("nan")}),
+        ("metadata", {"x": 10**5000}),
+        ("metadata", {"x": ["y"]}),
+        ("source_key", 5),
+        ("session", 5),
+        ("session", " "),
+        ("name", 5),
+        ("name", " "),
+        ("role", ["user"]),
+        ("content", 5),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_by_name(make_provider: MakeProvider, argument: str, value: object) -> None:
+    provider = make_provider()
+    given: dict[str, Any] = {"session": "s", "role": "user", "content": "x", argument: value}
+    with pytest.raises(InputError, match=f"^`{argument}`"):
+        provider.remember(**given)
+    assert provider.status().pending == 0
+
+
+def test_what_is_remembered_is_made_harmless(server: FaultyServer, make_provider: MakeProvider) -> None:
+    provider = make_provider(base_url=server.url)
+    metadata = {"a\ud800": "b\x00\ud83d\ude00", "n": 1.5, "yes": True}
+    provider.remember(
+        "s", "user", "x", created_at="2023-05-08T13:56:00Z", metadata=metadata, source_key="k\x00\ud800"
+    ).result(10)
+    provider.remember("s", "user", "y", source_key="\x00").result(10)
+    posted = [
+        message
+        for seen in server.requests
+        if seen.is_for("POST", "/messages$")
+        for message in seen.body_json["messages"]
+    ]
+    kept = posted[0]["metadata"]
+    assert (kept["a\ufffd"], kept["n"], kept["yes"], kept[SOURCE_KEY]) == ("b😀", 1.5, True, "k\ufffd")
+    assert SOURCE_KEY not in posted[1]["metadata"]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -167,3 +168,93 @@ def test_a_password_in_the_url_is_used_and_never_shown(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         load({"HOME": str(tmp_path), "HONCHO_BASE_URL": "htp://bob:sesame@h:1"})
     assert "sesame" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("http://h:1?key=hidden", "must not have a query or a fragment"),
+        ("http://h:1/#top", "must not have a query or a fragment"),
+        ("http://my host:1", "must not hold spaces or control characters"),
+        ("http://h\x7f:1", "must not hold spaces or control characters"),
+        ("http://a..b", "has a host name that cannot be one"),
+        ("http://.", "has a host name that cannot be one"),
+        ("http://h,i", "has a host name that cannot be one"),
+        ("http://\U0001f600.com", "has a host name that cannot be one"),
+        (f"http://{'a' * 64}.com", "has a host name that cannot be one"),
+        ("http://[::1", "must be an http:// or https:// URL"),
+        ("http://bob:hid den@h:1", "must not hold spaces or control characters"),
+        ("http://bob:hid/den@h:1", "has a port that is not a number"),
+        ("bob:hid@h:1", "must be an http:// or https:// URL"),
+    ],
+)
+def test_what_is_no_servers_url_is_refused(tmp_path: Path, url: str, why: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"^HONCHO_BASE_URL: ") as caught:
+        load({"HOME": str(tmp_path), "HONCHO_BASE_URL": url})
+    assert why in str(caught.value)
+    assert not re.search("hid|den", str(caught.value))
+
+
+@pytest.mark.parametrize(
+    "url", ["http://münchen.example", "http://h.:1", "http://[::1]:8000", "http://my_host/honcho", "http://127.0.0.1:1"]
+)
+def test_what_is_a_servers_url_is_taken(tmp_path: Path, url: str) -> None:
+    assert load({"HOME": str(tmp_path), "HONCHO_BASE_URL": url}).settings.backend_url == url
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("HONCHO_TIMEOUT", "soon", "must be a number (it is 'soon')"),
+        ("HONCHO_TIMEOUT", "inf", "must be a finite number (it is 'inf')"),
+        ("HONCHO_TIMEOUT", "90000", "must be at most 86400 (it is '90000')"),
+        ("HONCHO_TIMEOUT", "nan", "must be a finite number (it is 'nan')"),
+        ("HONCHO_TIMEOUT", "0", "must be greater than 0 (it is '0')"),
+        ("HONCHO_RETRY_ATTEMPTS", "2.5", "must be a whole number (it is '2.5')"),
+        ("HONCHO_RETRY_ATTEMPTS", "0", "must be at least 1 (it is '0')"),
+        ("HONCHO_RETRY_ATTEMPTS", "21", "must be at most 20 (it is '21')"),
+        ("HONCHO_ENABLED", "maybe", "must be true or false (it is 'maybe')"),
+        ("HONCHO_RECALL_MODE", "loud", "must be 'hybrid', 'context' or 'tools' (it is 'loud')"),
+        ("HONCHO_SESSIONS", "x", "must be a JSON object (it is 'x')"),
+        ("HONCHO_SESSIONS", "[1]", "must be a JSON object (it is '[1]')"),
+        ("HONCHO_SESSIONS", '{"/x": 5}', "must be a string (it is 5)"),
+        ("HONCHO_OBSERVATION", '"x"', "must be a JSON object"),
+        ("HONCHO_OBSERVATION", '{"me": true}', "is not known here"),
+        ("HONCHO_OBSERVATION", '{"ai": {"observeMe": "perhaps"}}', "must be true or false (it is 'perhaps')"),
+    ],
+)
+def test_a_bad_value_is_told_in_a_plain_sentence(tmp_path: Path, variable: str, value: str, said: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load({"HOME": str(tmp_path), variable: value})
+    assert str(caught.value).startswith(variable)
+    assert f": {said}" in str(caught.value)
+
+
+def test_a_blank_name_is_no_name(tmp_path: Path) -> None:
+    write(tmp_path / ".honcho" / "config.json", {"peerName": "  "})
+    with pytest.raises(ConfigurationError, match=r"peerName in .*: must not be empty"):
+        load({"HOME": str(tmp_path)})
+
+
+def test_a_file_that_must_not_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, **_: object) -> str:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(ConfigurationError, match=r"honcho\.json cannot be read: permission denied") as caught:
+        load({"HOME": str(tmp_path)})
+    assert "JSON" not in str(caught.value)
+
+
+@pytest.mark.parametrize("variable", ["HONCHO_EXEC_HOME", "HERMES_HOME"])
+def test_the_home_of_nobody_is_an_error_that_names_the_variable(variable: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^{variable}: .*~nosuchuser/x"):
+        state_home({variable: "~nosuchuser/x"})
+    if variable == "HERMES_HOME":
+        with pytest.raises(ConfigurationError, match=f"^{variable}: "):
+            load({variable: "~nosuchuser/x"})
+
+
+def test_no_part_of_an_odd_password_is_shown(tmp_path: Path) -> None:
+    settings = load({"HOME": str(tmp_path), "HONCHO_BASE_URL": "http://bob:ses@me@h:1/p@th"}).settings
+    assert settings.shown_url == "http://h:1/p@th"

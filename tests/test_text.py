@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,7 +13,10 @@ any_text = st.text(
 )
 pieces = st.lists(
     st.sampled_from(
-        ["<|endof", "text|>", "<|fim_prefix|>", "<memory-context>", "</memory-context>", "\x00", "a b", "\n", "\udfff"]
+        [
+            *("<|endof", "text|>", "<|fim_prefix|>", "<memory-", "<memory-context>", "<Memory-Context id=1>"),
+            *("</memory-context>", "[System note:", "\x00", "a b", "\n", " ", "\x1c", "\ud83d", "\udfff"),
+        ]
     )
 ).map("".join)
 
@@ -80,3 +85,44 @@ def test_content_may_be_text_parts_or_nothing() -> None:
     assert plain_text(None) == ""
     assert plain_text([{"type": "text", "text": "a"}, {"type": "image_url"}, "b"]) == "a\nb"
     assert plain_text(5) is None
+
+
+def test_a_surrogate_pair_is_its_character_and_a_lone_one_is_replaced() -> None:
+    assert clean("\ud83d\ude00 and \ud83d, \ude00\ud83d") == "😀 and \ufffd, \ufffd\ufffd"
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ('<memory-context source="honcho">\nsecret\n</memory-context>\nHello', "Hello"),
+        ("<MEMORY-Context>secret</Memory-Context > Hello", "Hello"),
+        ("  <memory-context>a<memory-context>b</memory-context>c</memory-context> Hello", "Hello"),
+        ("Hi <memory-context>\na\n<memory-context>\nb\n</memory-context>\nc\n</memory-context> Hello", "Hi  Hello"),
+        ("<memory-context>\na\n</memory-context>\n</memory-context>\nHello", "Hello"),
+        ("<memory-context>\nasks what <memory-context> is\n</memory-context>\nHello", "Hello"),
+        ("Hi <memory-context> [System note: secret", "Hi"),
+        ("Hi\r\n<memory-context>secret</memory-context> Hello", "Hi\r\n Hello"),
+    ],
+)
+def test_leaked_memory_goes_whole(said: str, kept: str) -> None:
+    assert clean(said) == kept
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "How do I close a <memory-context> tag? With </memory-context> of course.",
+        "What is <memory-context id=1>?\nAnd </memory-context>?",
+        "<memory-context> is a tag",
+        "<memory-contexts>x</memory-contexts>",
+    ],
+)
+def test_what_a_person_says_of_the_tags_is_kept(said: str) -> None:
+    assert clean(said) == said
+
+
+def test_many_tags_are_cleaned_in_little_time() -> None:
+    start = time.monotonic()
+    for said in ("<memory-context>\n", "<memory-context>a</memory-context> ", "a </memory-context> <memory-context> "):
+        clean(said * 10_000)
+    assert time.monotonic() - start < 2

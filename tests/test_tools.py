@@ -18,6 +18,7 @@ from honcho_exec import HonchoProvider
 from honcho_exec.arguments import schemas
 
 NAMES = ["honcho_profile", "honcho_search", "honcho_reasoning", "honcho_context", "honcho_conclude"]
+LEAK = "<memory-context>\n[System note: leaked]\nsecret\n</memory-context>"
 QUICK = {"timeout": 0.5, "retry_deadline": 0.5, "retry_max_wait": 0.1, "retry_attempts": 2}
 
 
@@ -142,6 +143,17 @@ def test_search_keeps_to_its_budget(make_provider: MakeProvider) -> None:
         ("honcho_conclude", {"delete_id": "never-was"}, "no conclusion with the id 'never-was'"),
         ("honcho_forget", {}, "there is no tool 'honcho_forget'; the tools are honcho_profile"),
         (None, {}, "there is no tool 'None'"),
+        ("honcho_search", {"query": "\x00"}, "`query`: must not be empty"),
+        ("honcho_search", {"query": LEAK}, "`query`: holds nothing but recalled memory"),
+        ("honcho_reasoning", {"query": "\x00"}, "`query`: must not be empty"),
+        ("honcho_reasoning", {"query": LEAK}, "`query`: holds nothing but recalled memory"),
+        ("honcho_reasoning", {"query": "\x1c"}, "`query`: must not be empty"),
+        ("honcho_conclude", {"list": True, "query": LEAK}, "`query`: holds nothing but recalled memory"),
+        ("honcho_conclude", {"conclusion": "\x00"}, "`conclusion`: must not be empty"),
+        ("honcho_conclude", {"conclusion": "\x1c"}, "`conclusion`: must not be empty"),
+        ("honcho_conclude", {"conclusion": LEAK}, "`conclusion`: holds nothing but recalled memory"),
+        ("honcho_conclude", {"conclusion": "<|endoftext|>" + "x" * 65_522}, "`conclusion`: must be at most"),
+        ("honcho_profile", {"card": ["\x00", " ", LEAK]}, "`card`: holds no fact"),
     ],
 )
 def test_odd_arguments_get_an_error_that_names_them(
@@ -379,3 +391,19 @@ class TestTrouble:
         provider.shutdown()
         provider.shutdown()
         assert "closed" in call(provider, "honcho_search", query="x")["error"]
+
+
+def test_surrogates_are_made_harmless_and_every_answer_can_be_encoded(make_provider: MakeProvider) -> None:
+    provider = make_provider()
+    assert call(provider, "honcho_conclude", conclusion="tea \ud800\ud83d\ude00")["result"].endswith("tea \ufffd😀")
+    assert call(provider, "honcho_profile", card=["a \ud800", "\x00", LEAK])["card"] == ["a \ufffd"]
+    for tool, args in [
+        ("honcho_search", {"query": "\ud800", "\udfff": 1}),
+        ("honcho_search", {"query": "x", "peer": "\ud800"}),
+        ("honcho_reasoning", {"query": "x", "reasoning_level": "\ud800"}),
+        ("honcho_conclude", {"delete_id": "\ud800"}),
+        ("honcho_\ud800", {}),
+    ]:
+        answer = provider.handle_tool_call(tool, args)
+        answer.encode()
+        assert "unicode" not in answer
