@@ -33,6 +33,9 @@ BATCH_KEY = "honcho_exec_batch"
 SOURCE_KEY = "honcho_exec_source"
 """Message metadata: the source key of a message that has one."""
 
+# A server whose answer did not come in time may still be at the work; it is done with it by then (seconds).
+_LATE = 5.0
+
 _MEMBERS_PER_PAGE = 50
 _MAX_SESSIONS = 1000
 # A conclusion that was written moments before the first attempt, by this machine's clock, may carry a server
@@ -66,9 +69,9 @@ class HonchoApi:
         )
 
     @property
-    def late(self) -> float:
-        """Seconds for which a request that timed out may still land: a server's answer is late, not its work."""
-        return min(10.0, max(2.0, 2 * self._timeout))
+    def patience(self) -> float:
+        """Seconds from the start of a request for which it may land although nobody waits for its answer any more."""
+        return min(self._timeout, _LATE) + _LATE
 
     @staticmethod
     def within(deadline: Deadline) -> AbstractContextManager[None]:
@@ -237,7 +240,7 @@ class HonchoApi:
             text = f"{self._url} did not answer within {took:.1f} s"
             if isinstance(root, _SURELY_NOT_SENT):
                 return Unavailable(text, cause="timeout")
-            return Ambiguous(text, cause="timeout", late=self.late)
+            return Ambiguous(text, cause="timeout", late=_LATE)
         if isinstance(error, honcho.ConnectionError):
             return self._connection_fate(root)
         return self._status_fate(error.status, error)
@@ -262,7 +265,7 @@ class HonchoApi:
                 f"{self._url} asks to wait ({status})", cause="rate_limited", status=status, retry_after=wait
             )
         if status >= 500 and status != 501:  # noqa: PLR2004 - HTTP's own numbers
-            late = self.late if status == 504 else 1.0 if status in {502, 503} else 0.0  # noqa: PLR2004
+            late = _LATE if status == 504 else 1.0 if status in {502, 503} else 0.0  # noqa: PLR2004
             return Ambiguous(
                 f"{self._url} failed ({status}): {_detail(error)}",
                 cause="server_error",

@@ -89,8 +89,11 @@ class Holder:
         try:
             # A file of this process must never be opened here: closing it would drop the process's own lock.
             file = os.open(_mark(self._folder, process_id), os.O_RDWR)
-        except OSError:
+        except FileNotFoundError:
             return False
+        except OSError:
+            # Not to know is no reason to take over: too many open files, no permission.
+            return True
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

@@ -389,15 +389,15 @@ class Outbox:
         return read_batch(rows) if rows else None
 
     def _freeze(self, connection: Connection, stream: str, after: int) -> str:
-        """Give this holder's next rows of a stream the id of a batch, up to where another holder's row comes."""
+        """Give this holder's next rows of a stream the id of a batch, up to a row of another holder or batch."""
         batch = self._clock.new_id()
         connection.execute(
             "UPDATE rows SET batch = ?, first_sent_at = ? WHERE batch IS NULL AND id IN ("
             " SELECT id FROM (SELECT id, kind, row_number() OVER (ORDER BY id) AS place,"
-            " sum(length(payload)) OVER (ORDER BY id) AS size, sum(owner <> ?) OVER (ORDER BY id) AS foreign_before"
-            " FROM (SELECT id, kind, payload, owner FROM rows"
-            " WHERE stream = ? AND parked_at IS NULL AND batch IS NULL AND id > ? ORDER BY id LIMIT ?))"
-            " WHERE foreign_before = 0 AND (place = 1 OR (size <= ? AND kind IN ('message', 'conclusion'))))",
+            " sum(length(payload)) OVER (ORDER BY id) AS size, sum(barred) OVER (ORDER BY id) AS barred_before"
+            " FROM (SELECT id, kind, payload, owner <> ? OR batch IS NOT NULL AS barred FROM rows"
+            " WHERE stream = ? AND parked_at IS NULL AND id > ? ORDER BY id LIMIT ?))"
+            " WHERE barred_before = 0 AND (place = 1 OR (size <= ? AND kind IN ('message', 'conclusion'))))",
             (batch, self._clock.now(), self._holder.name, stream, after, MAX_BATCH, _MAX_BATCH_CHARS),
         )
         return batch

@@ -117,7 +117,7 @@ class Sender:
             self._send(api, current, fresh)
 
     def _send(self, api: HonchoApi, batch: Batch, rows: Sequence[OutboxRow]) -> None:
-        rows = self._outbox.sending(rows, settle_at=self._clock.now() + api.late)
+        rows = self._outbox.sending(rows, settle_at=self._clock.now() + api.patience)
         if not rows:
             return
         try:
