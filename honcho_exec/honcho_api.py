@@ -34,7 +34,7 @@ SOURCE_KEY = "honcho_exec_source"
 """Message metadata: the source key of a message that has one."""
 
 # A server whose answer did not come in time may still be at the work; it is done with it by then (seconds).
-_LATE = 5.0
+_LATE = 3.0
 
 _MEMBERS_PER_PAGE = 50
 _MAX_SESSIONS = 1000
