@@ -195,7 +195,7 @@ class Weather:
                 garbage(after_work=after),
                 wrong_json(after_work=after),
                 latency(dice.uniform(0.01, 0.8), after_work=after),
-                late_work(dice.uniform(TIMEOUT, 2.5 * TIMEOUT)),
+                late_work(dice.uniform(TIMEOUT, 2.0 * TIMEOUT)),
                 drip(0.01),
             ]
         )

@@ -19,7 +19,7 @@ POST_MESSAGES = ("POST", "/messages$")
 POST_CONCLUSIONS = ("POST", "/conclusions$")
 POSTS = ("POST", "/(messages|conclusions)$")
 QUICK = {"timeout": 0.8, "retry_deadline": 1, "retry_max_wait": 0.1, "sync_join_timeout": 0.3, "recall_mode": "tools"}
-ROUNDS = 10
+ROUNDS = 8
 ROUNDS_SECONDS = 12.0
 
 
@@ -45,7 +45,7 @@ def wait_until(true: Callable[[], bool], server: FaultyServer, seconds: float = 
     return True
 
 
-@pytest.mark.parametrize("point", ["frozen", "recorded", "answered", "settling", "settled"])
+@pytest.mark.parametrize("point", ["frozen", "answered", "settling", "settled"])
 def test_killed_inside(server: FaultyServer, tmp_path: Path, deliver: Callable[[], HonchoProvider], point: str) -> None:
     home = tmp_path / "state"
     settings = {"base_url": server.url, **QUICK}
@@ -103,18 +103,30 @@ def test_killed_while_a_request_is_under_way(
     assert conclusions_on(server.url) == ["likes tea"]
 
 
-def test_what_the_server_does_long_after_the_kill_is_waited_for(
+def test_what_was_never_sent_and_what_the_server_does_long_after_the_kill(
     server: FaultyServer, tmp_path: Path, deliver: Callable[[], HonchoProvider]
 ) -> None:
     # With a living client this would be within its timeout and what is waited for behind it.
     rule = server.rule(match=POST_MESSAGES, fault=late_work(QUICK["timeout"] + 1.5), times=1)  # type: ignore[operator]
-    with Victim(tmp_path / "state", "said", base_url=server.url, **QUICK) as victim:
-        victim.give("first")
-        assert server.wait_count(1, *POST_MESSAGES)
+    home, settings = tmp_path / "state", {"base_url": server.url, **QUICK}
+    with (
+        Victim(home, "late", **settings) as late,
+        Victim(home, "unsent", point="recorded", **settings) as unsent,
+        Victim(home, "unsent-too", point="recorded", **settings) as conclusion,
+    ):
+        late.give("first")
+        assert server.wait_count(1, *POST_MESSAGES, timeout=10)
         assert rule.used == 1
+        unsent.order("turn", "never sent")
+        conclusion.order("conclude", "likes tea")
+        late.kill()
+        unsent.wait()
+        conclusion.wait()
     deliver()
     assert server.wait_idle()
-    assert messages_on(server.url, "said") == ["first"]
+    assert messages_on(server.url, "late") == ["first"]
+    assert messages_on(server.url, "unsent") == ["never sent"]
+    assert conclusions_on(server.url) == ["likes tea"]
 
 
 @pytest.mark.parametrize("point", ["halved", "parked"])
@@ -144,7 +156,7 @@ def test_killed_at_random_moments(server: FaultyServer, tmp_path: Path, deliver:
             victim.order("talk", f"run {len(runs)}", 0.003)
             posts = server.count(*POST_MESSAGES)
             # Between the first turn and a few batches later.
-            server.wait_count(posts + dice.randrange(4), *POST_MESSAGES, timeout=dice.uniform(0.0, 1.0))
+            server.wait_count(posts + dice.randrange(4), *POST_MESSAGES, timeout=dice.uniform(0.0, 0.6))
             runs.append(victim.kill())
     deliver()
     there = messages_on(server.url, "said")
@@ -155,7 +167,7 @@ def test_killed_at_random_moments(server: FaultyServer, tmp_path: Path, deliver:
         # The turn that was under way may be there as well.
         assert arrived[: len(accepted)] == accepted
         assert len(arrived) <= len(accepted) + 1
-    assert sum(map(len, runs)) > 10 * ROUNDS
+    assert sum(map(len, runs)) > 5 * ROUNDS
 
 
 def has(server: FaultyServer, session: str) -> Callable[[], bool]:
@@ -168,29 +180,27 @@ def test_a_dead_process_is_followed_within_seconds_and_a_living_one_that_hangs_i
     home = tmp_path / "state"
     settings = {"base_url": server.url, **QUICK, "timeout": 20}
     held = Gate()
-    posts = ("POST", "/sessions/(hanging|doomed)/messages$")
-    server.rule(match=posts, fault=gate(held), times=2)
+    posts = ("POST", "/sessions/hanging/messages$")
+    server.rule(match=posts, fault=gate(held), times=1)
     with (
         Victim(home, "living", **settings) as living,
         Victim(home, "hanging", **settings) as hanging,
-        Victim(home, "doomed", **settings | {"timeout": 1}) as doomed,
+        Victim(home, "doomed", point="frozen", **settings) as doomed,
     ):
         hanging.give("of one that hangs")
-        doomed.give("of one that dies")
-        assert server.wait_count(2, *posts)
+        assert server.wait_count(1, *posts, timeout=10)
+        doomed.order("turn", "of one that dies")
+        doomed.wait()
         living.give("of one that lives")
-        doomed.give("behind it")
-        doomed.kill()
         assert wait_until(has(server, "living"), server)
         assert wait_until(has(server, "doomed"), server), "nobody followed"
-        assert server.count("POST", "/sessions/hanging/messages$") == 1, "a living one's rows were taken"
+        assert server.count(*posts) == 1, "a living one's rows were taken"
         held.proceed.set()
         assert wait_until(has(server, "hanging"), server)
         assert server.wait_idle()
     assert messages_on(server.url, "living") == ["of one that lives"]
     assert messages_on(server.url, "hanging") == ["of one that hangs"]
-    assert messages_on(server.url, "doomed")[0] == "of one that dies"
-    assert set(messages_on(server.url, "doomed")) <= {"of one that dies", "behind it"}
+    assert messages_on(server.url, "doomed") == ["of one that dies"]
 
 
 def test_a_process_that_has_nothing_to_do_follows_one_that_came_and_died_meanwhile(

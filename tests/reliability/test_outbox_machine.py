@@ -598,7 +598,29 @@ def test_a_living_process_is_not_taken_for_dead_when_files_cannot_be_opened(
     mine.close()
 
 
-@pytest.mark.parametrize("broken", [TwoClaim, LivingAreTakenFrom, Unfrozen, Forgetful])
+@pytest.mark.parametrize("broken", [LivingAreTakenFrom, Unfrozen])
 def test_without_the_protection_it_is_seen(broken: Callable[[], OutboxMachine]) -> None:
     with pytest.raises(AssertionError):
         run_state_machine_as_test(broken, settings=SEEN_TO_FAIL)
+
+
+def test_two_that_claim_the_same_rows_are_seen() -> None:
+    machine = TwoClaim()
+    machine.another()
+    machine.give_messages(0, "a", [None])
+    machine.claim(0)
+    with pytest.raises(AssertionError, match="two have the same row"):
+        machine.claim(1)
+    machine.processes[1].held = None
+    machine.teardown()
+
+
+def test_a_row_that_is_lost_is_seen() -> None:
+    machine = Forgetful()
+    machine.give_messages(0, "a", [None])
+    machine.claim(0)
+    machine.crash(0)
+    with pytest.raises(AssertionError):
+        machine.nothing_is_lost_and_nothing_is_left()
+    machine.rows.clear()
+    machine.teardown()
