@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import BaseModel, SecretStr
 from pydantic.alias_generators import to_camel
 
-from honcho_exec.settings import Settings, variables
+from honcho_exec.settings import Settings, extra, variables
 
 PAGE = Path(__file__).with_name("settings.md")
 
@@ -25,7 +25,7 @@ bundled provider today need change nothing. **The environment beats the file; in
 default profile. A value that cannot be used is an error that names it, all of them at once. A variable that is
 nearly the name of a setting is warned of.
 
-This page is made from the declarations in `honcho_exec/settings.py` by `python docs/make_settings.py`, and a test
+This page is made from the declarations in `honcho_exec/settings/` by `python docs/make_settings.py`, and a test
 keeps it true.
 
 """
@@ -56,9 +56,9 @@ def page() -> str:
     """The page's text."""
     rows = ["| variable | key in the file | default | meaning |", "| --- | --- | --- | --- |"]
     for name, field in Settings.model_fields.items():
-        extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-        keys = [to_camel(name), *extra["file"]]  # type: ignore[list-item] # names, by the declaration
-        unit = f" {extra['unit']}" if extra["unit"] else ""
+        declared = extra(name)
+        keys = [to_camel(name), *declared["file"]]
+        unit = f" {declared['unit']}" if declared["unit"] else ""
         shown = _shown(field.default)
         default = shown if shown == "-" else shown + unit
         rows.append(f"| {_code(variables(name))} | {_code(keys)} | {default} | {field.description} |")

@@ -1,0 +1,224 @@
+"""Settings are read once, from the environment and Honcho's own file, and frozen.
+
+The environment beats the file; in the file the host's block (`hosts.<host>`) beats the root; then the default.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic.alias_generators import to_camel
+
+from honcho_exec.errors import ConfigurationError
+from honcho_exec.settings.declared import HOST, Settings, extra, variables
+
+__all__ = ["LoadedSettings", "load", "state_home", "stated_home"]
+
+_OTHER_VARIABLES = ("HONCHO_EXEC_HOME",)
+
+# Why pydantic refuses a value, by its own name for it, for people.
+_PLAINLY = {
+    **dict.fromkeys(("float_parsing", "float_type"), "must be a number"),
+    "finite_number": "must be a finite number",
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float", "int_parsing_size"), "must be a whole number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "must be true or false"),
+    "string_type": "must be a string",
+    "string_too_short": "must not be empty",
+    **dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "must be a JSON object"),
+    "literal_error": "must be {expected}",
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "extra_forbidden": "is not known here",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedSettings:
+    """Settings with where each came from.
+
+    Attributes:
+        settings: the values.
+        sources: for each field that is not at its default, the variable or the file's key that set it.
+        warnings: what looks like a mistake but is not an error.
+        host: the host key that chose the file's block.
+    """
+
+    settings: Settings
+    sources: Mapping[str, str]
+    warnings: tuple[str, ...]
+    host: str
+
+
+def state_home(environ: Mapping[str, str], hermes_home: str | Path | None = None) -> Path:
+    """The folder of the state on disk: HONCHO_EXEC_HOME, else the host's home, else ~/.honcho/exec.
+
+    `hermes_home` is what the host says; without it HERMES_HOME counts. The most explicit wins.
+
+    Raises:
+        ConfigurationError: it begins with the home of a user whom there is not.
+    """
+    source = "HONCHO_EXEC_HOME"
+    if not environ.get(source, "").strip() and (hermes_home or environ.get("HERMES_HOME", "").strip()):
+        source = "HERMES_HOME"
+    return _expanded(stated_home(environ, hermes_home), source)
+
+
+def stated_home(environ: Mapping[str, str], hermes_home: str | Path | None = None) -> Path:
+    """The same as it was said, before a `~` in it is looked up."""
+    if chosen := environ.get("HONCHO_EXEC_HOME", "").strip():
+        return Path(chosen)
+    if host_home := hermes_home or environ.get("HERMES_HOME", "").strip():
+        return Path(host_home) / "honcho_exec"
+    return Path("~/.honcho/exec")
+
+
+def load(
+    environ: Mapping[str, str] | None = None,
+    *,
+    hermes_home: str | Path | None = None,
+    profile: str | None = None,
+) -> LoadedSettings:
+    """Read the settings from `environ` (the process's environment when None) and the first file there is.
+
+    Raises:
+        ConfigurationError: one or more values cannot be used; names every one.
+    """
+    environ = os.environ if environ is None else environ
+    root, path = _read_file(environ, hermes_home)
+    host = _host_key(environ, root, profile)
+    found = _from_file(root, path, host) | _from_environment(environ)
+    values = {name: value for name, (value, _) in found.items()}
+    values.setdefault("workspace", host)
+    values.setdefault("ai_peer", host)
+    sources = {name: source for name, (_, source) in found.items()}
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise ConfigurationError(*_problems(error, found), *_misspelt(environ)) from None
+    return LoadedSettings(settings, sources, tuple(_misspelt(environ)), host)
+
+
+def _expanded(path: Path, source: str) -> Path:
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ConfigurationError(f"{source}: there is no home folder for {path}; give the whole path") from None
+
+
+def _from_environment(environ: Mapping[str, str]) -> dict[str, tuple[object, str]]:
+    found: dict[str, tuple[object, str]] = {}
+    for name in Settings.model_fields:
+        for variable in variables(name):
+            value = environ.get(variable, "").strip()
+            if value:
+                found[name] = (value, variable)
+                break
+    return found
+
+
+def _from_file(root: dict[str, Any], path: Path | None, host: str) -> dict[str, tuple[object, str]]:
+    found: dict[str, tuple[object, str]] = {}
+    blocks = (("", root), *((f"hosts.{key}.", block) for key, block in _host_blocks(root, host)))
+    for prefix, block in blocks:
+        for name in Settings.model_fields:
+            for key in (to_camel(name), *extra(name)["file"]):
+                value = _at(block, key)
+                if value is not None and value != "":
+                    found[name] = (value, f"{prefix}{key} in {path}")
+                    break
+    return found
+
+
+def _host_blocks(root: dict[str, Any], host: str) -> list[tuple[str, dict[str, Any]]]:
+    hosts = root.get("hosts")
+    if not isinstance(hosts, dict):
+        return []
+    # Older files wrote a profile's block as hermes.<profile>.
+    for key in (host, host.replace(f"{HOST}_", f"{HOST}.", 1)):
+        if isinstance(block := hosts.get(key), dict) and block:
+            return [(key, block)]
+    return []
+
+
+def _at(block: dict[str, Any], dotted: str) -> object:
+    value: object = block
+    for key in dotted.split("."):
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _read_file(environ: Mapping[str, str], hermes_home: str | Path | None) -> tuple[dict[str, Any], Path | None]:
+    home = _expanded(Path(environ.get("HOME") or "~"), "HOME")
+    host_home = hermes_home or environ.get("HERMES_HOME", "").strip()
+    candidates = [_expanded(Path(host_home), "HERMES_HOME") / "honcho.json"] if host_home else []
+    candidates += [home / ".hermes" / "honcho.json", home / ".honcho" / "config.json"]
+    for path in candidates:
+        try:
+            root = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise ConfigurationError(f"{path} cannot be read: {(error.strerror or str(error)).lower()}") from None
+        except ValueError as error:
+            raise ConfigurationError(f"{path} cannot be read as JSON: {error}") from None
+        if not isinstance(root, dict):
+            raise ConfigurationError(f"{path} must hold a JSON object")
+        return root, path
+    return {}, None
+
+
+def _host_key(environ: Mapping[str, str], root: dict[str, Any], profile: str | None) -> str:
+    if chosen := environ.get("HERMES_HONCHO_HOST", "").strip():
+        return chosen
+    if profile and profile not in {"default", "custom"}:
+        safe = "".join(c if c.isalnum() or c in "_-" else "_" for c in profile).strip("_")
+        return f"{HOST}_{safe or 'profile'}"
+    return str(root.get("defaultHost") or "").strip() or HOST
+
+
+def _problems(error: ValidationError, found: Mapping[str, tuple[object, str]]) -> list[str]:
+    problems = []
+    for detail in error.errors(include_url=False):
+        name, *within = detail["loc"]
+        value, source = found[str(name)]
+        secret = "SecretStr" in str(Settings.model_fields[str(name)].annotation)
+        shown = "" if secret else f" (it is {_shown(detail['input'] if within else value)})"
+        where = "".join(f".{part}" for part in within)
+        problems.append(f"{source}{where}: {_plainly(detail['type'], detail['msg'], detail.get('ctx', {}))}{shown}")
+    return problems
+
+
+def _plainly(kind: str, message: str, context: Mapping[str, Any]) -> str:
+    """What is wrong with a value, in a sentence for whoever set it."""
+    if kind in _PLAINLY:
+        return _PLAINLY[kind].format_map(context)
+    return message.removeprefix("Value error, ")
+
+
+def _misspelt(environ: Mapping[str, str]) -> list[str]:
+    known = [variable for name in Settings.model_fields for variable in variables(name)]
+    known += _OTHER_VARIABLES
+    warnings = []
+    for variable in sorted(environ):
+        if variable.startswith("HONCHO_") and variable not in known:
+            near = difflib.get_close_matches(variable, known, n=1, cutoff=0.85)
+            if near:
+                warnings.append(f"{variable} is not a setting; did you mean {near[0]}?")
+    return warnings
+
+
+def _shown(value: object) -> str:
+    """A value as an error may show it: without what may be a password or a key in a URL, however damaged."""
+    if isinstance(value, str) and re.search("[:/]", value):
+        value = re.sub(r"^.*@", "…@", value, flags=re.DOTALL)
+        value = re.sub(r"([?#]).+", r"\1…", value, flags=re.DOTALL)
+    return repr(value)
