@@ -25,6 +25,10 @@ bundled provider today need change nothing. **The environment beats the file; in
 default profile. A value that cannot be used is an error that names it, all of them at once. A variable that is
 nearly the name of a setting is warned of.
 
+`honcho-exec config` shows what is in use: each value, where it comes from and what it means, with keys and passwords
+masked; `honcho-exec --profile NAME config` does so for a profile of Hermes. A profile that is kept elsewhere than in
+`~/.hermes` finds the file beside its `profiles/` folder too.
+
 This page is made from the declarations in `honcho_exec/settings/` by `python docs/make_settings.py`, and a test
 keeps it true.
 

@@ -11,8 +11,10 @@ from typing import Any
 import click
 
 from honcho_exec import __version__
+from honcho_exec.cli.config import config
 from honcho_exec.cli.demo import demo
 from honcho_exec.cli.hermes import install, uninstall
+from honcho_exec.cli.homes import profile_home
 from honcho_exec.cli.ingest import ingest
 from honcho_exec.cli.memory import conclude, context, profile, search
 from honcho_exec.cli.outbox import outbox
@@ -61,15 +63,18 @@ class _Commands(TaughtGroup):
     help="Hermes's folder, as HERMES_HOME: settings and memory are looked for in it. Without either, memory is in "
     "~/.honcho/exec.",
 )
+@click.option("-p", "--profile", metavar="NAME", help="A profile of Hermes, whose settings and memory are then used.")
 @click.option("-v", "--verbose", is_flag=True, help="Log what happens to stderr.")
 @click.pass_context
-def main(ctx: click.Context, hermes_home: str | None, verbose: bool) -> None:
+def main(ctx: click.Context, hermes_home: str | None, profile: str | None, verbose: bool) -> None:
     """Long-term memory in Honcho, for Hermes Agent and any Python agent.
 
     Works without a key, a server or settings: memory is then kept on this machine. HONCHO_API_KEY or
     HONCHO_BASE_URL choose another Honcho.
     """
-    ctx.ensure_object(Run).hermes_home = hermes_home or None
+    ctx.ensure_object(Run).hermes_home = (
+        hermes_home if profile is None else profile_home(profile, hermes_home)
+    ) or None
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # What was said may not exist in the terminal's character set.
@@ -91,5 +96,5 @@ def _log(ctx: click.Context, *, verbose: bool) -> None:
     ctx.call_on_close(lambda: logger.removeHandler(handler))
 
 
-for _command in (demo, install, uninstall, status, ingest, search, conclude, profile, context, outbox):
+for _command in (demo, install, uninstall, status, config, ingest, search, conclude, profile, context, outbox):
     main.add_command(_command)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from honcho_exec.cli.homes import environment
 from honcho_exec.cli.show import plain
 from honcho_exec.errors import HonchoExecError
 
@@ -93,7 +93,7 @@ def opened(run: Run) -> Iterator[HonchoProvider]:
     """A provider as the settings make it; trouble with them shows in its status and answers."""
     from honcho_exec.provider import HonchoProvider  # noqa: PLC0415 - see TYPE_CHECKING
 
-    provider = HonchoProvider()
+    provider = HonchoProvider(environ=environment(run.hermes_home))
     provider.initialize(hermes_home=run.hermes_home)
     try:
         yield provider
@@ -106,8 +106,7 @@ def lent(run: Run) -> Iterator[Outbox]:
     """The outbox as the settings choose it; nothing is delivered meanwhile."""
     from honcho_exec.provider import HonchoProvider  # noqa: PLC0415 - see TYPE_CHECKING
 
-    environ = os.environ | ({"HERMES_HOME": run.hermes_home} if run.hermes_home else {})
-    with HonchoProvider(environ=environ).outbox() as outbox:
+    with HonchoProvider(environ=environment(run.hermes_home)).outbox() as outbox:
         yield outbox
 
 

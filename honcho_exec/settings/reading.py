@@ -23,6 +23,7 @@ from honcho_exec.settings.declared import HOST, Settings, extra, variables
 __all__ = ["LoadedSettings", "load", "state_home", "stated_home"]
 
 _OTHER_VARIABLES = ("HONCHO_EXEC_HOME",)
+_PROFILES = "profiles"
 
 # Why pydantic refuses a value, by its own name for it, for people.
 _PLAINLY = {
@@ -50,12 +51,14 @@ class LoadedSettings:
         sources: for each field that is not at its default, the variable or the file's key that set it.
         warnings: what looks like a mistake but is not an error.
         host: the host key that chose the file's block.
+        file: the file that was read; None where there is none.
     """
 
     settings: Settings
     sources: Mapping[str, str]
     warnings: tuple[str, ...]
     host: str
+    file: Path | None
 
 
 def state_home(environ: Mapping[str, str], hermes_home: str | Path | None = None) -> Path:
@@ -89,12 +92,18 @@ def load(
 ) -> LoadedSettings:
     """Read the settings from `environ` (the process's environment when None) and the first file there is.
 
+    Args:
+        environ: the variables.
+        hermes_home: what the host says; without it HERMES_HOME counts.
+        profile: the host's profile; without it the host's home says whose it is.
+
     Raises:
         ConfigurationError: one or more values cannot be used; names every one.
     """
     environ = os.environ if environ is None else environ
-    root, path = _read_file(environ, hermes_home)
-    host = _host_key(environ, root, profile)
+    home = _host_home(environ, hermes_home)
+    root, path = _read_file(environ, home)
+    host = _host_key(environ, root, _profile_of(home) if profile is None else profile)
     found = _from_file(root, path, host) | _from_environment(environ)
     values = {name: value for name, (value, _) in found.items()}
     values.setdefault("workspace", host)
@@ -104,7 +113,7 @@ def load(
         settings = Settings.model_validate(values)
     except ValidationError as error:
         raise ConfigurationError(*_problems(error, found), *_misspelt(environ)) from None
-    return LoadedSettings(settings, sources, tuple(_misspelt(environ)), host)
+    return LoadedSettings(settings, sources, tuple(_misspelt(environ)), host, path)
 
 
 def _expanded(path: Path, source: str) -> Path:
@@ -156,10 +165,22 @@ def _at(block: dict[str, Any], dotted: str) -> object:
     return value
 
 
-def _read_file(environ: Mapping[str, str], hermes_home: str | Path | None) -> tuple[dict[str, Any], Path | None]:
+def _host_home(environ: Mapping[str, str], hermes_home: str | Path | None) -> Path | None:
+    said = hermes_home or environ.get("HERMES_HOME", "").strip()
+    return _expanded(Path(said), "HERMES_HOME") if said else None
+
+
+def _profile_of(home: Path | None) -> str | None:
+    """The profile whose home it is: the host keeps them in `profiles/`."""
+    return home.name if home is not None and home.parent.name == _PROFILES else None
+
+
+def _read_file(environ: Mapping[str, str], host_home: Path | None) -> tuple[dict[str, Any], Path | None]:
     home = _expanded(Path(environ.get("HOME") or "~"), "HOME")
-    host_home = hermes_home or environ.get("HERMES_HOME", "").strip()
-    candidates = [_expanded(Path(host_home), "HERMES_HOME") / "honcho.json"] if host_home else []
+    candidates = [] if host_home is None else [host_home / "honcho.json"]
+    if host_home is not None and _profile_of(host_home):
+        # Beside the profiles is what the default profile has, wherever the host's folder is.
+        candidates.append(host_home.parent.parent / "honcho.json")
     candidates += [home / ".hermes" / "honcho.json", home / ".honcho" / "config.json"]
     for path in candidates:
         try:

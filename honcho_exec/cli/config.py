@@ -1,0 +1,185 @@
+"""`config`: what each setting is, where it comes from, and what it means."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from honcho_exec.cli.homes import DOTENV, environment, kept_variables
+from honcho_exec.cli.run import WRONG_USE, Run, command, json_option, pass_run, print_json
+from honcho_exec.cli.show import fields, plain, stdout
+from honcho_exec.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    # They take long to import; --help does without them.
+    from rich.console import Console
+
+    from honcho_exec.settings import LoadedSettings
+
+__all__ = ["config"]
+
+_MASK = "********"
+_DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class _Shown:
+    """One setting; `value` is JSON and holds no secret."""
+
+    value: object
+    unit: str
+    source: str
+    variables: tuple[str, ...]
+    meaning: str
+
+    @property
+    def text(self) -> str:
+        """The value for people."""
+        if self.value is None or self.value in ("", {}, []):
+            return "-"
+        match self.value:
+            case str():
+                shown = self.value
+            case float():
+                shown = f"{self.value:g}"
+            case _:
+                shown = json.dumps(self.value, ensure_ascii=False)
+        return f"{shown} {self.unit}".rstrip()
+
+
+@command(
+    "honcho-exec config",
+    "honcho-exec --profile coder config",
+    "honcho-exec config --json | jq .settings.timeout.value",
+)
+@json_option
+@pass_run
+@click.pass_context
+def config(ctx: click.Context, run: Run) -> None:
+    """Show each setting: its value, where it comes from, its meaning.
+
+    Makes no request and changes nothing; keys and passwords are masked. Exits with 2 when a setting cannot be used,
+    and names all that cannot.
+    """
+    try:
+        loaded, state = _look(run)
+    except ConfigurationError as error:
+        ctx.exit(_tell(error, as_json=run.as_json))
+    shown = _settings(loaded, _kept(run))
+    where = {
+        "backend": loaded.settings.backend,
+        "url": loaded.settings.shown_url,
+        "host": loaded.host,
+        "file": None if loaded.file is None else str(loaded.file),
+        "state": str(state),
+    }
+    if run.as_json:
+        rows = {
+            name: {
+                "value": one.value,
+                "unit": one.unit or None,
+                "source": one.source,
+                "variables": one.variables,
+                "meaning": one.meaning,
+            }
+            for name, one in shown.items()
+        }
+        print_json({**where, "warnings": loaded.warnings, "settings": rows})
+        return
+    console = stdout(widest=160)
+    fields(console, [(label, value or "none", "") for label, value in where.items()])
+    fields(console, [("warning", warning, "yellow") for warning in loaded.warnings])
+    _table(console, shown)
+
+
+def _look(run: Run) -> tuple[LoadedSettings, Path]:
+    """The settings, and the folder of the state on disk; an error names everything that is wrong with either."""
+    from honcho_exec.settings import load, state_home  # noqa: PLC0415 - see TYPE_CHECKING
+
+    environ = environment(run.hermes_home)
+    problems: list[str] = []
+    try:
+        state = state_home(environ, run.hermes_home)
+    except ConfigurationError as error:
+        problems += error.problems
+    try:
+        loaded = load(environ, hermes_home=run.hermes_home)
+    except ConfigurationError as error:
+        problems += error.problems
+    if problems:
+        raise ConfigurationError(*dict.fromkeys(problems))
+    return loaded, state
+
+
+def _tell(error: ConfigurationError, *, as_json: bool) -> int:
+    """Tell every problem in a line of its own, or all in JSON; returns the exit code."""
+    if as_json:
+        print_json({"error": str(error), "cause": error.cause, "retryable": False, "problems": error.problems})
+    for problem in () if as_json else error.problems:
+        click.echo(f"Error: {plain(problem)}", err=True)
+    return WRONG_USE
+
+
+def _settings(loaded: LoadedSettings, kept: Mapping[str, str]) -> dict[str, _Shown]:
+    """Every setting under its key in the file."""
+    from pydantic.alias_generators import to_camel  # noqa: PLC0415 - see TYPE_CHECKING
+
+    from honcho_exec.settings import Settings, extra, variables  # noqa: PLC0415 - see TYPE_CHECKING
+
+    shown = {}
+    for name, field in Settings.model_fields.items():
+        source = loaded.sources.get(name, _DEFAULT)
+        shown[to_camel(name)] = _Shown(
+            value=_harmless(getattr(loaded.settings, name)),
+            unit=extra(name)["unit"],
+            source=kept.get(source, source),
+            variables=variables(name),
+            meaning=field.description or "",
+        )
+    return shown
+
+
+def _kept(run: Run) -> dict[str, str]:
+    """For each variable that Hermes keeps in its `.env`: where that is."""
+    home = run.hermes_home or os.environ.get("HERMES_HOME", "").strip()
+    return {name: f"{name} in {Path(home) / DOTENV}" for name in kept_variables(home)} if home else {}
+
+
+def _harmless(value: object) -> object:
+    """A value as JSON, with secrets masked."""
+    from pydantic import BaseModel, SecretStr  # noqa: PLC0415 - see TYPE_CHECKING
+
+    from honcho_exec.settings.declared import without_password  # noqa: PLC0415 - see TYPE_CHECKING
+
+    match value:
+        case SecretStr():
+            return _MASK
+        case str():
+            return without_password(value)
+        case BaseModel():
+            return value.model_dump(by_alias=True, exclude_none=True, exclude_defaults=True)
+        case tuple():
+            return list(value)
+    return value
+
+
+def _table(console: Console, shown: Mapping[str, _Shown]) -> None:
+    from rich.table import Table  # noqa: PLC0415 - see TYPE_CHECKING
+    from rich.text import Text  # noqa: PLC0415 - see TYPE_CHECKING
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for title, share in (("setting", None), ("value", 2), ("source", 2), ("meaning", 4)):
+        table.add_column(title, ratio=share if console.is_terminal else None, overflow="fold")
+    for name, one in shown.items():
+        style = "dim" if one.source == _DEFAULT else ""
+        table.add_row(
+            *(Text(plain(cell), style=style) for cell in (name, one.text, one.source)), Text(plain(one.meaning))
+        )
+    console.print()
+    console.print(table)
