@@ -58,7 +58,7 @@ class HonchoApi:
         self._timeout = timeout
         self._clock = clock
         self._answers = threading.local()
-        backend.http.event_hooks = {"response": [self._note_retry_after]}
+        backend.http.event_hooks = {"response": [self._note_answer]}
         self._sdk = honcho.Honcho(
             workspace_id=workspace,
             base_url=backend.url,
@@ -180,12 +180,15 @@ class HonchoApi:
         """Ask what `observer` knows of `target` (of itself when None); empty when it knows nothing."""
         with self._door():
             answer = honcho.Peer(observer, self._sdk).chat(query, target=target, reasoning_level=level)  # type: ignore[call-overload,unused-ignore] # the level is checked where it enters
+            self._check_answer("content")
             return answer if isinstance(answer, str) else ""
 
     def card(self, observer: str, target: str | None) -> tuple[str, ...]:
         """The card that `observer` keeps of `target` (of itself when None)."""
         with self._door():
-            return tuple(honcho.Peer(observer, self._sdk).get_card(target=target) or ())
+            facts = honcho.Peer(observer, self._sdk).get_card(target=target)
+            self._check_answer("peer_card")
+            return tuple(facts or ())
 
     def set_card(self, card: Card) -> None:
         """Overwrite a card."""
@@ -199,12 +202,19 @@ class HonchoApi:
             found = honcho.Peer(observer, self._sdk).context(target=target, search_query=query or None)
             return Context(representation=found.representation or "", card=tuple(found.peer_card or ()))
 
+    def underived(self) -> int:
+        """How many tasks of deriving facts Honcho has not finished."""
+        with self._door():
+            status = self._sdk.queue_status()
+            return status.pending_work_units + status.in_progress_work_units
+
     def session_context(self, session: str, *, target: str | None = None, observer: str | None = None) -> Context:
         """Summary and last messages of a session, with representation and card of `target` if one is given."""
         with self._door():
             found = honcho.Session(session, self._sdk).context(
                 summary=True, peer_target=target, peer_perspective=observer
             )
+            self._check_answer("messages")
             return Context(
                 summary=found.summary.content if found.summary else "",
                 representation=found.peer_representation or "",
@@ -215,7 +225,13 @@ class HonchoApi:
     def _scope(self, observer: str, observed: str) -> honcho.ConclusionScope:
         return honcho.ConclusionScope(self._sdk, self._sdk.workspace_id, observer, observed)
 
-    def _note_retry_after(self, response: httpx.Response) -> None:
+    def _check_answer(self, field: str) -> None:
+        """Raise unless the last answer has `field`: the SDK takes any other JSON object for an empty answer."""
+        if field not in self._answers.response.json():
+            raise KeyError(field)
+
+    def _note_answer(self, response: httpx.Response) -> None:
+        self._answers.response = response
         # The SDK hands Retry-After on for 429 only; a 503 carries one too.
         self._answers.retry_after = _seconds(response.headers.get("retry-after"), self._clock)
 

@@ -9,11 +9,13 @@ from concurrent.futures import Future
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from honcho_exec.defuse import defuse_for_prompt, without_thinking
 from honcho_exec.errors import Closed, HonchoExecError, Rejected
 from honcho_exec.lane import Lane
 from honcho_exec.model import Context, SessionRef
+from honcho_exec.sections import CHARS_PER_TOKEN, Section, compose
 from honcho_exec.settings import Settings
-from honcho_exec.text import clean, cut_at_word
+from honcho_exec.text import clean
 
 if TYPE_CHECKING:
     # The SDK takes long to import; only the lane's first job does.
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["Recall"]
 
 _log = logging.getLogger(__name__)
-_CHARS_PER_TOKEN = 4
-_LEAST_SECTION = 80
 
 
 class Recall:
@@ -82,30 +82,18 @@ class Recall:
         target = ref.user_peer if observer != ref.user_peer else None
         user = _known(lambda: api.peer_context(observer, target, query=query))
         assistant = _known(lambda: api.peer_context(ref.ai_peer, None))
-        sections = {
-            "Session summary": summary,
-            "User representation": user.representation,
-            "User card": "\n".join(user.card),
-            "Assistant's own representation": assistant.representation,
-            "Assistant's own card": "\n".join(assistant.card),
-        }
-        return self._within_budget({title: clean(text) for title, text in sections.items()})
-
-    def _within_budget(self, sections: dict[str, str]) -> str:
+        found = [
+            ("Session summary", without_thinking(summary), 2),
+            ("User representation", user.representation, 1),
+            ("User card", "\n".join(user.card), 0),
+            ("Assistant's own representation", assistant.representation, 3),
+            ("Assistant's own card", "\n".join(assistant.card), 4),
+        ]
         tokens = self._settings.context_tokens
-        room = tokens * _CHARS_PER_TOKEN if tokens is not None else None
-        parts: list[str] = []
-        for title, text in sections.items():
-            part = f"## {title}\n{text}"
-            if not text:
-                continue
-            if room is not None:
-                if room < min(len(part), _LEAST_SECTION):
-                    break
-                part = cut_at_word(part, room)
-                room -= len(part) + 2
-            parts.append(part)
-        return "\n\n".join(parts)
+        return compose(
+            [Section(title, defuse_for_prompt(clean(text)), rank) for title, text, rank in found],
+            tokens * CHARS_PER_TOKEN if tokens is not None else None,
+        )
 
 
 def _known(request: Callable[[], Context]) -> Context:

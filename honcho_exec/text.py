@@ -16,7 +16,7 @@ _TAG = re.compile(
 _BEHIND_LEAK = re.compile(r"[ \t]*(?:[\r\n]|\[System note:)", re.IGNORECASE)
 _BEHIND_OPEN_END = re.compile(r"\s*\[System note:", re.IGNORECASE)
 _BLANK = re.compile(r"\s*")
-_NOTE = re.compile(r"\[System note:\s*The following is recalled memory context,[^\]]*\]\s*", re.IGNORECASE)
+_NOTE = re.compile(r"\[System note:\s*The following is recalled memory context,[^\][]*+\]\s*", re.IGNORECASE)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 # Honcho counts tokens with a tokenizer that refuses these in ordinary text: two of them answer 422 for the

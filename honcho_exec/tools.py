@@ -8,8 +8,10 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from honcho_exec.arguments import MAX_CONCLUSION, TOOLS, Conclude, Context, Profile, Reasoning, Search, parse
+from honcho_exec.defuse import defuse, without_thinking
 from honcho_exec.errors import HonchoExecError, InputError, Queued, Rejected
 from honcho_exec.model import Card, Conclusion, Deletion, Hit, Receipt, SessionRef, Write
+from honcho_exec.sections import CHARS_PER_TOKEN, Section, compose
 from honcho_exec.settings import Settings
 from honcho_exec.text import clean, cut_at_word, harmless
 
@@ -21,7 +23,10 @@ __all__ = ["Memory", "Tools", "error_answer"]
 
 T = TypeVar("T")
 
-_CHARS_PER_TOKEN = 4
+# What honcho_context answers with at most; honcho_search takes its own from the call.
+_CONTEXT_TOKENS = 2_000
+_RECENT = 10
+_RECENT_CHARS = 300
 
 
 class Memory(Protocol):
@@ -117,12 +122,24 @@ class Tools:
             return {"result": list(card)}
         return {
             "result": "There are no facts on this card yet.",
-            "hint": "This is not an error. Honcho fills a card by itself as it derives facts from many turns, or it is "
-            "written with `card`. honcho_search finds what was said, honcho_conclude list=true what was concluded.",
+            "hint": f"This is not an error: {self._why_empty(target or observer)} It can be written with `card`. "
+            "honcho_search finds what was said, honcho_conclude list=true what was concluded.",
         }
 
+    def _why_empty(self, peer: str) -> str:
+        """Why there is nothing on a peer's card, as far as settings and server tell."""
+        if self._settings.backend == "embedded":
+            return "without a Honcho server nobody writes cards but you."
+        ref = self._memory.ref
+        if peer in {ref.user_peer, ref.ai_peer} and not self._settings.observes(ai=peer == ref.ai_peer)[0]:
+            return f"the settings (`observationMode`, `observation`) say that {peer} is not observed."
+        waiting = self._memory.read(lambda api: api.underived())
+        if waiting:
+            return f"Honcho has {waiting} messages or tasks yet to derive facts from; ask again later."
+        return "Honcho has derived nothing yet that belongs on it; it fills a card by itself over many turns."
+
     def _search(self, args: Search) -> dict[str, object]:
-        budget = args.max_tokens * _CHARS_PER_TOKEN
+        budget = args.max_tokens * CHARS_PER_TOKEN
         hits = self.find(_said(args.query, "query"), peer=args.peer, limit=max(5, min(20, budget // 150)))
         entries: list[str] = []
         for hit in hits:
@@ -141,7 +158,7 @@ class Tools:
         if self._settings.dialectic_dynamic and args.reasoning_level is not None:
             level = args.reasoning_level
         answer = self._memory.chat(lambda api: api.chat(query, observer=observer, target=target, level=level))
-        return {"result": answer or "Honcho knows nothing about this yet."}
+        return {"result": without_thinking(answer) or "Honcho knows nothing about this yet."}
 
     def _context(self, args: Context) -> dict[str, object]:
         ref = self._memory.ready()
@@ -149,14 +166,16 @@ class Tools:
         found = self._memory.read(
             lambda api: api.session_context(ref.session, target=target or observer, observer=observer)
         )
-        recent = "\n".join(f"[{message.peer}] {cut_at_word(message.content, 300)}" for message in found.messages[-10:])
-        parts = {
-            "Summary": found.summary,
-            "Representation": found.representation,
-            "Card": "\n".join(found.card),
-            "Recent messages": recent,
-        }
-        text = "\n\n".join(f"## {title}\n{part}" for title, part in parts.items() if part)
+        recent = [f"[{said.peer}] {cut_at_word(said.content, _RECENT_CHARS)}" for said in found.messages[-_RECENT:]]
+        text = compose(
+            [
+                Section("Summary", without_thinking(found.summary), rank=1),
+                Section("Representation", found.representation, rank=3),
+                Section("Card", "\n".join(found.card)),
+                Section("Recent messages", "\n".join(recent), rank=2),
+            ],
+            _CONTEXT_TOKENS * CHARS_PER_TOKEN,
+        )
         return {"result": text or "Nothing is stored for this session yet."}
 
     def _conclude(self, args: Conclude, ignored: Sequence[str]) -> str:
@@ -223,5 +242,15 @@ def _said(text: str, argument: str) -> str:
 
 
 def _json(answer: Mapping[str, object]) -> str:
-    # What a server or a file's name brought in may hold what cannot be encoded.
-    return harmless(json.dumps(answer, ensure_ascii=False))
+    # What a server or a file's name brought in may hold what cannot be encoded, or what passes for a tool call.
+    return harmless(json.dumps(_defused(answer), ensure_ascii=False))
+
+
+def _defused(value: object) -> object:
+    if isinstance(value, str):
+        return defuse(value)
+    if isinstance(value, list):
+        return [_defused(item) for item in value]
+    if isinstance(value, Mapping):
+        return {key: _defused(item) for key, item in value.items()}
+    return value

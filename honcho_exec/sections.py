@@ -1,0 +1,64 @@
+"""Titled sections within a budget: whole ones are dropped before a sentence is cut."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from honcho_exec.text import cut_at_word
+
+__all__ = ["CHARS_PER_TOKEN", "Section", "compose"]
+
+CHARS_PER_TOKEN = 4
+"""About how many characters a token has."""
+
+# Where a text may end without harm: behind a line or a sentence.
+_END = re.compile(r"(?<=[.!?])\s|\n|(?<=[\u3002\uff01\uff1f])")
+
+# A section that is shortened keeps at least so many characters, or it is dropped.
+_LEAST = 120
+_MORE = " …"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A text under a title; of two that do not both fit, the one of lower `rank` stays."""
+
+    title: str
+    text: str
+    rank: int = 0
+
+
+def compose(sections: Sequence[Section], room: int | None) -> str:
+    """The sections that hold something, in their order, in at most `room` characters (None: all of them).
+
+    Room is given by rank. A section that does not fit is shortened to whole lines or sentences if something worth
+    having remains, else dropped. Only when not a single one fits is the first by rank cut at a word.
+    """
+    shown = [section for section in sections if section.text]
+    if room is None:
+        return "\n\n".join(_whole(section) for section in shown)
+    kept: dict[int, str] = {}
+    by_rank = sorted(range(len(shown)), key=lambda place: shown[place].rank)
+    for place in by_rank:
+        left = room - sum(len(part) + 2 for part in kept.values())
+        if part := _fitting(_whole(shown[place]), len(shown[place].title) + 4, left):
+            kept[place] = part
+    if not kept and shown:
+        return cut_at_word(_whole(shown[by_rank[0]]), room)
+    return "\n\n".join(kept[place] for place in sorted(kept))
+
+
+def _whole(section: Section) -> str:
+    return f"## {section.title}\n{section.text}"
+
+
+def _fitting(whole: str, head: int, room: int) -> str:
+    """The section in at most `room` characters, empty when too little of it would be left."""
+    if len(whole) <= room:
+        return whole
+    end = 0
+    for found in _END.finditer(whole, head, max(head, room - len(_MORE))):
+        end = found.start()
+    return whole[:end].rstrip() + _MORE if end - head >= _LEAST else ""
