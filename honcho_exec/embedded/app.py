@@ -15,6 +15,7 @@ from honcho_exec.embedded import handle_messages as messages
 from honcho_exec.embedded import handle_places as places
 from honcho_exec.embedded import handle_recall as recall
 from honcho_exec.embedded.call import Answer, Call, Handler
+from honcho_exec.embedded.shapes import BODIES, Shape, check_body
 from honcho_exec.embedded.store import Store
 from honcho_exec.embedded.wire import Refused
 from honcho_exec.errors import StateError
@@ -100,13 +101,25 @@ _UNSERVED: Final[Mapping[str, tuple[str, ...]]] = {
 class _Resource:
     """What falcon calls: one `on_<method>` for each handler of a route."""
 
-    def __init__(self, store: Store, handlers: Mapping[str, Handler]) -> None:
+    def __init__(self, store: Store, route: str, handlers: Mapping[str, Handler]) -> None:
         for method, handler in handlers.items():
-            setattr(self, f"on_{method}", partial(self._answer, store, handler))
+            shape = BODIES.get((method, route), {})
+            setattr(self, f"on_{method}", partial(self._answer, store, handler, shape))
 
     @staticmethod
-    def _answer(store: Store, handler: Handler, request: falcon.Request, response: falcon.Response, **ids: str) -> None:
-        answer = handler(Call(store, ids, request.params, request.bounded_stream.read()))
+    def _answer(
+        store: Store,
+        handler: Handler,
+        shape: Shape,
+        request: falcon.Request,
+        response: falcon.Response,
+        **ids: str,
+    ) -> None:
+        call = Call(store, ids, request.params, request.bounded_stream.read())
+        call.check_recall_options()
+        if shape:
+            check_body(call.json(), shape)
+        answer = handler(call)
         response.status = answer.status
         if answer.events is not None:
             response.content_type = "text/event-stream"
@@ -126,7 +139,7 @@ def build_app(store: Store) -> falcon.App[falcon.Request, falcon.Response]:
         handlers = dict(_ROUTES.get(route, {}))
         for method in _UNSERVED.get(route, ()):
             handlers[method] = partial(_unserved, what=f"{method.upper()} {route}")
-        app.add_route(route, _Resource(store, handlers))
+        app.add_route(route, _Resource(store, route, handlers))
     return app
 
 
@@ -136,7 +149,11 @@ def _text(value: object) -> str:
 
 def _refused(_: falcon.Request, response: falcon.Response, error: Refused, __: Mapping[str, object]) -> None:
     response.status = error.status
-    response.text = _text({"detail": error.detail})
+    detail = error.detail
+    if error.status == HTTPStatus.UNPROCESSABLE_ENTITY and isinstance(detail, str):
+        # A client finds every 422 in the one shape that the document gives it.
+        detail = [{"loc": ["body"], "msg": detail, "type": "value_error"}]
+    response.text = _text({"detail": detail})
 
 
 def _no_state(_: falcon.Request, response: falcon.Response, error: StateError, __: Mapping[str, object]) -> None:
@@ -153,4 +170,5 @@ def _failed(request: falcon.Request, response: falcon.Response, error: Exception
 
 def _no_route(_: falcon.Request, response: falcon.Response, error: falcon.HTTPError, __: Mapping[str, object]) -> None:
     response.status = error.status_code
+    response.set_headers(error.headers or {})
     response.text = _text({"detail": HTTPStatus(error.status_code).phrase})

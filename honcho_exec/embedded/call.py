@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,8 @@ __all__ = ["Answer", "Call", "Handler"]
 
 _MOST_PER_PAGE = 100
 _TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
+_WHOLE = re.compile(r"\s*([+-]?[0-9]{1,1000})(?:\.0*)?\s*")
+_DECIMAL = re.compile(r"\s*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\s*")
 _FALSE = frozenset({"false", "0", "no", "off", "f", "n"})
 
 
@@ -69,7 +72,7 @@ class Call:
     def page(self) -> Page:
         """Which page is asked for."""
         return Page(
-            number=self.number("page", most=2**31) or 1,
+            number=self.number("page", most=None) or 1,
             size=self.number("size", most=_MOST_PER_PAGE) or 50,
             newest_first=self.flag("reverse", default=False),
         )
@@ -84,25 +87,39 @@ class Call:
         value = self.query.get(name)
         return [value] if isinstance(value, str) else value
 
-    def number(self, name: str, *, least: int = 1, most: int = _MOST_PER_PAGE) -> int | None:
+    def check_recall_options(self) -> None:
+        """Check what a query string may say of a representation, also where none is made.
+
+        Raises:
+            Invalid: one of these values cannot be used.
+        """
+        self.number("search_top_k")
+        self.number("max_conclusions")
+        for name in ("include_most_frequent", "limit_to_session", "summary"):
+            self.flag(name, default=True)
+        distance = self.text("search_max_distance")
+        if distance is not None and not (_DECIMAL.fullmatch(distance) and 0 <= float(distance) <= 1):
+            raise Invalid(("query", "search_max_distance"), "Input should be a number from 0 to 1", "float_parsing")
+
+    def number(self, name: str, *, least: int = 1, most: int | None = _MOST_PER_PAGE) -> int | None:
         """A whole number of the query string."""
         value = self.text(name)
         if value is None:
             return None
         loc = ("query", name)
-        try:
-            number = int(value)
-        except ValueError as error:
-            raise Invalid(loc, "Input should be a valid integer", "int_parsing") from error
+        if not (found := _WHOLE.fullmatch(value)):
+            raise Invalid(loc, "Input should be a valid integer", "int_parsing")
+        number = int(found[1])
         if number < least:
             raise Invalid(loc, f"Input should be greater than or equal to {least}", "greater_than_equal")
-        if number > most:
+        if most is not None and number > most:
             raise Invalid(loc, f"Input should be less than or equal to {most}", "less_than_equal")
         return number
 
     def flag(self, name: str, *, default: bool) -> bool:
         """A boolean of the query string."""
-        value = (self.text(name) or str(default)).lower()
+        value = self.text(name)
+        value = str(default).lower() if value is None else value.lower()
         if value not in _TRUE | _FALSE:
             raise Invalid(("query", name), "Input should be a valid boolean", "bool_parsing")
         return value in _TRUE

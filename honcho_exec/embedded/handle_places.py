@@ -72,8 +72,11 @@ def update_peer(call: Call) -> Answer:
 
 
 def list_peers(call: Call) -> Answer:
-    """List a workspace's peers."""
-    return _list(call, "peer", call.condition(PEER_COLUMNS))
+    """List a workspace's peers; there are no scopes among them."""
+    condition, body = call.condition(PEER_COLUMNS), call.json()
+    if body and body.get("kind") == "scope":
+        condition = Condition("0")
+    return _list(call, "peer", condition)
 
 
 def list_peer_sessions(call: Call) -> Answer:

@@ -29,6 +29,7 @@ CONCLUSION_ROWS: Final = """
     JOIN peer AS observed ON observed.key = conclusion.observed
     LEFT JOIN session ON session.key = conclusion.session
 """
+_LAST_ROW: Final = 2**63 - 1
 
 Json = dict[str, Any]
 
@@ -57,7 +58,7 @@ def page(
     direction = "DESC" if asked.newest_first else "ASC"
     found = connection.execute(
         f"{rows} WHERE {condition.sql} ORDER BY {table}.key {direction} LIMIT ? OFFSET ?",
-        (*condition.values, asked.size, (asked.number - 1) * asked.size),
+        (*condition.values, asked.size, min((asked.number - 1) * asked.size, _LAST_ROW)),
     )
     return _page([shown(row) for row in found], total, asked)
 

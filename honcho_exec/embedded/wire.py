@@ -57,7 +57,7 @@ def parse_json(raw: bytes) -> Any:
     Raises:
         Refused: not JSON (422), or JSON that the real server fails on (500): NaN, a lone surrogate.
     """
-    if not raw.strip():
+    if not raw:
         return None
     try:
         value = json.loads(raw, parse_constant=_no_constant)
@@ -212,11 +212,12 @@ class Body:
         if value is None:
             return default
         loc = (*self.loc, name)
-        if isinstance(value, bool) or not isinstance(value, int):
+        # JSON knows one kind of number: 10.0 is a whole one.
+        if isinstance(value, bool) or not isinstance(value, int | float) or value % 1:
             raise Invalid(loc, "Input should be a valid integer", "int_type")
         if not 1 <= value <= most:
             raise Invalid(loc, f"Input should be from 1 to {most}", "less_than_equal")
-        return value
+        return int(value)
 
     def object(self, name: str) -> dict[str, Any] | None:
         """A JSON object, None when it is null or not there."""
