@@ -26,6 +26,7 @@ from honcho_exec.lane import Lane
 from honcho_exec.lease import Holder
 from honcho_exec.model import Receipt, SessionRef, Write
 from honcho_exec.outbox import Outbox
+from honcho_exec.redact import masked
 from honcho_exec.retry import RetryPolicy
 from honcho_exec.settings import Settings
 
@@ -54,7 +55,12 @@ def open_outbox(settings: Settings, ref: SessionRef, home: Path, holder: Holder,
     """
     destination = f"{settings.shown_url} {ref.workspace}"
     return Outbox(
-        home / "outbox.db", destination=destination, holder=holder, clock=clock, max_rows=settings.outbox_max_rows
+        home / "outbox.db",
+        destination=destination,
+        holder=holder,
+        clock=clock,
+        max_rows=settings.outbox_max_rows,
+        prepare=masked if settings.redact else None,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -78,14 +78,25 @@ class Outbox:
         destination: whose rows this is about: backend and workspace.
         holder: whose rows are admitted and claimed.
         max_rows: how many rows the file may hold.
+        prepare: changes every write before it is stored, such as to mask what must not be on a disk.
     """
 
-    def __init__(self, path: Path, *, destination: str, holder: Holder, clock: Clock, max_rows: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        destination: str,
+        holder: Holder,
+        clock: Clock,
+        max_rows: int,
+        prepare: Callable[[Write], Write] | None = None,
+    ) -> None:
         self.path = path.absolute()
         self.destination = destination
         self._holder = holder
         self._clock = clock
         self._max_rows = max_rows
+        self._prepare = prepare
         self._db = self._begin()
 
     def admit(self, turn: str, ref: SessionRef, writes: Sequence[Write]) -> Admitted:
@@ -98,6 +109,8 @@ class Outbox:
             Overloaded: the outbox is full.
             StateError: the file cannot be written.
         """
+        if self._prepare is not None:
+            writes = [self._prepare(write) for write in writes]
         try:
             return self._admit(turn, ref, writes)
         except Damaged:

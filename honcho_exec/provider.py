@@ -28,7 +28,7 @@ from honcho_exec.outbox import Outbox
 from honcho_exec.recall import Recall
 from honcho_exec.settings import LoadedSettings, Settings, load, state_home, stated_home
 from honcho_exec.status import Status, take
-from honcho_exec.text import clean, harmless, plain_text, split
+from honcho_exec.text import harmless, plain_text, split, storable
 from honcho_exec.tools import Tools, error_answer
 
 __all__ = ["HonchoProvider"]
@@ -468,7 +468,7 @@ class HonchoProvider:
         return self._trouble or Closed("the provider is not initialized; call initialize() or use `with`")
 
     def _messages(self, peer: str, text: str) -> list[Message]:
-        parts = split(clean(text), self._settings.message_max_chars)
+        parts = split(storable(text, mask=self._settings.redact), self._settings.message_max_chars)
         if len(parts) == 1:
             return [Message(peer, parts[0])]
         return [

@@ -15,7 +15,7 @@ from honcho_exec.lane import Lane
 from honcho_exec.model import Context, SessionRef
 from honcho_exec.sections import CHARS_PER_TOKEN, Section, compose
 from honcho_exec.settings import Settings
-from honcho_exec.text import clean
+from honcho_exec.text import clean, storable
 
 if TYPE_CHECKING:
     # The SDK takes long to import; only the lane's first job does.
@@ -53,7 +53,9 @@ class Recall:
             if self._closed or (self._running is not None and not self._running.done()):
                 return
             with suppress(Closed):
-                self._running = self._thread.submit(lambda: self._fetch(ref, clean(query)))
+                self._running = self._thread.submit(
+                    lambda: self._fetch(ref, storable(query, mask=self._settings.redact))
+                )
 
     def take(self, ref: SessionRef) -> str:
         """The newest context of this session, within the token budget; empty when there is none (yet)."""

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["CONTINUED", "clean", "cut_at_word", "harmless", "plain_text", "split"]
+from honcho_exec.redact import redact
+
+__all__ = ["CONTINUED", "clean", "cut_at_word", "harmless", "plain_text", "split", "storable"]
 
 CONTINUED = "[continued] "
 """Marks every part of a split message but the first, as the bundled provider does."""
@@ -60,6 +62,11 @@ def clean(text: str) -> str:
             break
         text = cleaned
     return _SPECIAL_TOKEN.sub("<\u200b", text)
+
+
+def storable(text: str, *, mask: bool) -> str:
+    """Return `text` as it is stored and sent: cleaned, and with obvious secrets masked where that is wanted."""
+    return redact(clean(text)) if mask else clean(text)
 
 
 def split(text: str, limit: int) -> list[str]:

@@ -13,7 +13,7 @@ from honcho_exec.errors import HonchoExecError, InputError, Queued, Rejected
 from honcho_exec.model import Card, Conclusion, Deletion, Hit, Receipt, SessionRef, Write
 from honcho_exec.sections import CHARS_PER_TOKEN, Section, compose
 from honcho_exec.settings import Settings
-from honcho_exec.text import clean, cut_at_word, harmless
+from honcho_exec.text import cut_at_word, harmless, storable
 
 if TYPE_CHECKING:
     # The SDK takes long to import; only the lane's first job does.
@@ -102,11 +102,11 @@ class Tools:
         ref = self._memory.ready()
         target = self._target(ref, peer)
         sessions = self._memory.read(lambda api: api.sessions_of(target))
-        asked = clean(query)
+        asked = storable(query, mask=self._settings.redact)
         return self._memory.read(lambda api: api.search(asked, sessions=sessions, limit=limit)) if asked else []
 
     def _profile(self, args: Profile) -> dict[str, object]:
-        facts = tuple(filter(None, map(clean, args.card or ())))
+        facts = tuple(filter(None, (storable(fact, mask=self._settings.redact) for fact in args.card or ())))
         if args.card and not facts:
             raise InputError("`card`: holds no fact, only blanks or recalled memory; say the facts in your own words")
         ref = self._memory.ready()
@@ -140,7 +140,7 @@ class Tools:
 
     def _search(self, args: Search) -> dict[str, object]:
         budget = args.max_tokens * CHARS_PER_TOKEN
-        hits = self.find(_said(args.query, "query"), peer=args.peer, limit=max(5, min(20, budget // 150)))
+        hits = self.find(self._said(args.query, "query"), peer=args.peer, limit=max(5, min(20, budget // 150)))
         entries: list[str] = []
         for hit in hits:
             head = f"[{hit.peer} · {hit.created_at[:16].replace('T', ' ')} · {hit.session}] "
@@ -151,7 +151,7 @@ class Tools:
         return {"result": "\n\n".join(entries) or "Nothing was found for this query."}
 
     def _reasoning(self, args: Reasoning) -> dict[str, object]:
-        query = _said(args.query, "query")
+        query = self._said(args.query, "query")
         ref = self._memory.ready()
         observer, target = self._view(ref, args.peer)
         level = self._settings.dialectic_reasoning_level
@@ -181,7 +181,7 @@ class Tools:
     def _conclude(self, args: Conclude, ignored: Sequence[str]) -> str:
         extra: dict[str, object] = {"ignored": list(ignored)} if ignored else {}
         if args.list:
-            query = None if args.query is None else _said(args.query, "query")
+            query = None if args.query is None else self._said(args.query, "query")
             ref = self._memory.ready()
             observer, target = self._view(ref, args.peer)
             found = self._memory.read(lambda api: api.conclusions(observer, target or observer, query=query, limit=20))
@@ -194,7 +194,7 @@ class Tools:
         return _json({"result": self._write_conclusion(args), **extra})
 
     def _write_conclusion(self, args: Conclude) -> str:
-        content = _said(args.conclusion or "", "conclusion")
+        content = self._said(args.conclusion or "", "conclusion")
         if len(content) > MAX_CONCLUSION:
             raise InputError(f"`conclusion`: must be at most {MAX_CONCLUSION} characters (it has {len(content)})")
         ref = self._memory.ref
@@ -210,6 +210,13 @@ class Tools:
                 raise
             raise InputError(f"there is no conclusion with the id {conclusion_id!r}; list=true shows the ids") from None
         return f"The conclusion {conclusion_id} was deleted."
+
+    def _said(self, text: str, argument: str) -> str:
+        """The argument's text, as it is stored and sent."""
+        if said := storable(text, mask=self._settings.redact):
+            return said
+        what = "holds nothing but recalled memory; say it in your own words" if text.strip() else "must not be empty"
+        raise InputError(f"`{argument}`: {what}")
 
     def _view(self, ref: SessionRef, peer: str) -> tuple[str, str | None]:
         """Who is asked, and about whom (None: about itself)."""
@@ -231,14 +238,6 @@ class Tools:
         raise InputError(
             f"`peer`: there is no peer {peer[:80]!r} here; use 'user', 'ai'" + (f" or one of: {shown}" if shown else "")
         )
-
-
-def _said(text: str, argument: str) -> str:
-    """The argument's text, cleaned."""
-    if cleaned := clean(text):
-        return cleaned
-    what = "holds nothing but recalled memory; say it in your own words" if text.strip() else "must not be empty"
-    raise InputError(f"`{argument}`: {what}")
 
 
 def _json(answer: Mapping[str, object]) -> str:
