@@ -1,12 +1,21 @@
-"""What is known of sessions on the server: a plain dictionary that only the lane can reach."""
+"""What is known of sessions on the server: plain values that only the lane can reach."""
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from honcho_exec.clock import Clock, Deadline
+from honcho_exec.errors import Unavailable
+from honcho_exec.known import Known
 from honcho_exec.lane import Lane
+from honcho_exec.locks import exclusive
 from honcho_exec.model import SessionRef
 from honcho_exec.settings import Settings
+from honcho_exec.sqlite import private_folder
 
 if TYPE_CHECKING:
     # The SDK takes long to import; only the lane's first job does.
@@ -18,14 +27,36 @@ __all__ = ["SessionCache"]
 class SessionCache:
     """Makes sure that sessions exist and that their peers have joined, each once.
 
-    No lock guards it: every method raises `LaneError` unless it runs on the lane.
+    What is learnt is remembered for the next process. No lock guards it: every method raises `LaneError` unless it
+    runs on the lane.
+
+    Args:
+        home: the state folder, whose processes do not ask for one session at the same time.
+        destination: backend and workspace.
+        closing: whether to give up waiting for another process.
     """
 
-    def __init__(self, lane: Lane, api: HonchoApi, settings: Settings) -> None:
+    def __init__(
+        self,
+        lane: Lane,
+        api: HonchoApi,
+        settings: Settings,
+        *,
+        home: Path,
+        destination: str,
+        clock: Clock,
+        closing: Callable[[], bool],
+    ) -> None:
         self._lane = lane
         self._api = api
         self._user = settings.observes(ai=False)
         self._assistant = settings.observes(ai=True)
+        self._patience = settings.timeout
+        self._locks = home / "joining"
+        self._destination = destination
+        self._clock = clock
+        self._closing = closing
+        self._known = Known(home / "known.db", destination=destination, clock=clock)
         self._members: dict[str, frozenset[str]] = {}
 
     def session(self, ref: SessionRef) -> SessionRef:
@@ -39,18 +70,48 @@ class SessionCache:
         """
         self._lane.check()
         wanted = {ref.user_peer: self._user, ref.ai_peer: self._assistant}
-        if ref.session not in self._members:
-            self._api.ensure_session(ref.session)
-            members, complete = self._api.members(ref.session)
-            # In a session too large to list, whoever is missing joins with their first message instead.
-            self._members[ref.session] = members if complete else members | set(wanted)
-        missing = {peer: observes for peer, observes in wanted.items() if peer not in self._members[ref.session]}
-        if missing:
-            self._api.join(ref.session, missing)
-            self._members[ref.session] |= set(missing)
+        if not self._has(ref.session, wanted):
+            with self._alone(ref.session):
+                # Another process may have joined them while this one waited.
+                if not self._has(ref.session, wanted):
+                    self._join(ref.session, wanted)
         return ref
 
     def forget(self, session: str) -> None:
         """Ask the server again next time."""
         self._lane.check()
         self._members.pop(session, None)
+        self._known.forget(session)
+
+    def _has(self, session: str, peers: Collection[str]) -> bool:
+        """Whether these peers are known to be members."""
+        if session not in self._members:
+            members, since = self._known.members(session)
+            # A workspace that was made later is another one: somebody began with an empty server.
+            if not members.issuperset(peers) or self._api.workspace_since() != since:
+                return False
+            self._members[session] = members
+        return self._members[session].issuperset(peers)
+
+    def _join(self, session: str, wanted: Mapping[str, tuple[bool, bool]]) -> None:
+        if session not in self._members:
+            self._api.ensure_session(session)
+            members, complete = self._api.members(session)
+            # In a session too large to list, whoever is missing joins with their first message instead.
+            self._members[session] = members if complete else members | set(wanted)
+        missing = {peer: observes for peer, observes in wanted.items() if peer not in self._members[session]}
+        if missing:
+            self._api.join(session, missing)
+            self._members[session] |= set(missing)
+        self._known.joined(session, wanted, self._api.workspace_since())
+
+    @contextmanager
+    def _alone(self, session: str) -> Iterator[None]:
+        """Let no other process of this state folder ask for the session meanwhile: each would join its peers."""
+        name = hashlib.sha256(f"{self._destination} {session}".encode()).hexdigest()[:32]
+        deadline = Deadline.after(self._patience, self._clock)
+        try:
+            with exclusive(private_folder(self._locks) / name, deadline, stop=self._closing):
+                yield
+        except TimeoutError as error:
+            raise Unavailable("another process is just opening the session", cause="busy", retry_after=1.0) from error

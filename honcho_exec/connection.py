@@ -96,7 +96,7 @@ class Connection:
             ) from error
         backend = open_backend(self._settings, self._home, self._clock)
         api = HonchoApi(backend, self._workspace, timeout=self._settings.timeout, clock=self._clock)
-        link = Link(backend, api, SessionCache(self._lane, api, self._settings))
+        link = Link(backend, api, self._cache(api))
         with self._lock:
             if not self._closed:
                 self._link = link
@@ -117,6 +117,17 @@ class Connection:
         self.cut()
         if self._link is not None:
             self._link.backend.close()
+
+    def _cache(self, api: HonchoApi) -> SessionCache:
+        return SessionCache(
+            self._lane,
+            api,
+            self._settings,
+            home=self._home,
+            destination=self._settings.destination(self._workspace),
+            clock=self._clock,
+            closing=lambda: self._closed,
+        )
 
     def _let_burst_pass(self) -> None:
         """Wait for a quiet moment before the SDK is imported, unless somebody waits for the connection.

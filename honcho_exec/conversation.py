@@ -53,10 +53,9 @@ def open_outbox(settings: Settings, ref: SessionRef, home: Path, holder: Holder,
     Raises:
         StateError: its file cannot be used.
     """
-    destination = f"{settings.shown_url} {ref.workspace}"
     return Outbox(
         home / "outbox.db",
-        destination=destination,
+        destination=settings.destination(ref.workspace),
         holder=holder,
         clock=clock,
         max_rows=settings.outbox_max_rows,

@@ -58,7 +58,8 @@ class HonchoApi:
         self._timeout = timeout
         self._clock = clock
         self._answers = threading.local()
-        backend.http.event_hooks = {"response": [self._note_answer]}
+        self._workspace_since = ""
+        backend.http.event_hooks = {"response": [self._note_answer, self._note_workspace]}
         self._sdk = honcho.Honcho(
             workspace_id=workspace,
             base_url=backend.url,
@@ -82,6 +83,17 @@ class HonchoApi:
         """Make sure that the server answers and takes the key."""
         with self._door():
             next(iter(self._sdk.peers(size=1)), None)
+
+    def workspace_since(self) -> str:
+        """When the workspace was made, by the server's clock; makes it, and at most one request.
+
+        Another time for the same name means another server, or one that somebody emptied.
+        """
+        if not self._workspace_since:
+            with self._door():
+                # What every other request of the SDK begins with, and so none more; it has no public name for it.
+                getattr(self._sdk, "_ensure_workspace", self._sdk.get_metadata)()
+        return self._workspace_since
 
     def ensure_session(self, session: str) -> None:
         """Get or create the session, joining nobody."""
@@ -234,6 +246,12 @@ class HonchoApi:
         self._answers.response = response
         # The SDK hands Retry-After on for 429 only; a 503 carries one too.
         self._answers.retry_after = _seconds(response.headers.get("retry-after"), self._clock)
+
+    def _note_workspace(self, response: httpx.Response) -> None:
+        request = response.request
+        if request.method == "POST" and request.url.path.endswith("/workspaces") and response.is_success:
+            body = json.loads(response.read())
+            self._workspace_since = str(body.get("created_at", "")) if isinstance(body, dict) else ""
 
     @contextmanager
     def _door(self) -> Iterator[None]:

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import nullcontext
 from typing import TypeVar
 
 import pytest
@@ -40,6 +41,12 @@ class Unguarded(Lane):
 
     def check(self) -> None:
         """Let everybody in."""
+
+
+def unguard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Take the guard out, and what keeps other processes from joining at the same time."""
+    monkeypatch.setattr("honcho_exec.conversation.Lane", Unguarded)
+    monkeypatch.setattr("honcho_exec.cache.exclusive", lambda *_, **__: nullcontext())
 
 
 def conversation(provider: HonchoProvider) -> Conversation:
@@ -84,7 +91,7 @@ def test_thirteen_conclusions_in_a_row_while_turns_are_synchronised(
 def test_the_same_without_the_guard_is_seen_to_race(
     server: FaultyServer, make_provider: MakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("honcho_exec.conversation.Lane", Unguarded)
+    unguard(monkeypatch)
     storm(server, make_provider, 1)
     assert server.count(*JOINS) > 1
 
@@ -112,7 +119,7 @@ def test_without_the_guard_it_is_joined_twice(
     server: FaultyServer, make_provider: MakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same steps: the second joining is what makes a search forget all that was said before it."""
-    monkeypatch.setattr("honcho_exec.conversation.Lane", Unguarded)
+    unguard(monkeypatch)
     assert open_a_session_twice_at_once(server, make_provider) == 2
 
 

@@ -204,6 +204,10 @@ class Settings(BaseModel):
             return "embedded"
         return "server" if self.base_url is not None else "cloud"
 
+    def destination(self, workspace: str) -> str:
+        """What is kept on disk for a workspace is kept under this name: the server as it may be shown, and it."""
+        return f"{self.shown_url} {workspace}"
+
     def observes(self, *, ai: bool) -> tuple[bool, bool]:
         """(observe_me, observe_others) that a peer joins a session with."""
         unified = self.observation_mode == "unified"
