@@ -327,21 +327,38 @@ class HonchoProvider:
         if (conversation := self._conversation) is not None:
             conversation.join()
 
-    def on_session_switch(self, new_session_id: str, *, reset: bool = False, **_: object) -> None:
+    def on_session_switch(
+        self,
+        new_session_id: str,
+        *,
+        reset: bool = False,
+        rewound: bool = False,
+        session_title: str | None = None,
+        **_: object,
+    ) -> None:
         """Go on under another id of the host; earlier turns stay in the session they were given in.
+
+        What was recalled for the turns before it, or is being recalled, is not shown any more.
 
         Args:
             new_session_id: the host's id from now on.
             reset: a new conversation, which an earlier title does not name.
+            rewound: the last turns were taken back; Honcho keeps what was said in them.
+            session_title: the title under that id; None keeps the present one, unless it is a new conversation.
         """
+        conversation = self._present()
         with self._lock:
-            if self._conversation is None or self._loaded is None:
+            if conversation is None or conversation is not self._conversation or self._loaded is None:
                 return
-            title = "" if reset else self._context.session_title
+            kept = "" if reset else self._context.session_title
+            title = kept if session_title is None else session_title
             self._context = replace(self._context, session_id=new_session_id, session_title=title)
-            ref = self._name(self._loaded.settings)
-            if ref != self._conversation.ref:
-                self._conversation.switch(ref)
+            ref, recall = self._name(self._loaded.settings), self._recall
+            moved = ref != conversation.ref
+            if moved:
+                conversation.switch(ref)
+        if recall is not None and (moved or reset or rewound):
+            recall.switch()
 
     def flush(self, timeout: float) -> int:
         """Wait at most `timeout` seconds until everything is delivered; returns how many rows are still pending."""

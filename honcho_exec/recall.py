@@ -46,6 +46,7 @@ class Recall:
         self._running: Future[None] | None = None
         self._context: tuple[SessionRef, str] | None = None
         self._closed = False
+        self._generation = 0
 
     def fetch(self, ref: SessionRef, query: str) -> None:
         """Begin to fetch what is known for the turn after this one, unless that is under way."""
@@ -53,8 +54,9 @@ class Recall:
             if self._closed or (self._running is not None and not self._running.done()):
                 return
             with suppress(Closed):
+                generation = self._generation
                 self._running = self._thread.submit(
-                    lambda: self._fetch(ref, storable(query, mask=self._settings.redact))
+                    lambda: self._fetch(ref, storable(query, mask=self._settings.redact), generation)
                 )
 
     def take(self, ref: SessionRef) -> str:
@@ -63,20 +65,27 @@ class Recall:
             held = self._context
         return held[1] if held is not None and held[0] == ref else ""
 
+    def switch(self) -> None:
+        """Another conversation begins: show nothing that was fetched, or is being fetched, for the one before."""
+        with self._lock:
+            self._generation += 1
+            self._context = None
+
     def close(self) -> None:
         """Fetch no more; a request under way is cut by closing the backend."""
         with self._lock:
             self._closed = True
         self._thread.close(0.0)
 
-    def _fetch(self, ref: SessionRef, query: str) -> None:
+    def _fetch(self, ref: SessionRef, query: str, generation: int) -> None:
         try:
             text = self._base(self._connect(), ref, query)
         except (HonchoExecError, TimeoutError) as error:
             _log.info("nothing was recalled for the next turn: %s", error)
             return
         with self._lock:
-            self._context = (ref, text)
+            if generation == self._generation:
+                self._context = (ref, text)
 
     def _base(self, api: HonchoApi, ref: SessionRef, query: str) -> str:
         summary = api.session_context(ref.session).summary

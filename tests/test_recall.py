@@ -4,6 +4,7 @@ import json
 import threading
 import time
 
+import pytest
 from agent.memory_manager import sanitize_context
 from support.faulty import FaultyServer, Gate, gate, hang, status
 from support.providers import MakeProvider
@@ -134,3 +135,26 @@ def test_one_thread_recalls_however_often_it_is_asked(make_provider: MakeProvide
     for _ in range(50):
         provider.queue_prefetch("tea")
     assert sum(thread.name.startswith("honcho-recall") for thread in threading.enumerate()) == 1
+
+
+@pytest.mark.parametrize(
+    "switches", [[{"new_session_id": "b"}, {"new_session_id": "a"}], [{"reset": True}], [{"rewound": True}]]
+)
+def test_what_was_fetched_before_a_switch_is_dropped_also_after_coming_back(
+    server: FaultyServer, make_provider: MakeProvider, switches: list[dict[str, object]]
+) -> None:
+    provider = make_provider(None, base_url=server.url, session_strategy="per-session")
+    provider.on_session_switch("a")
+    provider.handle_tool_call("honcho_conclude", {"conclusion": "Likes green tea"})
+    assert recalled(provider)
+    held = Gate()
+    server.rule(match=("GET", "/context"), fault=gate(held), times=1)
+    provider.queue_prefetch("tea")
+    assert held.arrived.wait(5)
+    for switch in switches:
+        provider.on_session_switch(**{"new_session_id": "a", **switch})
+    held.proceed.set()
+    assert provider._recall is not None
+    assert provider._recall._running is not None
+    provider._recall._running.result(10)
+    assert provider.prefetch("tea") == ""

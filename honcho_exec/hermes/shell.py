@@ -136,7 +136,12 @@ class HonchoExecMemoryProvider(MemoryProvider):
         self._safely("on_session_end", lambda: self._provider.on_session_end(messages), lambda _: None)
 
     def on_session_switch(self, new_session_id: str, **kwargs: Any) -> None:
-        """Go on under another id of the host."""
+        """Go on under another id of the host, and under the title that a person gave it, if one did.
+
+        A conversation that was compressed goes on under a title that the host numbered: it keeps the person's.
+        """
+        if kwargs.get("reason") != "compression" and not kwargs.get("rewound"):
+            kwargs["session_title"] = self._safely("the title", lambda: _title(new_session_id), lambda _: None)
         self._safely(
             "on_session_switch", lambda: self._provider.on_session_switch(new_session_id, **kwargs), lambda _: None
         )
@@ -218,6 +223,25 @@ def _environ() -> Mapping[str, str]:
     if not is_multiplex_active():
         return ChainMap(said, secrets, os.environ)
     return {name: value for name, value in os.environ.items() if "HONCHO_" not in name} | secrets | said
+
+
+def _title(session_id: str) -> str | None:
+    """The title that the host has for a session, empty where it has none; None when the host cannot be asked.
+
+    It tells when it begins, and not when it switches.
+    """
+    try:
+        from hermes_state import SessionDB  # noqa: PLC0415 - not every host's
+    except ImportError:
+        return None
+    path = get_hermes_home() / "state.db"
+    if not path.exists():
+        return None
+    database = SessionDB(path, read_only=True)
+    try:
+        return str(database.get_session_title(session_id) or "")
+    finally:
+        database.close()
 
 
 def _profile() -> str | None:
