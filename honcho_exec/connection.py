@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from honcho_exec.breaker import Breaker
 from honcho_exec.cache import SessionCache
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.errors import Closed, ConfigurationError
 from honcho_exec.lane import Lane
 from honcho_exec.settings import Settings
+from honcho_exec.stats import Meter
 
 if TYPE_CHECKING:
     # Both take long to import; only the lane's first job does.
@@ -42,12 +44,24 @@ class Connection:
         home: the folder of the embedded backend's file.
     """
 
-    def __init__(self, lane: Lane, settings: Settings, home: Path, workspace: str, clock: Clock) -> None:
+    def __init__(
+        self,
+        lane: Lane,
+        settings: Settings,
+        home: Path,
+        workspace: str,
+        *,
+        clock: Clock,
+        breaker: Breaker,
+        meter: Meter,
+    ) -> None:
         self._lane = lane
         self._settings = settings
         self._home = home
         self._workspace = workspace
         self._clock = clock
+        self._breaker = breaker
+        self._meter = meter
         self._lock = threading.Lock()
         self._link: Link | None = None
         self._closed = False
@@ -95,7 +109,14 @@ class Connection:
                 f"the Honcho SDK cannot be imported: {error}; pip install 'honcho-ai>=2.2,<3'"
             ) from error
         backend = open_backend(self._settings, self._home, self._clock)
-        api = HonchoApi(backend, self._workspace, timeout=self._settings.timeout, clock=self._clock)
+        api = HonchoApi(
+            backend,
+            self._workspace,
+            timeout=self._settings.timeout,
+            clock=self._clock,
+            breaker=self._breaker,
+            meter=self._meter,
+        )
         link = Link(backend, api, self._cache(api))
         with self._lock:
             if not self._closed:

@@ -8,14 +8,17 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.connection import Connection
 from honcho_exec.delivery import Delivery
 from honcho_exec.errors import (
     Disabled,
+    HonchoExecError,
     LaneError,
     Queued,
     Rejected,
@@ -29,6 +32,7 @@ from honcho_exec.outbox import Outbox
 from honcho_exec.redact import masked
 from honcho_exec.retry import RetryPolicy
 from honcho_exec.settings import Settings
+from honcho_exec.stats import Meter
 
 if TYPE_CHECKING:
     # It takes long to import; only the lane's first job does.
@@ -70,13 +74,25 @@ class Conversation:
 
     Args:
         home: the state folder.
+        meter: what is counted and timed.
         writes: False refuses every write.
+        notice: told on the lane, with the error, that delivery begins to fail, and with None that it works again.
 
     Raises:
         StateError: the outbox's file cannot be used.
     """
 
-    def __init__(self, settings: Settings, ref: SessionRef, home: Path, clock: Clock, *, writes: bool = True) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        ref: SessionRef,
+        home: Path,
+        clock: Clock,
+        *,
+        meter: Meter,
+        writes: bool = True,
+        notice: Callable[[HonchoExecError | None], None] = lambda _: None,
+    ) -> None:
         self._settings = settings
         self._writes = writes
         self._ref = ref
@@ -88,19 +104,35 @@ class Conversation:
         self._opening_since = clock.monotonic()
         self._last_sync: Future[Receipt] | None = None
         self._waited_out: str | None = None
+        self._meter = meter
+        self.breaker = Breaker(
+            self.where, threshold=settings.breaker_threshold, cooldown=settings.breaker_cooldown, clock=clock
+        )
         self._retry = RetryPolicy(
             attempts=settings.retry_attempts,
             max_wait=settings.retry_max_wait,
             deadline=settings.retry_deadline,
             closing=self._closing,
+            breaker=self.breaker,
             clock=clock,
+            on_retry=partial(meter.count, "retried"),
         )
         self._holder = Holder(home / "holders")
         self.outbox = open_outbox(settings, ref, home, self._holder, clock)
         self.lane = Lane(abandon=self.abandon)
-        self._connection = Connection(self.lane, settings, home, ref.workspace, clock)
+        self._connection = Connection(
+            self.lane, settings, home, ref.workspace, clock=clock, breaker=self.breaker, meter=meter
+        )
         self.delivery = Delivery(
-            lane=self.lane, outbox=self.outbox, connection=self._connection, retry=self._retry, clock=clock
+            lane=self.lane,
+            outbox=self.outbox,
+            connection=self._connection,
+            retry=self._retry,
+            breaker=self.breaker,
+            meter=meter,
+            clock=clock,
+            slow_after=settings.sync_join_timeout / 2,
+            notice=notice,
         )
 
     @property
@@ -157,6 +189,8 @@ class Conversation:
 
     def ready(self) -> SessionRef:
         """See `tools.Memory.ready`."""
+        self._refuse_on_lane()
+        self.breaker.refuse()
         ref = self._ref
         deadline = Deadline.after(self._settings.sync_join_timeout, self._clock)
         self._await_sync(deadline)
@@ -279,6 +313,7 @@ class Conversation:
             raise health.error
         pending = self._pending("the sync", self._sync_age())
         if not hopeless:
+            self._meter.count("join_timeouts")
             _log.warning("the pending sync was not waited for any longer: %s", pending)
         self._waited_out = self.delivery.oldest_turn()
         raise pending

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.connection import Connection
 from honcho_exec.errors import (
     Closed,
     ConfigurationError,
     HonchoExecError,
+    Overloaded,
     Rejected,
     RequestError,
     StateError,
@@ -31,6 +33,8 @@ from honcho_exec.outbox import Outbox
 from honcho_exec.retry import Backoff, RetryPolicy
 from honcho_exec.rows import Admitted, Batch, OutboxRow
 from honcho_exec.sending import Sender
+from honcho_exec.slow import SlowWatch
+from honcho_exec.stats import Meter
 from honcho_exec.turns import Turns, closed_first
 
 __all__ = ["Delivery", "Health"]
@@ -77,6 +81,10 @@ class Delivery:
     `admit` may be called from any thread; everything that touches the cache or sends runs on the lane. One job
     of the lane sends one batch and then queues itself again, so that other jobs get their turn and an exiting
     interpreter is not held up by a backlog.
+
+    Args:
+        slow_after: seconds after which it is logged that a sync is still going.
+        notice: told, with the error, that delivery begins to fail, and with None that it works again.
     """
 
     def __init__(
@@ -86,17 +94,27 @@ class Delivery:
         outbox: Outbox,
         connection: Connection,
         retry: RetryPolicy,
+        breaker: Breaker,
+        meter: Meter,
         clock: Clock,
+        slow_after: float,
+        notice: Callable[[HonchoExecError | None], None],
     ) -> None:
         self._lane = lane
         self._outbox = outbox
-        self._sender = Sender(outbox=outbox, connection=connection, retry=retry, outcome=self, clock=clock)
+        self._sender = Sender(outbox=outbox, connection=connection, retry=retry, outcome=self, meter=meter, clock=clock)
+        self._breaker = breaker
+        self._meter = meter
+        self._notice = notice
         self._clock = clock
         self._backoff = Backoff(jitter=random.uniform)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         self._rests = 0
-        self._turns = Turns(clock)
+        self._turns = Turns(clock, meter)
+        self._slow = SlowWatch(
+            self._turns.age, after=slow_after, quiet=lambda: self._health.failing, timer=lane.call_later
+        )
         self._queued = False
         self._blocked = False
         self._untidy = True
@@ -155,9 +173,13 @@ class Delivery:
         except HonchoExecError as error:
             if isinstance(error, StateError):
                 self._refusal = error
+            if isinstance(error, Overloaded):
+                self._meter.count("overloaded")
             self._turns.fail([name], error)
             return future
         self._refusal = None
+        self._meter.count("admitted", admitted.added)
+        self._slow.arm()
         if not writes:
             self._turns.close(name, delivered=True)
         elif admitted.turn == name:
@@ -217,9 +239,12 @@ class Delivery:
         """See `sending.Outcome`: drop the rows and tell whoever waits."""
         self._outbox.settle(rows)
         self._untidy = True
-        if self._health.failing:
-            _log.warning("delivery to Honcho works again")
+        self._meter.count("delivered", len(rows))
+        failed = self._health.failing
         self._health = Health(self._health.error)
+        if failed:
+            _log.warning("delivery to Honcho works again")
+            self._notice(None)
         self._backoff.reset()
         self._turns.settle([row.turn for row in rows], new=new)
         with self._changed:
@@ -238,6 +263,7 @@ class Delivery:
             self._changed.notify_all()
         for take_back in timers:
             take_back()
+        self._slow.close()
         self._turns.fail_all()
 
     def _job(self) -> None:
@@ -311,17 +337,28 @@ class Delivery:
         except (RequestError, StateError, ConfigurationError) as error:
             # Whoever waits for this batch is told; it is tried again when the time has come.
             self._outbox.note_error(str(error))
-            asked = min(error.retry_after or 0.0, _LONGEST_ASKED)
-            self._pause(error, _AUTH_PAUSE if error.cause == "auth" else max(self._backoff.next(), asked))
+            self._pause(error, self._patience(error))
             if isinstance(error, Rejected) and error.cause != "auth":
                 # The server refuses the session, not these rows: they are kept, and tried again.
                 error = Unavailable(str(error), cause=error.cause, status=error.status)
             self._turns.fail([row.turn for row in batch.rows], error)
 
+    def _patience(self, error: HonchoExecError) -> float:
+        """Seconds until the next attempt."""
+        if error.cause == "auth":
+            return _AUTH_PAUSE
+        asked = min(error.retry_after or 0.0, _LONGEST_ASKED)
+        if self._breaker.state == "open":
+            # The breaker has waited out the failures already; a server that is back is used when it lets one through.
+            return max(self._breaker.remaining(), asked)
+        return max(self._backoff.next(), asked)
+
     def _pause(self, error: HonchoExecError, pause: float) -> None:
-        if not self._health.failing and not self._closed:
-            _log.warning("delivery to Honcho is failing; what is given is kept and tried again: %s", error)
+        begins = not self._health.failing and not self._closed
         self._health = Health(error, failing=True, retry_at=self._clock.monotonic() + pause)
+        if begins:
+            _log.warning("delivery to Honcho is failing; what is given is kept and tried again: %s", error)
+            self._notice(error)
         with self._lock:
             self._backing_off = True
         self._again_in(pause)

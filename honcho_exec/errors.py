@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "Ambiguous",
+    "CircuitOpen",
     "Closed",
     "ConfigurationError",
     "Damaged",
@@ -126,6 +127,13 @@ class Unavailable(RequestError):  # noqa: N818 - one of the three fates
     """The request was surely not done; trying again is safe."""
 
     retryable = True
+
+
+class CircuitOpen(Unavailable):
+    """The request was not made: the circuit breaker is open, and will let one through in `retry_after` seconds."""
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        super().__init__(message, cause="circuit_open", retry_after=retry_after)
 
 
 class Ambiguous(RequestError):  # noqa: N818 - one of the three fates

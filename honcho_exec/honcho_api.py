@@ -20,9 +20,11 @@ import pydantic
 from honcho.api_types import MessageCreateParams, SessionPeerConfig
 
 from honcho_exec.backend import Backend
+from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.errors import Ambiguous, Rejected, RequestError, StateError, Unavailable
 from honcho_exec.model import Card, Conclusion, Context, Hit, Message
+from honcho_exec.stats import Meter
 from honcho_exec.transport import request_deadline
 
 __all__ = ["BATCH_KEY", "SOURCE_KEY", "HonchoApi"]
@@ -42,6 +44,9 @@ _MAX_SESSIONS = 1000
 # time that is earlier: clocks differ.
 _CLOCK_SKEW = 60.0
 
+# What the circuit breaker counts; a 4xx is an answer of a server that works.
+_SERVER_FAILED = {"timeout", "connection", "server_error", "bad_answer"}
+
 _SURELY_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
 
@@ -53,10 +58,14 @@ class HonchoApi:
         StateError: the embedded backend's file cannot be used.
     """
 
-    def __init__(self, backend: Backend, workspace: str, *, timeout: float, clock: Clock) -> None:
+    def __init__(
+        self, backend: Backend, workspace: str, *, timeout: float, clock: Clock, breaker: Breaker, meter: Meter
+    ) -> None:
         self._url = backend.shown
         self._timeout = timeout
         self._clock = clock
+        self._breaker = breaker
+        self._meter = meter
         self._answers = threading.local()
         self._workspace_since = ""
         backend.http.event_hooks = {"response": [self._note_answer, self._note_workspace]}
@@ -80,8 +89,8 @@ class HonchoApi:
         return request_deadline(deadline)
 
     def ping(self) -> None:
-        """Make sure that the server answers and takes the key."""
-        with self._door():
+        """Make sure that the server answers and takes the key, also while the breaker is open."""
+        with self._door(anyway=True):
             next(iter(self._sdk.peers(size=1)), None)
 
     def workspace_since(self) -> str:
@@ -190,7 +199,7 @@ class HonchoApi:
 
     def chat(self, query: str, *, observer: str, target: str | None, level: str) -> str:
         """Ask what `observer` knows of `target` (of itself when None); empty when it knows nothing."""
-        with self._door():
+        with self._door(by_model=True):
             answer = honcho.Peer(observer, self._sdk).chat(query, target=target, reasoning_level=level)  # type: ignore[call-overload,unused-ignore] # the level is checked where it enters
             self._check_answer("content")
             return answer if isinstance(answer, str) else ""
@@ -254,9 +263,36 @@ class HonchoApi:
             self._workspace_since = str(body.get("created_at", "")) if isinstance(body, dict) else ""
 
     @contextmanager
-    def _door(self) -> Iterator[None]:
+    def _door(self, *, anyway: bool = False, by_model: bool = False) -> Iterator[None]:
+        """Where every request goes through: refused while the breaker is open, timed, its errors given their fate.
+
+        Args:
+            anyway: also while the breaker is open.
+            by_model: a language model answers; when it fails, that says little of the server.
+        """
+        self._breaker.enter(anyway=anyway)
         self._answers.retry_after = None
-        self._answers.begun = self._clock.monotonic()
+        self._answers.begun = begun = self._clock.monotonic()
+        try:
+            with self._translated():
+                yield
+        except RequestError as error:
+            if error.cause in _SERVER_FAILED:
+                if self._breaker.failed(error, counts=not by_model):
+                    self._meter.count("breaker_opened")
+            else:
+                self._breaker.passed()
+            raise
+        except BaseException:
+            self._breaker.left()
+            raise
+        else:
+            self._breaker.passed()
+        finally:
+            self._meter.request_took(self._clock.monotonic() - begun)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
         try:
             yield
         except honcho.HonchoError as error:

@@ -123,7 +123,11 @@ class Lane:
         def due() -> None:
             self.post(job)
 
-        return self._timer(delay, due)
+        return self.call_later(delay, due)
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call a short `callback` in `delay` seconds, on the timer's thread; the returned function takes that back."""
+        return self._timer(delay, callback)
 
     def close(self, timeout: float) -> bool:
         """Take no more jobs, drop those that have not begun, and wait at most `timeout` seconds for the one that has.

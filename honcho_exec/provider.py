@@ -7,7 +7,7 @@ import math
 import os
 import threading
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import replace
@@ -27,6 +27,7 @@ from honcho_exec.model import Hit, Message, Receipt, SessionRef
 from honcho_exec.outbox import Outbox
 from honcho_exec.recall import Recall
 from honcho_exec.settings import LoadedSettings, Settings, load, state_home, stated_home
+from honcho_exec.stats import Meter, Stats
 from honcho_exec.status import Status, take
 from honcho_exec.text import harmless, plain_text, split, storable
 from honcho_exec.tools import Tools, error_answer
@@ -68,6 +69,8 @@ class HonchoProvider:
         home: the folder of the state on disk; decided by the environment when None.
         profile: the host's profile, for what is asked before `initialize` tells it.
         clock: where time and ids come from.
+        notice: told, with the error, when delivery begins to fail, and with None when it works again; called on a
+            thread of the provider's, which must not be held up.
     """
 
     name = "honcho_exec"
@@ -80,6 +83,7 @@ class HonchoProvider:
         home: Path | None = None,
         profile: str | None = None,
         clock: Clock | None = None,
+        notice: Callable[[HonchoExecError | None], None] | None = None,
     ) -> None:
         self._environ = os.environ if environ is None else environ
         self._context = HostContext(session=session_id or "")
@@ -87,6 +91,8 @@ class HonchoProvider:
         self._profile = profile
         self._refs: dict[str, SessionRef] = {}
         self._clock = clock or SystemClock()
+        self._notice = notice
+        self._meter = Meter()
         self._lock = threading.Lock()
         self._loaded: LoadedSettings | None = None
         self._hermes_home: str | None = None
@@ -113,7 +119,10 @@ class HonchoProvider:
         if conversation is None:
             return f"<HonchoProvider [{self._trouble or 'not initialized'}]>"
         counts = conversation.outbox.counts()
+        breaker = conversation.breaker
         failing = " | failing" if conversation.delivery.health.failing else ""
+        if breaker.state != "closed":
+            failing = f" | breaker {breaker.state}" + (f" {breaker.remaining():.0f} s" if breaker.remaining() else "")
         state = f"{counts.pending} pending, {counts.in_flight} in flight, {counts.parked} parked{failing}"
         return f"<HonchoProvider [{state}]>"
 
@@ -372,6 +381,10 @@ class HonchoProvider:
             home, trouble = stated_home(self._environ, self._hermes_home), self._trouble or error
         return take(self._conversation, self._loaded, home, trouble, self._clock)
 
+    def stats(self) -> Stats:
+        """What this provider has done since it was made; makes no request."""
+        return self._meter.snapshot()
+
     @contextmanager
     def outbox(self) -> Iterator[Outbox]:
         """Lend the outbox to look into and to act on, without delivering anything; `initialize` is not needed.
@@ -442,7 +455,15 @@ class HonchoProvider:
         if not loaded.settings.enabled:
             raise Disabled("Honcho memory is switched off (HONCHO_ENABLED, or `enabled` in honcho.json)")
         ref = self._name(loaded.settings)
-        conversation = Conversation(loaded.settings, ref, self.home, self._clock, writes=self._context.writes)
+        conversation = Conversation(
+            loaded.settings,
+            ref,
+            self.home,
+            self._clock,
+            meter=self._meter,
+            writes=self._context.writes,
+            notice=self._tell,
+        )
         self._tools = Tools(conversation, loaded.settings)
         if self._context.writes and loaded.settings.recall_mode != "tools":
             self._recall = Recall(conversation.opened, loaded.settings, abandon=conversation.abandon)
@@ -480,6 +501,10 @@ class HonchoProvider:
             # Kept, so that nothing of it is closed: the files and sockets are the parent's too.
             self._inherited = (self._conversation, self._recall)
             self._conversation = self._recall = self._tools = None
+
+    def _tell(self, error: HonchoExecError | None) -> None:
+        if self._notice is not None:
+            self._notice(error)
 
     def _why_not(self) -> HonchoExecError:
         return self._trouble or Closed("the provider is not initialized; call initialize() or use `with`")

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import tenacity
 
+from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.errors import Ambiguous, Unavailable
 
@@ -26,26 +27,32 @@ class RetryPolicy:
         max_wait: the longest wait between two calls in seconds; a server's Retry-After is capped by it.
         deadline: seconds after which no further call is begun.
         closing: when it is set, a wait ends at once and no further call is made.
+        breaker: while it is open, no further call is made.
+        on_retry: called before each further call.
         clock: where time comes from.
     """
 
     def __init__(
-        self, *, attempts: int, max_wait: float, deadline: float, closing: threading.Event, clock: Clock
+        self,
+        *,
+        attempts: int,
+        max_wait: float,
+        deadline: float,
+        closing: threading.Event,
+        breaker: Breaker,
+        clock: Clock,
+        on_retry: Callable[[], None] = lambda: None,
     ) -> None:
         self._attempts = attempts
         self._max_wait = max_wait
         self._deadline = deadline
         self._closing = closing
+        self._breaker = breaker
+        self._on_retry = on_retry
         self._clock = clock
         self._jitter = tenacity.wait_random_exponential(multiplier=0.2, max=max_wait, min=0.05)
 
-    def call(
-        self,
-        function: Callable[[], T],
-        *,
-        deadline: Deadline | None = None,
-        on_retry: Callable[[], None] | None = None,
-    ) -> T:
+    def call(self, function: Callable[[], T], *, deadline: Deadline | None = None) -> T:
         """Call `function` until it returns, fails for good, or patience runs out."""
         ends = Deadline.after(self._deadline, self._clock)
         if deadline is not None and deadline.at < ends.at:
@@ -56,11 +63,12 @@ class RetryPolicy:
             stop=tenacity.stop_any(
                 tenacity.stop_after_attempt(self._attempts),
                 tenacity.stop_when_event_set(self._closing),
+                _StopWhenOpen(self._breaker),
                 _StopBefore(ends),
             ),
             wait=self._wait,
             sleep=tenacity.sleep_using_event(self._closing),
-            before_sleep=(lambda _: on_retry()) if on_retry else None,
+            before_sleep=lambda _: self._on_retry(),
             reraise=True,
         )
         return retrying(function)
@@ -80,6 +88,16 @@ class _StopBefore(tenacity.stop.stop_base):
 
     def __call__(self, retry_state: tenacity.RetryCallState) -> bool:
         return retry_state.upcoming_sleep >= self._deadline.remaining()
+
+
+class _StopWhenOpen(tenacity.stop.stop_base):
+    """Stop when the circuit breaker would not let the next call through."""
+
+    def __init__(self, breaker: Breaker) -> None:
+        self._breaker = breaker
+
+    def __call__(self, retry_state: tenacity.RetryCallState) -> bool:  # noqa: ARG002 - tenacity's contract
+        return self._breaker.state == "open"
 
 
 class Backoff:

@@ -16,6 +16,7 @@ from honcho_exec.model import Card, Conclusion, Deletion, Message
 from honcho_exec.outbox import Outbox
 from honcho_exec.retry import RetryPolicy
 from honcho_exec.rows import Batch, OutboxRow
+from honcho_exec.stats import Meter
 
 if TYPE_CHECKING:
     # The SDK takes long to import; only the lane's first job does.
@@ -47,12 +48,20 @@ class Sender:
     """Sends batches; on the lane only."""
 
     def __init__(
-        self, *, outbox: Outbox, connection: Connection, retry: RetryPolicy, outcome: Outcome, clock: Clock
+        self,
+        *,
+        outbox: Outbox,
+        connection: Connection,
+        retry: RetryPolicy,
+        outcome: Outcome,
+        meter: Meter,
+        clock: Clock,
     ) -> None:
         self._outbox = outbox
         self._connection = connection
         self._retry = retry
         self._outcome = outcome
+        self._meter = meter
         self._clock = clock
         self._chokes: Counter[str] = Counter()
         self._reopened: set[str] = set()
@@ -99,7 +108,7 @@ class Sender:
         if current.rows and current.look and isinstance(current.rows[0].write, Message | Conclusion):
             # A card or a deletion may be sent again without looking: the second time changes nothing.
             if self._there(api, current):
-                self._outcome.settled(current.rows, new=True)
+                self._reconciled(current)
                 return
             wait = current.settle_at - self._clock.now()
             if wait > 0:
@@ -129,6 +138,11 @@ class Sender:
             self._outbox.not_done(batch, str(error))
             raise
         self._outcome.settled(rows, new=True)
+
+    def _reconciled(self, batch: Batch) -> None:
+        """The answer was lost, and the rows are there."""
+        self._meter.count("reconciled", len(batch.rows))
+        self._outcome.settled(batch.rows, new=True)
 
     def _there(self, api: HonchoApi, batch: Batch) -> bool:
         first = batch.rows[0]
@@ -161,6 +175,7 @@ class Sender:
             self._outbox.settle(batch.rows)
         else:
             self._outbox.park(batch, str(error))
+            self._meter.count("parked", len(batch.rows))
             self._outbox.note_error(str(error))
             _log.warning("a %s was parked: %s", type(batch.rows[0].write).__name__.lower(), error)
         self._outcome.refused(batch.rows, error)
@@ -176,7 +191,7 @@ class Sender:
             return False
         try:
             if self._there(api, current):
-                self._outcome.settled(current.rows, new=True)
+                self._reconciled(current)
                 return True
         except RequestError:
             return False

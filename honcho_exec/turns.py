@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from honcho_exec.clock import Clock
 from honcho_exec.errors import Closed, HonchoExecError, Rejected
 from honcho_exec.model import Receipt
+from honcho_exec.stats import Meter
 
 __all__ = ["Turns", "closed_first"]
 
@@ -41,8 +42,9 @@ class Turns:
     Usable from any thread. No Future is settled while a lock is held, so that its callbacks may call back.
     """
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, meter: Meter) -> None:
         self._clock = clock
+        self._meter = meter
         self._lock = threading.Lock()
         self._turns: dict[str, _Turn] = {}
 
@@ -99,7 +101,9 @@ class Turns:
                 turn.remaining -= 1
                 if turn.remaining <= 0:
                     done.append(self._turns.pop(name))
+        now = self._clock.monotonic()
         for turn in done:
+            self._meter.sync_took(now - turn.since)
             turn.future.set_result(Receipt(turn.written, turn.already))
 
     def fail(self, names: Iterable[str], error: HonchoExecError) -> None:

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from support.api import api_of
 from support.faulty import (
     Fault,
     FaultyServer,
@@ -27,7 +28,6 @@ from support.providers import MakeProvider
 from honcho_exec.backend import open_backend
 from honcho_exec.clock import SystemClock
 from honcho_exec.errors import Ambiguous, Closed, Overloaded, Rejected, Unavailable
-from honcho_exec.honcho_api import HonchoApi
 from honcho_exec.model import Receipt
 from honcho_exec.settings import Settings
 
@@ -40,7 +40,7 @@ def stored(server: FaultyServer, tmp_path: Path, session: str = "s1", workspace:
     """What the server has of a session, as another client sees it."""
     server.heal()
     backend = open_backend(Settings(base_url=server.url), tmp_path, SystemClock())
-    api = HonchoApi(backend, workspace, timeout=5, clock=SystemClock())
+    api = api_of(backend, workspace)
     try:
         return [message.content for message in api.session_context(session).messages]
     finally:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.api import api_of
 from support.faulty import (
     Fault,
     FaultyServer,
@@ -37,7 +38,7 @@ def backend(server: FaultyServer, tmp_path: Path) -> Iterator[Backend]:
 
 @pytest.fixture
 def api(backend: Backend) -> HonchoApi:
-    api = HonchoApi(backend, "w", timeout=TIMEOUT, clock=CLOCK)
+    api = api_of(backend, timeout=TIMEOUT)
     api.ensure_session("s")
     api.join("s", BOTH)
     return api
@@ -110,7 +111,7 @@ class TestEachBackend:
     def api(self, request: pytest.FixtureRequest, server: FaultyServer, tmp_path: Path) -> Iterator[HonchoApi]:
         settings = Settings(base_url=server.url if request.param == "server" else None)
         backend = open_backend(settings, tmp_path, CLOCK)
-        api = HonchoApi(backend, "w", timeout=5, clock=CLOCK)
+        api = api_of(backend)
         api.ensure_session("s")
         api.join("s", BOTH)
         yield api

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Deadline, SystemClock
 from honcho_exec.errors import Ambiguous, Rejected, Unavailable
 from honcho_exec.retry import Backoff, RetryPolicy
@@ -26,8 +27,22 @@ class Flaky:
         return "done"
 
 
-def policy(*, attempts: int = 3, max_wait: float = 0.05, deadline: float = 5.0) -> RetryPolicy:
-    return RetryPolicy(attempts=attempts, max_wait=max_wait, deadline=deadline, closing=threading.Event(), clock=CLOCK)
+def policy(
+    *,
+    attempts: int = 3,
+    max_wait: float = 0.05,
+    deadline: float = 5.0,
+    breaker: Breaker | None = None,
+    closing: threading.Event | None = None,
+) -> RetryPolicy:
+    return RetryPolicy(
+        attempts=attempts,
+        max_wait=max_wait,
+        deadline=deadline,
+        closing=closing or threading.Event(),
+        breaker=breaker or Breaker("it", threshold=99, cooldown=60, clock=CLOCK),
+        clock=CLOCK,
+    )
 
 
 @pytest.mark.parametrize("error", [Unavailable("x", cause="c"), Ambiguous("x", cause="c")])
@@ -71,7 +86,7 @@ def test_what_the_server_asks_to_wait_is_honoured_up_to_the_cap() -> None:
 
 def test_closing_ends_a_wait_at_once() -> None:
     closing = threading.Event()
-    retry = RetryPolicy(attempts=9, max_wait=60, deadline=600, closing=closing, clock=CLOCK)
+    retry = policy(attempts=9, max_wait=60, deadline=600, closing=closing)
     call = Flaky(*[Unavailable("x", cause="c", retry_after=60)] * 9)
     timer = threading.Timer(0.05, closing.set)
     timer.start()

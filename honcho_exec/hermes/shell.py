@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from agent.memory_provider import MemoryProvider
 from hermes_constants import get_hermes_home
 
-from honcho_exec.errors import Disabled, HonchoExecError
+from honcho_exec.errors import Disabled, HonchoExecError, RequestError
 from honcho_exec.model import Receipt
 from honcho_exec.provider import HonchoProvider
 from honcho_exec.settings import load, variables
@@ -68,7 +68,8 @@ class HonchoExecMemoryProvider(MemoryProvider):
 
     def __init__(self) -> None:
         self._environ = _environ()
-        self._provider = HonchoProvider(environ=self._environ, profile=_profile())
+        self._warning: object = None
+        self._provider = HonchoProvider(environ=self._environ, profile=_profile(), notice=self._noticed)
 
     def __repr__(self) -> str:
         return f"<HonchoExecMemoryProvider {self._provider!r}>"
@@ -81,10 +82,11 @@ class HonchoExecMemoryProvider(MemoryProvider):
         """Begin a conversation; returns at once, whatever the server does."""
         stated = {name: str(kwargs[name]) for name in _STATED if kwargs.get(name) is not None}
         home = str(kwargs.get("hermes_home") or self._environ["HERMES_HOME"])
+        self._warning = kwargs.get("warning_callback")
         self._safely(
             "initialize", lambda: self._provider.initialize(session_id, hermes_home=home, **stated), lambda _: None
         )
-        self._safely("warning_callback", lambda: self._warn(kwargs.get("warning_callback")), lambda _: None)
+        self._safely("warning_callback", self._warn, lambda _: None)
 
     def system_prompt_block(self) -> str:
         """What the system prompt says of this memory: static text."""
@@ -173,11 +175,22 @@ class HonchoExecMemoryProvider(MemoryProvider):
         """What `hermes backup` would miss: Honcho's own folder, and the state where it is kept outside HERMES_HOME."""
         return self._safely("backup_paths", self._outside, lambda _: [])
 
-    def _warn(self, callback: object) -> None:
+    def _warn(self) -> None:
         """Tell the person at the terminal that memory is not in use, where the host has a way to."""
         trouble = self._provider.trouble
-        if trouble is not None and not isinstance(trouble, Disabled) and callable(callback):
-            callback(f"Honcho memory is not in use: {trouble}")
+        if trouble is not None and not isinstance(trouble, Disabled) and not isinstance(trouble, RequestError):
+            self._say(f"Honcho memory is not in use: {trouble}")
+
+    def _noticed(self, error: HonchoExecError | None) -> None:
+        """Tell the same person, once each, that memory falters and that it works again."""
+        text = "Honcho memory works again; what was kept is being delivered"
+        if error is not None:
+            text = f"Honcho memory falters: {error}. What is said is kept on this machine and delivered later"
+        self._safely("warning_callback", lambda: self._say(text), lambda _: None)
+
+    def _say(self, text: str) -> None:
+        if callable(self._warning):
+            self._warning(text)
 
     def _described(self) -> dict[str, str]:
         try:

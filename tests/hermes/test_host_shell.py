@@ -3,12 +3,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import queue
 import threading
 import time
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
-from support.faulty import FaultyServer, hang
+from support.faulty import FaultyServer, hang, status
 
 from honcho_exec.errors import HonchoExecError, InputError
 from honcho_exec.model import Receipt
@@ -242,3 +243,20 @@ def test_a_person_at_the_terminal_is_told_that_memory_is_not_in_use(
     shell.initialize("s1", hermes_home=str(hermes_environ), warning_callback=told.append)
     assert len(told) == 1
     assert "HONCHO_BASE_URL" in told[0]
+
+
+def test_the_person_is_told_once_when_memory_falters_and_once_when_it_is_back(
+    hermes_environ: Path, monkeypatch: pytest.MonkeyPatch, server: FaultyServer
+) -> None:
+    for name, value in {"BASE_URL": server.url, "TIMEOUT": "1", "BREAKER_COOLDOWN": "0.3"}.items():
+        monkeypatch.setenv(f"HONCHO_{name}", value)
+    told: queue.SimpleQueue[str] = queue.SimpleQueue()
+    server.rule(fault=status(503))
+    shell = HonchoExecMemoryProvider()
+    shell.initialize("s1", hermes_home=str(hermes_environ), warning_callback=told.put)
+    shell.sync_turn("what was said", "")
+    assert "Honcho memory falters: " in told.get(timeout=20)
+    server.heal()
+    assert "works again" in told.get(timeout=20)
+    shell.shutdown()
+    assert told.empty()

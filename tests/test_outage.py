@@ -1,0 +1,186 @@
+"""What callers and operators see while the server fails: breaker, notices, logs and counters."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from support.faulty import FaultyServer, Gate, gate, hang, reset_after_work, status
+from support.providers import MakeProvider
+
+from honcho_exec import HonchoProvider
+from honcho_exec.errors import HonchoExecError
+
+COOLDOWN = 1.0
+QUICK = {
+    "timeout": 1,
+    "retry_attempts": 1,
+    "breaker_threshold": 2,
+    "breaker_cooldown": COOLDOWN,
+    "sync_join_timeout": 5,
+}
+
+
+def answer(provider: HonchoProvider, tool: str = "honcho_search", **args: object) -> dict[str, object]:
+    told = json.loads(provider.handle_tool_call(tool, args or {"query": "x"}))
+    assert isinstance(told, dict)
+    return told
+
+
+def wait_until(happens: threading.Event) -> None:
+    assert happens.wait(15)
+
+
+def test_with_an_open_breaker_tools_answer_at_once_and_say_when_to_try(
+    server: FaultyServer, make_provider: MakeProvider
+) -> None:
+    provider = make_provider(base_url=server.url, **{**QUICK, "breaker_cooldown": 600})
+    server.rule(match=lambda _: True, fault=status(503))
+    provider.sync_turn("kept", "").exception(15)
+    provider.flush(0.2)
+    assert "breaker open" in repr(provider)
+    provider.sync_turn("kept as well", "")
+    before = server.count()
+    start = time.monotonic()
+    told = answer(provider)
+    kept = answer(provider, "honcho_conclude", conclusion="likes tea")
+    took = time.monotonic() - start
+    assert took < 1
+    assert (told["cause"], told["retryable"]) == ("circuit_open", True)
+    assert 500 < float(str(told["retry_after"])) <= 600
+    assert "is left alone for another" in str(told["error"])
+    assert kept["queued"] is True
+    # Durability does not wait for the server, and nothing is asked of it.
+    assert provider.status().pending == 3
+    assert server.count() - before <= 1
+
+
+def test_a_server_that_is_back_is_used_again_within_the_cool_down(
+    server: FaultyServer, make_provider: MakeProvider
+) -> None:
+    provider = make_provider(base_url=server.url, **QUICK)
+    server.rule(match=lambda _: True, fault=status(500))
+    provider.sync_turn("first", "").exception(15)
+    assert server.wait_count(3)
+    server.heal()
+    back = time.monotonic()
+    assert provider.sync_turn("second", "").result(15).written == 1
+    assert time.monotonic() - back < COOLDOWN + 2
+    assert provider.flush(5) == 0
+    assert "breaker" not in repr(provider)
+
+
+def test_what_the_server_refuses_does_not_open_the_breaker(server: FaultyServer, make_provider: MakeProvider) -> None:
+    provider = make_provider(base_url=server.url, **QUICK)
+    provider.sync_turn("there", "").result(10)
+    for code in (404, 422, 429, 400):
+        server.heal()
+        server.rule(match=("POST", "/search"), fault=status(code))
+        for _ in range(3):
+            assert "error" in answer(provider)
+    assert provider.stats().breaker_opened == 0
+
+
+def test_a_language_model_that_fails_does_not_hold_back_turns(
+    server: FaultyServer, make_provider: MakeProvider
+) -> None:
+    provider = make_provider(base_url=server.url, **QUICK)
+    provider.sync_turn("there", "").result(10)
+    server.rule(match=("POST", "/chat$"), fault=status(500))
+    for _ in range(5):
+        assert "error" in answer(provider, "honcho_reasoning", query="who am I?")
+    assert provider.sync_turn("still", "works").result(10).written == 2
+    assert provider.stats().breaker_opened == 0
+
+
+def test_degrading_and_recovering_are_told_once_each(
+    server: FaultyServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[HonchoExecError | None] = []
+    recovered = threading.Event()
+
+    def notice(error: HonchoExecError | None) -> None:
+        told.append(error)
+        if error is None:
+            recovered.set()
+
+    environ = {f"HONCHO_{name.upper()}": str(value) for name, value in QUICK.items()}
+    provider = HonchoProvider(
+        "s", environ={"HONCHO_BASE_URL": server.url, "HOME": str(tmp_path), **environ}, home=tmp_path, notice=notice
+    )
+    server.rule(match=lambda _: True, fault=status(503))
+    with caplog.at_level(logging.WARNING), provider:
+        provider.sync_turn("secret words", "").exception(15)
+        assert provider.flush(2.5) == 1
+        server.heal()
+        wait_until(recovered)
+        assert provider.flush(10) == 0
+    assert [error is None for error in told] == [False, True]
+    lines = [record.getMessage() for record in caplog.records]
+    assert sum("is failing" in line for line in lines) == 1
+    assert sum("works again" in line for line in lines) == 1
+    assert "secret words" not in caplog.text
+
+
+def test_a_sync_that_takes_long_is_logged_once_with_its_age(
+    server: FaultyServer, make_provider: MakeProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = threading.Event()
+
+    class Watch(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "has been going for" in record.getMessage():
+                said.set()
+
+    watch = Watch()
+    logging.getLogger("honcho_exec.slow").addHandler(watch)
+    try:
+        held = Gate()
+        server.rule(match=("POST", "/messages$"), fault=gate(held))
+        provider = make_provider(base_url=server.url, timeout=30, sync_join_timeout=1)
+        with caplog.at_level(logging.WARNING, logger="honcho_exec.slow"):
+            turn = provider.sync_turn("secret words", "")
+            wait_until(said)
+            held.proceed.set()
+            turn.result(10)
+        lines = [record.getMessage() for record in caplog.records if record.name == "honcho_exec.slow"]
+        assert len(lines) == 1
+        assert "secret" not in lines[0]
+    finally:
+        logging.getLogger("honcho_exec.slow").removeHandler(watch)
+
+
+def test_stats_count_what_was_done(server: FaultyServer, make_provider: MakeProvider) -> None:
+    provider = make_provider(base_url=server.url, timeout=1, outbox_max_rows=4, retry_max_wait=0.05)
+    provider.sync_turn("one", "two").result(10)
+    server.rule(match=("POST", "/messages$"), fault=reset_after_work(), times=1)
+    provider.sync_turn("lost answer", "").result(10)
+    server.rule(match=("POST", "/messages$"), fault=status(422))
+    provider.sync_turn("refused", "").exception(10)
+    server.heal()
+    stats = provider.stats()
+    assert (stats.admitted, stats.delivered, stats.parked) == (4, 3, 1)
+    assert (stats.reconciled, stats.overloaded, stats.join_timeouts) == (1, 0, 0)
+    assert stats.retried >= 1
+    assert stats.sync.count == 2
+    assert 0 < stats.request.p50 <= stats.request.p95 <= stats.request.p99 <= stats.request.longest
+    assert json.loads(json.dumps(stats.to_dict()))["sync"]["count"] == 2
+
+
+def test_stats_count_refusals_and_waits_that_ran_out(server: FaultyServer, make_provider: MakeProvider) -> None:
+    server.rule(match=("POST", "/messages$"), fault=hang())
+    provider = make_provider(
+        base_url=server.url, timeout=30, outbox_max_rows=2, sync_join_timeout=0.5, shutdown_timeout=0.2
+    )
+    provider.sync_turn("one", "two")
+    assert provider.sync_turn("three", "four").exception(1) is not None
+    assert answer(provider)["cause"] == "sync_pending"
+    # The same stuck sync is not waited out again, and not counted again.
+    assert answer(provider)["cause"] == "sync_pending"
+    stats = provider.stats()
+    assert (stats.admitted, stats.delivered, stats.overloaded, stats.join_timeouts) == (2, 0, 1, 1)
+    server.release()
