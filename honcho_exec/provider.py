@@ -23,6 +23,7 @@ from honcho_exec.conversation import Conversation, open_outbox
 from honcho_exec.errors import Closed, ConfigurationError, Disabled, HonchoExecError, InputError
 from honcho_exec.identity import HostContext, resolve, safe_id
 from honcho_exec.lease import Holder
+from honcho_exec.machine_text import spoken
 from honcho_exec.model import Hit, Message, Receipt, SessionRef
 from honcho_exec.outbox import Outbox
 from honcho_exec.recall import Recall
@@ -204,7 +205,8 @@ class HonchoProvider:
         now (the turn is kept and delivered later) or for good (it is parked with the reason).
 
         Args:
-            user_content: what the user said: text, or OpenAI-style parts; may be empty.
+            user_content: what the user said: text, or OpenAI-style parts; may be empty. What the host says in the
+                user's name (see `machine_text`) is not stored.
             assistant_content: what the assistant answered; may be empty.
             session_id: the host's id of the run; a turn that comes after a switch goes to its own run's session.
             messages: the host's whole transcript; not used.
@@ -212,7 +214,7 @@ class HonchoProvider:
         try:
             conversation = self._opened()
             ref = self._refs.get(session_id, conversation.ref) if session_id else conversation.ref
-            said = [(ref.user_peer, _text(user_content, "user_content"))]
+            said = [(ref.user_peer, spoken(_text(user_content, "user_content")))]
             if self._settings.save_assistant_messages:
                 said.append((ref.ai_peer, _text(assistant_content, "assistant_content")))
         except Disabled:
@@ -329,7 +331,7 @@ class HonchoProvider:
         """Begin to fetch, in the background, what is put before the next turn."""
         conversation, recall = self._present(), self._recall
         if conversation is not None and recall is not None:
-            recall.fetch(conversation.ref, plain_text(query) or "")
+            recall.fetch(conversation.ref, spoken(plain_text(query) or ""))
 
     def on_session_end(self, messages: Sequence[Mapping[str, Any]] = ()) -> None:  # noqa: ARG002 - turns are enough
         """Wait for the pending sync, at most the sync join timeout."""
