@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -20,9 +20,11 @@ from typing import Any, Self
 from honcho_exec.arguments import schemas
 from honcho_exec.clock import Clock, SystemClock
 from honcho_exec.conversation import Conversation, open_outbox
+from honcho_exec.dialectic import Rewriter
 from honcho_exec.errors import Closed, ConfigurationError, Disabled, HonchoExecError, InputError
 from honcho_exec.identity import HostContext, resolve, safe_id
 from honcho_exec.lease import Holder
+from honcho_exec.ledger import Ledger
 from honcho_exec.machine_text import spoken
 from honcho_exec.model import Hit, Message, Receipt, SessionRef
 from honcho_exec.outbox import Outbox
@@ -72,6 +74,7 @@ class HonchoProvider:
         clock: where time and ids come from.
         notice: told, with the error, when delivery begins to fail, and with None when it works again; called on a
             thread of the provider's, which must not be held up.
+        query_rewriter: makes of a user's message a question to a memory; used where `queryRewrite` says so.
     """
 
     name = "honcho_exec"
@@ -85,6 +88,7 @@ class HonchoProvider:
         profile: str | None = None,
         clock: Clock | None = None,
         notice: Callable[[HonchoExecError | None], None] | None = None,
+        query_rewriter: Rewriter | None = None,
     ) -> None:
         self._environ = os.environ if environ is None else environ
         self._context = HostContext(session=session_id or "")
@@ -98,7 +102,9 @@ class HonchoProvider:
         self._loaded: LoadedSettings | None = None
         self._hermes_home: str | None = None
         self._conversation: Conversation | None = None
+        self._rewrite = query_rewriter
         self._recall: Recall | None = None
+        self._ledger: Ledger | None = None
         self._tools: Tools | None = None
         self._trouble: HonchoExecError | None = None
         self._inherited: object = None
@@ -322,16 +328,28 @@ class HonchoProvider:
             "# Honcho memory\n" + _PROMPTS.get(mode, "What Honcho knows of the user is put before each turn.") + guide
         )
 
-    def prefetch(self, query: str, *, session_id: str = "") -> str:  # noqa: ARG002 - the host's contract
-        """What to put before this turn: fetched earlier in the background, never waited for."""
-        conversation, recall = self._present(), self._recall
-        return recall.take(conversation.ref) if conversation is not None and recall is not None else ""
+    def on_turn_start(self, turn_number: int = 0, message: object = "", **_: object) -> None:  # noqa: ARG002 - the host's contract
+        """Say that a turn begins, for which `prefetch` may be called or not; the cadences count turns."""
+        if (recalling := self._recalling()) is not None:
+            recalling[0].announce(recalling[1])
 
-    def queue_prefetch(self, query: str, *, session_id: str = "") -> None:  # noqa: ARG002 - the host's contract
-        """Begin to fetch, in the background, what is put before the next turn."""
-        conversation, recall = self._present(), self._recall
-        if conversation is not None and recall is not None:
-            recall.fetch(conversation.ref, spoken(plain_text(query) or ""))
+    def prefetch(self, query: object, *, session_id: str = "") -> str:
+        """What to put before this turn: fetched earlier, in the background.
+
+        Only the first turn waits for it, at most `firstTurnBaseWait` and `firstTurnDialecticWait`; with `recallSync`
+        every turn waits, at most the request timeout or 5 s.
+
+        Args:
+            query: what the user asks in this turn.
+            session_id: the host's id of the run; nothing is recalled for another than the present one.
+        """
+        recalling = self._recalling(session_id)
+        return "" if recalling is None else recalling[0].before(recalling[1], spoken(plain_text(query) or ""))
+
+    def queue_prefetch(self, query: object, *, session_id: str = "") -> None:
+        """Begin to fetch, in the background, what is put before the next turn; `query` was asked in the last one."""
+        if (recalling := self._recalling(session_id)) is not None:
+            recalling[0].after(recalling[1], spoken(plain_text(query) or ""))
 
     def on_session_end(self, messages: Sequence[Mapping[str, Any]] = ()) -> None:  # noqa: ARG002 - turns are enough
         """Wait for the pending sync, at most the sync join timeout."""
@@ -428,6 +446,7 @@ class HonchoProvider:
         with self._lock:
             conversation, self._conversation = self._conversation, None
             recall, self._recall = self._recall, None
+            ledger, self._ledger = self._ledger, None
             if conversation is None:
                 return
             self._trouble = Closed("the provider is closed")
@@ -438,6 +457,10 @@ class HonchoProvider:
         except HonchoExecError as error:
             _log.error("memory could not be closed in order: %s", error)
             return
+        finally:
+            if ledger is not None:
+                ledger.flush()
+                ledger.close()
         if left:
             _log.warning("%d writes are kept in the outbox and will be delivered later", left)
 
@@ -466,13 +489,19 @@ class HonchoProvider:
             writes=self._context.writes,
             notice=self._tell,
         )
-        self._tools = Tools(conversation, loaded.settings)
+        self._ledger = Ledger(self.home / "recall.db", destination=conversation.outbox.destination, clock=self._clock)
+        self._tools = Tools(conversation, loaded.settings, self._asking)
         if self._context.writes and loaded.settings.recall_mode != "tools":
-            self._recall = Recall(conversation.opened, loaded.settings, abandon=conversation.abandon)
+            self._recall = Recall(
+                conversation.opened,
+                loaded.settings,
+                self._ledger,
+                self._clock,
+                rewrite=self._rewrite,
+                abandon=conversation.abandon,
+            )
         self._conversation = conversation
         conversation.begin()
-        if self._recall is not None:
-            self._recall.fetch(ref, "")
 
     def _name(self, settings: Settings) -> SessionRef:
         """Name the present conversation, and remember it under the host's id for turns that come late."""
@@ -490,6 +519,24 @@ class HonchoProvider:
                     self._begin(profile=self._profile)
         return self._conversation
 
+    def _recalling(self, session_id: str = "") -> tuple[Recall, SessionRef] | None:
+        """Who recalls and for which session; None when nothing is recalled, or not for this run of the host."""
+        conversation, recall = self._present(), self._recall
+        if conversation is None or recall is None:
+            return None
+        if session_id and self._refs.get(session_id, conversation.ref) != conversation.ref:
+            return None
+        return recall, conversation.ref
+
+    @contextmanager
+    def _asking(self, ref: SessionRef) -> Iterator[None]:
+        """Around a question that the model asks Honcho itself: it costs, and takes the dialectic's turn."""
+        ledger, recall = self._ledger, self._recall
+        with ledger.llm_call(ref.session) if ledger is not None else nullcontext():
+            yield
+        if recall is not None:
+            recall.asked_by_hand(ref)
+
     def _opened(self) -> Conversation:
         conversation = self._present()
         if conversation is None:
@@ -501,8 +548,8 @@ class HonchoProvider:
         self._lock = threading.Lock()
         if self._conversation is not None:
             # Kept, so that nothing of it is closed: the files and sockets are the parent's too.
-            self._inherited = (self._conversation, self._recall)
-            self._conversation = self._recall = self._tools = None
+            self._inherited = (self._conversation, self._recall, self._ledger)
+            self._conversation = self._recall = self._tools = self._ledger = None
 
     def _tell(self, error: HonchoExecError | None) -> None:
         if self._notice is not None:

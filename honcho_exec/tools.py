@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from honcho_exec.arguments import MAX_CONCLUSION, TOOLS, Conclude, Context, Profile, Reasoning, Search, parse
@@ -68,11 +69,21 @@ def error_answer(tool: str, error: HonchoExecError) -> str:
 
 
 class Tools:
-    """Answers tool calls; every answer is a JSON object."""
+    """Answers tool calls; every answer is a JSON object.
 
-    def __init__(self, memory: Memory, settings: Settings) -> None:
+    Args:
+        asking: entered around a request that a language model answers.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        settings: Settings,
+        asking: Callable[[SessionRef], AbstractContextManager[None]] = lambda _: nullcontext(),
+    ) -> None:
         self._memory = memory
         self._settings = settings
+        self._asking = asking
 
     def call(self, name: object, args: object) -> str:
         """Answer one call.
@@ -157,7 +168,8 @@ class Tools:
         level = self._settings.dialectic_reasoning_level
         if self._settings.dialectic_dynamic and args.reasoning_level is not None:
             level = args.reasoning_level
-        answer = self._memory.chat(lambda api: api.chat(query, observer=observer, target=target, level=level))
+        with self._asking(ref):
+            answer = self._memory.chat(lambda api: api.chat(query, observer=observer, target=target, level=level))
         return {"result": without_thinking(answer) or "Honcho knows nothing about this yet."}
 
     def _context(self, args: Context) -> dict[str, object]:

@@ -31,8 +31,11 @@ _ambient: ContextVar[Deadline | None] = ContextVar("honcho_exec_request_deadline
 
 @contextmanager
 def request_deadline(deadline: Deadline | None) -> Iterator[None]:
-    """Bound every request made inside by `deadline` as well as by its own timeout."""
-    token = _ambient.set(deadline)
+    """Bound every request made inside by `deadline` as well as by its own timeout, and by a deadline outside."""
+    outer = _ambient.get()
+    token = _ambient.set(
+        min((one for one in (deadline, outer) if one is not None), key=lambda one: one.at, default=None)
+    )
     try:
         yield
     finally:

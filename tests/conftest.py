@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -56,10 +56,16 @@ def make_provider(tmp_path: Path) -> Iterator[MakeProvider]:
     """Make an initialized provider from settings; it is shut down after the test."""
     made: list[HonchoProvider] = []
 
-    def make(session: str | None = "s1", *, home: str = "state", **settings: object) -> HonchoProvider:
+    def make(
+        session: str | None = "s1",
+        *,
+        home: str = "state",
+        query_rewriter: Callable[[str], str] | None = None,
+        **settings: object,
+    ) -> HonchoProvider:
         environ = {"HOME": str(tmp_path), "LOGNAME": "ada"}
         environ |= {f"HONCHO_{name.upper()}": str(value) for name, value in settings.items()}
-        provider = HonchoProvider(session, environ=environ, home=tmp_path / home)
+        provider = HonchoProvider(session, environ=environ, home=tmp_path / home, query_rewriter=query_rewriter)
         provider.initialize()
         made.append(provider)
         return provider

@@ -69,7 +69,9 @@ class HonchoExecMemoryProvider(MemoryProvider):
     def __init__(self) -> None:
         self._environ = _environ()
         self._warning: object = None
-        self._provider = HonchoProvider(environ=self._environ, profile=_profile(), notice=self._noticed)
+        self._provider = HonchoProvider(
+            environ=self._environ, profile=_profile(), notice=self._noticed, query_rewriter=_rewritten
+        )
 
     def __repr__(self) -> str:
         return f"<HonchoExecMemoryProvider {self._provider!r}>"
@@ -92,8 +94,14 @@ class HonchoExecMemoryProvider(MemoryProvider):
         """What the system prompt says of this memory: static text."""
         return self._safely("system_prompt_block", self._provider.system_prompt_block, lambda _: "")
 
+    def on_turn_start(self, turn_number: int, message: str, **kwargs: Any) -> None:
+        """A turn begins."""
+        self._safely(
+            "on_turn_start", lambda: self._provider.on_turn_start(turn_number, message, **kwargs), lambda _: None
+        )
+
     def prefetch(self, query: str, *, session_id: str = "") -> str:
-        """What to put before this turn; never waited for."""
+        """What to put before this turn; waited for as the settings say, by default in the first turn only."""
         return self._safely("prefetch", lambda: self._provider.prefetch(query, session_id=session_id), lambda _: "")
 
     def queue_prefetch(self, query: str, *, session_id: str = "") -> None:
@@ -264,6 +272,15 @@ def _profile() -> str | None:
     except ImportError:
         return None
     return str(get_active_profile_name() or "") or None
+
+
+def _rewritten(message: str) -> str:
+    """What the host makes of a user's message as a question to a memory; empty where it has no means to."""
+    try:
+        from plugins.memory.query_rewrite import rewrite_memory_query  # noqa: PLC0415 - not every host's
+    except ImportError:
+        return ""
+    return str(rewrite_memory_query(message) or "")
 
 
 def _failed(error: HonchoExecError) -> Future[Receipt]:
