@@ -14,7 +14,7 @@ from honcho_exec.clock import Clock
 from honcho_exec.errors import Damaged, Overloaded
 from honcho_exec.lease import Holder
 from honcho_exec.model import Card, Conclusion, Deletion, Message, SessionRef, Write
-from honcho_exec.rows import Admitted, Batch, Counts, History, OutboxRow, dump, read_batch, read_row
+from honcho_exec.rows import Admitted, Batch, Counts, Delivery, History, OutboxRow, dump, read_batch, read_row
 from honcho_exec.sqlite import Database, set_aside
 
 __all__ = ["MAX_BATCH", "Outbox"]
@@ -62,6 +62,18 @@ _MIGRATIONS = (
     INSERT INTO size VALUES (0);
     CREATE TRIGGER row_added AFTER INSERT ON rows BEGIN UPDATE size SET rows = rows + 1; END;
     CREATE TRIGGER row_gone AFTER DELETE ON rows BEGIN UPDATE size SET rows = rows - 1; END;
+    """,
+    """
+    CREATE TABLE deliveries (
+        id INTEGER PRIMARY KEY,
+        destination TEXT NOT NULL,
+        at REAL NOT NULL,
+        waited REAL NOT NULL,
+        rows INTEGER NOT NULL
+    );
+    CREATE TRIGGER delivery_added AFTER INSERT ON deliveries BEGIN
+        DELETE FROM deliveries WHERE id <= new.id - 1000;
+    END;
     """,
 )
 
@@ -212,7 +224,8 @@ class Outbox:
         return read_batch(rows) if rows else replace(batch, rows=())
 
     def settle(self, rows: Sequence[OutboxRow]) -> None:
-        """Drop rows that Honcho has."""
+        """Drop rows that Honcho has, and remember how long the oldest of them waited."""
+        now = self._clock.now()
         with self._db.transaction() as connection:
             connection.execute(
                 "DELETE FROM rows WHERE id IN (SELECT value FROM json_each(?))", (json.dumps([row.id for row in rows]),)
@@ -220,8 +233,23 @@ class Outbox:
             connection.execute(
                 "INSERT INTO health (destination, delivered_at) VALUES (?, ?)"
                 " ON CONFLICT (destination) DO UPDATE SET delivered_at = excluded.delivered_at",
-                (self.destination, self._clock.now()),
+                (self.destination, now),
             )
+            if rows:
+                waited = max(0.0, now - min(row.admitted_at for row in rows))
+                connection.execute(
+                    "INSERT INTO deliveries (destination, at, waited, rows) VALUES (?, ?, ?, ?)",
+                    (self.destination, now, waited, len(rows)),
+                )
+
+    def deliveries(self, limit: int = 300) -> list[Delivery]:
+        """The newest deliveries of any process, the oldest of them first; a thousand are remembered in all."""
+        with self._db.connection() as connection:
+            found = connection.execute(
+                "SELECT at, waited, rows FROM deliveries WHERE destination = ? ORDER BY id DESC LIMIT ?",
+                (self.destination, limit),
+            ).fetchall()
+        return [Delivery(*row) for row in reversed(found)]
 
     def note_error(self, error: str) -> None:
         """Remember the last failure, for whoever looks from another process."""

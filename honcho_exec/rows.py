@@ -9,7 +9,7 @@ from sqlite3 import Row
 
 from honcho_exec.model import Card, Conclusion, Deletion, Message, SessionRef, Write
 
-__all__ = ["Admitted", "Batch", "Counts", "History", "OutboxRow", "dump", "read_batch", "read_row"]
+__all__ = ["Admitted", "Batch", "Counts", "Delivery", "History", "OutboxRow", "dump", "read_batch", "read_row"]
 
 _KINDS: dict[str, type[Write]] = {"message": Message, "conclusion": Conclusion, "card": Card, "deletion": Deletion}
 
@@ -69,6 +69,15 @@ class History:
     delivered_at: float | None
     error: str | None
     error_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """Rows that arrived together: when (seconds since the epoch), and how long the oldest had waited (seconds)."""
+
+    at: float
+    waited: float
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)

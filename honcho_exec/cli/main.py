@@ -19,6 +19,7 @@ from honcho_exec.cli.ingest import ingest
 from honcho_exec.cli.memory import conclude, context, profile, search
 from honcho_exec.cli.outbox import outbox
 from honcho_exec.cli.run import Run, TaughtGroup, tell_error
+from honcho_exec.cli.serve import serve
 from honcho_exec.cli.status import status
 from honcho_exec.errors import HonchoExecError
 
@@ -96,5 +97,5 @@ def _log(ctx: click.Context, *, verbose: bool) -> None:
     ctx.call_on_close(lambda: logger.removeHandler(handler))
 
 
-for _command in (demo, install, uninstall, status, config, ingest, search, conclude, profile, context, outbox):
+for _command in (demo, install, uninstall, status, config, ingest, search, conclude, profile, context, outbox, serve):
     main.add_command(_command)

@@ -22,7 +22,7 @@ from honcho_exec.settings.declared import HOST, Settings, extra, variables
 
 __all__ = ["LoadedSettings", "load", "state_home", "stated_home"]
 
-_OTHER_VARIABLES = ("HONCHO_EXEC_HOME",)
+_OTHER_VARIABLES = ("HONCHO_EXEC_HOME", "HONCHO_SERVE_KEY")
 _PROFILES = "profiles"
 
 # Why pydantic refuses a value, by its own name for it, for people.

@@ -1,0 +1,1 @@
+"""The embedded Honcho over a socket, for any Honcho client, and a page on which a person sees what is remembered."""

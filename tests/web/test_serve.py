@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from click.testing import CliRunner
+from honcho import Honcho
+from honcho.http import AuthenticationError
+from support.browser import CHROMIUM, Browser
+from support.serving import HOSTILE, Serve
+
+from honcho_exec import HonchoProvider
+from honcho_exec.cli.main import main
+
+IDLE = "!document.getElementById('content').hasAttribute('aria-busy')"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_any_honcho_client_can_use_it_until_it_is_told_to_end(serve: Serve, number: signal.Signals) -> None:
+    served = serve()
+    with httpx.Client(trust_env=False) as http:
+        right, wrong = (
+            Honcho(workspace_id="w", base_url=served.url, api_key=key, max_retries=0, http_client=http)
+            for key in (served.key, "wrong")
+        )
+        right.session("s").add_messages(right.peer("ada").message("the heron stands in the reeds"))
+        assert [hit.content for hit in right.search("heron")] == ["the heron stands in the reeds"]
+        with pytest.raises(AuthenticationError):
+            wrong.session("s")
+    assert served.end(number) == 0
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{served.url}/health", trust_env=False)
+
+
+def test_a_provider_can_use_it_as_its_server(serve: Serve, tmp_path: Path) -> None:
+    served = serve(HONCHO_SERVE_KEY="a-key-of-mine")
+    environ = {"HOME": str(tmp_path), "HONCHO_BASE_URL": served.url, "HONCHO_API_KEY": "a-key-of-mine"}
+    with HonchoProvider("s", environ=environ, home=tmp_path / "client") as provider:
+        provider.sync_turn("I moved to Lisbon.", "Noted.").result(20)
+        assert "I moved to Lisbon." in [hit.content for hit in provider.search("Lisbon")]
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "pi.lan"])  # noqa: S104 - nothing listens there
+def test_elsewhere_it_does_not_listen_without_a_key(host: str) -> None:
+    refused = CliRunner().invoke(main, ["serve", "--host", host, "--no-auth"])
+    assert (refused.exit_code, "--no-auth is for this machine only" in refused.output) == (2, True)
+
+
+def test_a_port_that_is_in_use_is_named(serve: Serve) -> None:
+    port = serve("--no-auth").url.rpartition(":")[2]
+    refused = CliRunner().invoke(main, ["serve", "--port", port])
+    assert (refused.exit_code, f"cannot listen on 127.0.0.1:{port}" in refused.output) == (1, True)
+
+
+@pytest.mark.usefixtures("remembered")
+def test_the_state_of_the_outbox_tells_how_long_deliveries_took(serve: Serve) -> None:
+    served = serve("--no-auth")
+    state = httpx.get(f"{served.url}/local/outbox", trust_env=False).json()
+    assert state["counts"]["pending"] == 0
+    assert sum(delivery["rows"] for delivery in state["deliveries"]) == 5
+    assert all(0 <= delivery["waited"] < 60 for delivery in state["deliveries"])
+
+
+if CHROMIUM.exists():
+
+    @pytest.fixture
+    def browser(tmp_path: Path, serve: Serve, remembered: HonchoProvider) -> Iterator[Browser]:
+        served = serve(HONCHO_WORKSPACE=remembered.status().workspace)
+        with Browser(tmp_path / "chromium") as browser:
+            browser.open(served.url)
+            browser.wait("document.getElementById('ask-key').open")
+            browser.type(served.key)
+            browser.press("Enter")
+            browser.wait("document.querySelector('#content h2')")
+            # The answer that there is no key yet is the one complaint that there may be.
+            browser.errors.clear()
+            yield browser
+            assert browser.run("document.title") != "owned"
+            assert browser.errors == []
+
+    def go(browser: Browser, route: str) -> str:
+        browser.run(f"location.hash = {route!r}")
+        browser.wait(f"{IDLE} && document.querySelector('#tabs [aria-current]').hash === '#/{route.split('/')[1]}'")
+        return str(browser.run("document.getElementById('content').innerText"))
+
+    def test_a_person_sees_what_is_remembered(browser: Browser) -> None:
+        assert "talks" in go(browser, "#/sessions")
+        assert HOSTILE in go(browser, "#/sessions/talks")
+        assert "Lives by a lake" in go(browser, "#/peers/ada")
+        assert "Ada likes herons" in go(browser, "#/peers/ada")
+        assert "The heron stands in the reeds." in go(browser, "#/search/heron")
+        assert "Nothing waits" in go(browser, "#/outbox")
+        assert browser.run("document.querySelectorAll('svg.plot circle').length") > 0
+        colours = []
+        for dark in (False, True):
+            browser.dark(dark)
+            colours.append(browser.run("getComputedStyle(document.body).backgroundColor"))
+        assert colours[0] != colours[1]
+
+    def test_a_conclusion_is_deleted_by_keyboard_after_a_question(browser: Browser, remembered: HonchoProvider) -> None:
+        go(browser, "#/conclusions")
+        for answer, left in (("Escape", 2), ("Enter", 2), ("Tab Enter", 1)):
+            browser.run("[...document.querySelectorAll('#content .danger')].at(-1).focus()")
+            browser.press("Enter")
+            browser.wait("document.getElementById('confirm').open")
+            assert browser.run("document.getElementById('confirm-text').textContent") == f"Ada {HOSTILE}"
+            for key in answer.split():
+                browser.press(key)
+            browser.wait(
+                "!document.getElementById('confirm').open"
+                f" && document.querySelectorAll('#content .danger').length === {left}"
+            )
+        assert '"Ada likes herons"' in remembered.handle_tool_call("honcho_conclude", {"list": True})
+        assert "onerror" not in remembered.handle_tool_call("honcho_conclude", {"list": True})
+
+else:
+
+    def test_the_page_is_served_and_asks_for_no_assets_of_others(serve: Serve) -> None:
+        served = serve("--no-auth")
+        with httpx.Client(base_url=served.url, trust_env=False) as http:
+            page = http.get("/").text + http.get("/page.css").text + http.get("/page.js").text
+        assert "innerHTML" not in page
+        assert "https://" not in page
