@@ -113,6 +113,7 @@ class HonchoApi:
         """The session's members, and whether these are all."""
         with self._door():
             found = frozenset(peer.id for peer in honcho.Session(session, self._sdk).peers())
+            self._check_answer("items")
         return found, len(found) < _MEMBERS_PER_PAGE
 
     def join(self, session: str, peers: Mapping[str, tuple[bool, bool]]) -> None:
@@ -138,6 +139,7 @@ class HonchoApi:
         """Whether the messages of a batch are there."""
         with self._door():
             page = honcho.Session(session, self._sdk).messages(filters={"metadata": {BATCH_KEY: batch}}, size=1)
+            self._check_answer("items")
             return len(page.items) > 0
 
     def known_sources(self, session: str, keys: Sequence[str]) -> frozenset[str]:
@@ -146,7 +148,9 @@ class HonchoApi:
             page = honcho.Session(session, self._sdk).messages(
                 filters={"metadata": {SOURCE_KEY: {"in": list(keys)}}}, size=100
             )
-            return frozenset(str(message.metadata.get(SOURCE_KEY)) for message in page)
+            found = frozenset(str(message.metadata.get(SOURCE_KEY)) for message in page)
+            self._check_answer("items")
+        return found
 
     def add_conclusions(self, session: str, conclusions: Sequence[Conclusion]) -> None:
         """Write at most 100 conclusions of one observer about one peer, all or none."""
@@ -156,14 +160,17 @@ class HonchoApi:
                 [{"content": conclusion.content, "session_id": session} for conclusion in conclusions]
             )
 
-    def has_conclusion(self, conclusion: Conclusion, *, since: float) -> bool:
-        """Whether this conclusion is there and was created after `since` (seconds since the epoch)."""
+    def has_conclusions(self, conclusions: Sequence[Conclusion], *, since: float) -> bool:
+        """Whether these conclusions of one observer about one peer are all there, created after `since` (epoch)."""
         oldest = datetime.fromtimestamp(since - _CLOCK_SKEW, tz=UTC)
+        first = conclusions[0]
         with self._door():
-            recent = self._scope(conclusion.observer, conclusion.observed).list(
+            recent = self._scope(first.observer, first.observed).list(
                 size=100, filters={"created_at": {"gte": oldest.isoformat()}}
             )
-            return any(found.content == conclusion.content for found in recent)
+            found = {conclusion.content for conclusion in recent}
+            self._check_answer("items")
+        return found >= {conclusion.content for conclusion in conclusions}
 
     def delete_conclusion(self, conclusion_id: str) -> None:
         """Delete a conclusion; Rejected with cause `not_found` when there is none."""

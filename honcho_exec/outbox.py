@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -163,21 +163,44 @@ class Outbox:
             ).fetchone()
         return int(row[0]), row[1]
 
-    def claim(self, *, beyond: Batch | None = None) -> Batch | None:
+    def claim(self, *, beyond: Sequence[Batch] = (), but: Collection[str] = ()) -> Batch | None:
         """The next batch of this holder's oldest rows that may be sent now; None when there is none.
 
         A stream whose oldest row belongs to another holder is passed over.
 
         Args:
-            beyond: pass this batch over and return what comes behind it, of another stream if there is one.
+            beyond: pass these batches over and return what comes behind them, of another stream if there is one.
+            but: pass these streams over.
         """
-        passed = [] if beyond is None else [beyond.stream]
+        ends = {batch.stream: batch.rows[-1].id for batch in beyond}
+        passed = [*ends, *but]
         while (stream := self._oldest_stream(passed)) is not None:
             batch = self._batch_of(stream)
             if batch is not None:
                 return batch
             passed.append(stream)
-        return None if beyond is None else self._batch_of(beyond.stream, after=beyond.rows[-1].id)
+        behind = (self._batch_of(stream, after=end) for stream, end in ends.items() if stream not in but)
+        return next((batch for batch in behind if batch is not None), None)
+
+    def sent_behind(self, batch: Batch) -> Batch | None:
+        """A batch of this holder, further back in the same stream, of which it is not known whether it was done."""
+        with self._db.connection() as connection:
+            rows = connection.execute(
+                "SELECT * FROM rows WHERE batch = (SELECT batch FROM rows WHERE stream = ? AND parked_at IS NULL"
+                " AND id > ? AND look AND owner = ? AND batch <> ? ORDER BY id LIMIT 1) ORDER BY id",
+                (batch.stream, batch.rows[-1].id, self._holder.name, batch.id),
+            ).fetchall()
+        return read_batch(rows) if rows else None
+
+    def park_overtaken(self, batch: Batch, reason: str) -> list[OutboxRow]:
+        """Set aside what was tried before the batch, in its stream, and did not pass; returns these rows."""
+        with self._db.writing() as connection:
+            found = connection.execute(
+                "UPDATE rows SET parked_at = ?, error = coalesce(error, ?)"
+                " WHERE stream = ? AND parked_at IS NULL AND attempts > 0 AND id < ? RETURNING *",
+                (self._clock.now(), reason, batch.stream, batch.rows[0].id),
+            ).fetchall()
+        return [read_row(row) for row in found]
 
     def adopt(self) -> int:
         """Take over the rows of holders that are dead; returns how many these were."""
@@ -194,6 +217,17 @@ class Outbox:
                 for (owner,) in owners
                 if not self._holder.alive(owner)
             )
+
+    def hand_over(self, batch: Batch) -> list[int]:
+        """Give a batch, and what this holder has behind it, to whoever holds the next row; returns the ids."""
+        with self._db.writing() as connection:
+            found = connection.execute(
+                "UPDATE rows SET owner = other.owner FROM (SELECT id, owner FROM rows WHERE stream = ?1"
+                " AND parked_at IS NULL AND id > ?2 AND owner <> ?3 ORDER BY id LIMIT 1) AS other"
+                " WHERE stream = ?1 AND parked_at IS NULL AND rows.owner = ?3 AND rows.id < other.id RETURNING rows.id",
+                (batch.stream, batch.rows[-1].id, self._holder.name),
+            ).fetchall()
+        return [row[0] for row in found]
 
     def sending(self, rows: Sequence[OutboxRow], *, settle_at: float) -> list[OutboxRow]:
         """Record that an attempt begins, and return the rows that may be sent: those that nobody dropped meanwhile.
@@ -342,7 +376,7 @@ class Outbox:
         """Let parked rows be sent again, by whoever looks next; returns how many there were."""
         with self._db.writing() as connection:
             return connection.execute(
-                "UPDATE rows SET parked_at = NULL, batch = NULL, look = 0, settle_at = 0, owner = ''"
+                "UPDATE rows SET parked_at = NULL, batch = NULL, look = 0, settle_at = 0, attempts = 0, owner = ''"
                 " WHERE parked_at IS NOT NULL AND id IN (SELECT value FROM json_each(?))",
                 (json.dumps(list(ids)),),
             ).rowcount

@@ -5,14 +5,13 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
+from honcho_exec.batches import known, there, write
 from honcho_exec.clock import Clock
 from honcho_exec.connection import Connection, Link
 from honcho_exec.errors import Ambiguous, Rejected, RequestError, StateError, Unavailable
-from honcho_exec.model import Card, Conclusion, Deletion, Message
+from honcho_exec.model import Conclusion, Deletion, Message
 from honcho_exec.outbox import Outbox
 from honcho_exec.retry import RetryPolicy
 from honcho_exec.rows import Batch, OutboxRow
@@ -29,9 +28,10 @@ _log = logging.getLogger(__name__)
 # The status of a server that failed at its work, and after how many rounds of retries the work is suspected.
 _FAILED = 500
 _CHOKES = 2
-# A message that waited longer than this (seconds) is sent with the time it was said. Others take the server's
-# time, since a message that seems older than its author's joining is hidden from a search by perspective.
-_LONG_AGO = 60.0
+# How many batches behind a suspect are tried in one round, and how many are suspects at a time: each stands alone in
+# its request, so that a server that fails everything for hours must not make one of every row.
+_PROBES = 8
+_SUSPECTS = 16
 
 
 class Outcome(Protocol):
@@ -41,7 +41,7 @@ class Outcome(Protocol):
         """Honcho has these rows: written now, or (`new` is False) there before."""
 
     def refused(self, rows: Sequence[OutboxRow], error: RequestError) -> None:
-        """These rows are parked or dropped for good."""
+        """Honcho did not take these rows: they are parked or dropped for good, or tried again later."""
 
 
 class Sender:
@@ -64,6 +64,7 @@ class Sender:
         self._meter = meter
         self._clock = clock
         self._chokes: Counter[str] = Counter()
+        self._probing = False
         self._reopened: set[str] = set()
 
     def calm(self) -> None:
@@ -104,24 +105,18 @@ class Sender:
 
     def _attempt(self, api: HonchoApi, batch: Batch) -> None:
         """Send what Honcho does not have of the batch; record what is known before and after."""
+        if self._was_overtaken(api, batch):
+            return
         current = self._outbox.reread(batch)
-        if current.rows and current.look and isinstance(current.rows[0].write, Message | Conclusion):
-            # A card or a deletion may be sent again without looking: the second time changes nothing.
-            if self._there(api, current):
-                self._reconciled(current)
-                return
-            wait = current.settle_at - self._clock.now()
-            if wait > 0:
-                raise Ambiguous(
-                    f"{current.rows[0].error or 'an earlier process sent this and ended'}; it may still arrive and is"
-                    " looked for before it is sent again",
-                    cause="unconfirmed",
-                    retry_after=wait,
-                )
-        known = self._known(api, current)
-        if known:
-            self._outcome.settled(known, new=False)
-        fresh = [row for row in current.rows if row not in known]
+        # A card or a deletion may be sent again without looking: the second time changes nothing.
+        looks = current.rows and current.look and isinstance(current.rows[0].write, Message | Conclusion)
+        if looks and self._arrived(api, current):
+            self._settle(current, current.rows)
+            return
+        before = known(api, current)
+        if before:
+            self._outcome.settled(before, new=False)
+        fresh = [row for row in current.rows if row not in before]
         if fresh:
             self._send(api, current, fresh)
 
@@ -130,40 +125,51 @@ class Sender:
         if not rows:
             return
         try:
-            _write(api, batch, rows, self._clock.now())
+            write(api, batch, rows, self._clock.now())
         except Ambiguous as error:
             self._outbox.unknown(batch, str(error), settle_at=self._clock.now() + error.late)
             raise
         except (Unavailable, Rejected) as error:
             self._outbox.not_done(batch, str(error))
             raise
+        self._settle(batch, rows)
+
+    def _settle(self, batch: Batch, rows: Sequence[OutboxRow]) -> None:
+        """Honcho has these rows of the batch; what they have overtaken is parked before anything else."""
+        if self._probing:
+            self._park_overtaken(batch)
         self._outcome.settled(rows, new=True)
 
-    def _reconciled(self, batch: Batch) -> None:
-        """The answer was lost, and the rows are there."""
-        self._meter.count("reconciled", len(batch.rows))
-        self._outcome.settled(batch.rows, new=True)
+    def _was_overtaken(self, api: HonchoApi, batch: Batch) -> bool:
+        """Find out what became of an attempt with what is behind the batch; where it passed, the batch is parked."""
+        behind = self._outbox.sent_behind(batch)
+        if behind is None or not self._arrived(api, behind):
+            return False
+        parked = self._park_overtaken(behind)
+        self._outcome.settled(behind.rows, new=True)
+        return not parked.isdisjoint(row.id for row in batch.rows)
 
-    def _there(self, api: HonchoApi, batch: Batch) -> bool:
-        first = batch.rows[0]
-        match first.write:
-            case Message():
-                return api.has_batch(first.ref.session, batch.id)
-            case Conclusion():
-                return api.has_conclusion(first.write, since=batch.first_sent_at)
+    def _park_overtaken(self, batch: Batch) -> set[int]:
+        rows = self._outbox.park_overtaken(batch, "the server failed at it, and took what is behind it")
+        for row in rows:
+            self._parked([row], Rejected(row.error or "", cause="refused", status=_FAILED))
+        return {row.id for row in rows}
+
+    def _arrived(self, api: HonchoApi, batch: Batch) -> bool:
+        """Whether an earlier attempt was done; raises `Ambiguous` while it may still be."""
+        # What is done after the server has looked is not in its answer: it is the look's beginning that counts.
+        wait = batch.settle_at - self._clock.now()
+        if there(api, batch):
+            self._meter.count("reconciled", len(batch.rows))
+            return True
+        if wait > 0:
+            raise Ambiguous(
+                f"{batch.rows[0].error or 'an earlier process sent this and ended'}; it may still arrive and is"
+                " looked for before it is sent again",
+                cause="unconfirmed",
+                retry_after=wait,
+            )
         return False
-
-    def _known(self, api: HonchoApi, batch: Batch) -> list[OutboxRow]:
-        """The rows that came from somewhere else before and are there already."""
-        keys = {
-            row.write.source_key: row
-            for row in batch.rows
-            if isinstance(row.write, Message) and row.write.source_key is not None
-        }
-        if not keys:
-            return []
-        found = api.known_sources(batch.rows[0].ref.session, list(keys))
-        return [row for key, row in keys.items() if key in found]
 
     def _isolate(self, batch: Batch, error: RequestError) -> None:
         """Find the row that Honcho refuses, by halves, and set it aside."""
@@ -173,66 +179,95 @@ class Sender:
         if isinstance(batch.rows[0].write, Deletion):
             # There is nothing to keep of a deletion that Honcho refuses: the conclusion is not there.
             self._outbox.settle(batch.rows)
+            self._outcome.refused(batch.rows, error)
         else:
             self._outbox.park(batch, str(error))
-            self._meter.count("parked", len(batch.rows))
-            self._outbox.note_error(str(error))
-            _log.warning("a %s was parked: %s", type(batch.rows[0].write).__name__.lower(), error)
-        self._outcome.refused(batch.rows, error)
+            self._parked(batch.rows, error)
+
+    def _parked(self, rows: Sequence[OutboxRow], error: RequestError) -> None:
+        self._meter.count("parked", len(rows))
+        self._outbox.note_error(str(error))
+        _log.warning("a %s was parked: %s", type(rows[0].write).__name__.lower(), error)
+        self._outcome.refused(rows, error)
 
     def _isolates(self, api: HonchoApi, batch: Batch, error: Ambiguous) -> bool:
-        """Find the row that the server chokes on: one that fails while what is behind it passes.
+        """Find the row that the server chokes on: one that fails while something else passes.
 
         Returns False when that is not known (yet), or when the server fails everything.
         """
         self._chokes[batch.stream] += 1
-        current = self._outbox.reread(batch)
-        if self._chokes[batch.stream] < _CHOKES or current.settle_at > self._clock.now():
+        if self._chokes[batch.stream] < _CHOKES:
             return False
         try:
-            if self._there(api, current):
-                self._reconciled(current)
+            if self._was_done(api, batch):
                 return True
         except RequestError:
             return False
-        if len(current.rows) == 1:
-            behind = self._outbox.claim(beyond=current)
-            if behind is None or not self._passes(behind):
+        if len(batch.rows) == 1:
+            if not self._something_passes(batch):
                 return False
-        self._isolate(current, error)
+            batch = self._outbox.reread(batch)
+        if batch.rows and batch.rows[0].parked_at is None:
+            self._isolate(batch, error)
         return True
+
+    def _was_done(self, api: HonchoApi, batch: Batch) -> bool:
+        """Whether Honcho did what it says it failed at; settles the batch then."""
+        current = self._outbox.reread(batch)
+        if not self._arrived(api, current):
+            return False
+        self._settle(current, current.rows)
+        return True
+
+    def _something_passes(self, suspect: Batch) -> bool:
+        """Whether Honcho takes anything but the suspect: the heads of other streams, then what is behind it.
+
+        What is refused or fails on the way is taken apart, so that the next round finds more.
+        """
+        suspects, passed_over, probes = [suspect], set[str](), 0
+        while probes < _PROBES and len(suspects) < _SUSPECTS:
+            behind = self._outbox.claim(beyond=suspects, but=passed_over)
+            if behind is None:
+                if suspect.stream not in passed_over:
+                    # Whoever holds the row behind all of these can try it, and may not before these are gone.
+                    self._outbox.hand_over(suspect)
+                return False
+            if self._chokes[behind.id] >= _CHOKES:
+                suspects.append(behind)
+                continue
+            probes += 1
+            try:
+                if self._passes(behind):
+                    return True
+            except (RequestError, StateError):
+                return False
+            if self._chokes[behind.id]:
+                passed_over.add(behind.stream)
+        return False
 
     def _passes(self, batch: Batch) -> bool:
+        """Try once; False when Honcho refused it or failed at it, which is counted, and it was taken apart."""
+        self._probing = True
         try:
             api = self._open(batch).api
-            self._retry.call(lambda: self._attempt(api, batch))
-        except (RequestError, StateError):
+            self._attempt(api, batch)
+        except Rejected as error:
+            if error.cause != "refused":
+                raise
+            self._isolate(batch, error)
             return False
+        except Ambiguous as error:
+            if error.status != _FAILED:
+                raise
+            if self._was_done(api, batch):
+                return True
+            if len(batch.rows) > 1:
+                self._isolate(batch, error)
+            else:
+                self._chokes[batch.id] += 1
+                # It is told of before what is behind it.
+                self._outcome.refused(batch.rows, error)
+            return False
+        finally:
+            self._probing = False
         return True
-
-
-def _write(api: HonchoApi, batch: Batch, rows: Sequence[OutboxRow], now: float) -> None:
-    session = batch.rows[0].ref.session
-    match batch.rows[0].write:
-        case Message():
-            api.add_messages(
-                session, [_dated(row, row.write, now) for row in rows if isinstance(row.write, Message)], batch=batch.id
-            )
-        case Conclusion():
-            api.add_conclusions(session, [row.write for row in rows if isinstance(row.write, Conclusion)])
-        case Card() as card:
-            api.set_card(card)
-        case Deletion(conclusion_id):
-            try:
-                api.delete_conclusion(conclusion_id)
-            except Rejected as error:
-                # After an attempt whose outcome is unknown, «not there» is what was wanted.
-                if error.cause != "not_found" or not batch.look:
-                    raise
-
-
-def _dated(row: OutboxRow, message: Message, now: float) -> Message:
-    """The message with the time it was said, where the server's clock would be far off."""
-    if message.created_at is not None or now - row.admitted_at < _LONG_AGO:
-        return message
-    return replace(message, created_at=datetime.fromtimestamp(row.admitted_at, tz=UTC).isoformat())

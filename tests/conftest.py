@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from support.faulty import FaultyServer
 from support.providers import MakeProvider
 
@@ -15,6 +16,9 @@ from honcho_exec import HonchoProvider
 from honcho_exec.embedded import EmbeddedHoncho
 
 THREAD_GRACE = 5.0
+
+# `pytest --hypothesis-profile=long …` looks for as long as a person has.
+settings.register_profile("long", max_examples=5_000)
 
 
 @pytest.fixture(autouse=True)

@@ -132,11 +132,11 @@ class TestEachBackend:
     def test_a_conclusion_is_found_by_its_content_and_age(self, api: HonchoApi) -> None:
         conclusion = Conclusion("likes tea", "hermes", "ada")
         before = CLOCK.now()
-        assert not api.has_conclusion(conclusion, since=before)
+        assert not api.has_conclusions([conclusion], since=before)
         api.add_conclusions("s", [conclusion])
-        assert api.has_conclusion(conclusion, since=before)
-        assert not api.has_conclusion(Conclusion("likes tea", "ada", "ada"), since=before)
-        assert not api.has_conclusion(conclusion, since=before + 3600)
+        assert api.has_conclusions([conclusion], since=before)
+        assert not api.has_conclusions([Conclusion("likes tea", "ada", "ada")], since=before)
+        assert not api.has_conclusions([conclusion], since=before + 3600)
 
     def test_members_are_those_who_joined_or_spoke(self, api: HonchoApi) -> None:
         api.add_messages("s", [Message("bob", "hi")], batch="b1")

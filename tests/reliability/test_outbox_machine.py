@@ -228,7 +228,7 @@ class OutboxMachine(RuleBasedStateMachine):
         if (found := self.at_work(at)) is None:
             return
         process, batch = found
-        behind = process.outbox.claim(beyond=batch)
+        behind = process.outbox.claim(beyond=[batch])
         if behind is None:
             return
         assert behind.id != batch.id

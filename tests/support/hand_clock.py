@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import heapq
 import itertools
+from collections.abc import Callable
+from threading import Event
 
 NOON = 1_750_000_000.0
 
@@ -20,3 +23,51 @@ class HandClock:
 
     def new_id(self) -> str:
         return f"id-{next(self._ids):06}"
+
+
+class HandTimer(HandClock):
+    """A clock whose moving calls whoever waits, in the order of time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._numbers = itertools.count()
+        self._waiting: list[tuple[float, int, Callable[[], None]]] = []
+
+    def after(self, delay: float, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back later; see `honcho_exec.alarm.Timer`."""
+        entry = (self.seconds + delay, next(self._numbers), callback)
+        heapq.heappush(self._waiting, entry)
+
+        def take_back() -> None:
+            self._waiting = [other for other in self._waiting if other[1] != entry[1]]
+            heapq.heapify(self._waiting)
+
+        return take_back
+
+    def advance(self, seconds: float) -> None:
+        """Let so much time pass."""
+        until = self.seconds + seconds
+        while self._waiting and self._waiting[0][0] <= until:
+            due, _, callback = heapq.heappop(self._waiting)
+            self.seconds = max(self.seconds, due)
+            callback()
+        self.seconds = max(self.seconds, until)
+
+    def advance_to_next(self) -> None:
+        """Let time pass until somebody is called."""
+        if self._waiting:
+            self.advance(max(0.0, self._waiting[0][0] - self.seconds))
+
+    def never(self) -> Event:
+        """An event that is never set, and whose waits take no time but this clock's."""
+        return _Never(self)
+
+
+class _Never(Event):
+    def __init__(self, timer: HandTimer) -> None:
+        super().__init__()
+        self._timer = timer
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self._timer.advance(timeout or 0.0)
+        return False
