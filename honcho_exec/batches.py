@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from honcho_exec.errors import Rejected, Unavailable
-from honcho_exec.model import Card, Conclusion, Deletion, Message
+from honcho_exec.model import Card, Conclusion, Deletion, Message, Replacement
 from honcho_exec.rows import Batch, OutboxRow
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ def there(api: HonchoApi, batch: Batch) -> bool:
             # A batch lands as a whole, but one of these may be there from before.
             conclusions = [one for one in batch.writes if isinstance(one, Conclusion)]
             return _asked(lambda: api.has_conclusions(conclusions, since=batch.first_sent_at))
+        case Replacement() as wanted:
+            found = _asked(lambda: _ids(api, wanted))
+            return wanted.old not in found and (not wanted.new or wanted.new in found)
     return False
 
 
@@ -66,6 +69,8 @@ def write(api: HonchoApi, batch: Batch, rows: Sequence[OutboxRow], now: float) -
             api.add_conclusions(session, [row.write for row in rows if isinstance(row.write, Conclusion)])
         case Card() as card:
             api.set_card(card)
+        case Replacement() as wanted:
+            _replace(api, session, wanted)
         case Deletion(conclusion_id):
             try:
                 api.delete_conclusion(conclusion_id)
@@ -73,6 +78,23 @@ def write(api: HonchoApi, batch: Batch, rows: Sequence[OutboxRow], now: float) -
                 # After an attempt whose outcome is unknown, «not there» is what was wanted.
                 if error.cause != "not_found" or not batch.look:
                     raise
+
+
+def _replace(api: HonchoApi, session: str, wanted: Replacement) -> None:
+    """Write what is missing, and only then delete what is to go, so that the fact is never in neither form there."""
+    found = _ids(api, wanted)
+    if wanted.new and wanted.new not in found:
+        api.add_conclusions(session, [Conclusion(wanted.new, wanted.observer, wanted.observed)])
+    for conclusion_id in found.get(wanted.old, ()):
+        try:
+            api.delete_conclusion(conclusion_id)
+        except Rejected as error:
+            if error.cause != "not_found":
+                raise
+
+
+def _ids(api: HonchoApi, wanted: Replacement) -> dict[str, list[str]]:
+    return api.conclusion_ids(wanted.observer, wanted.observed, {wanted.old, wanted.new} - {""})
 
 
 def _dated(row: OutboxRow, message: Message, now: float) -> Message:

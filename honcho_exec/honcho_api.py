@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -171,6 +171,15 @@ class HonchoApi:
             found = {conclusion.content for conclusion in recent}
             self._check_answer("items")
         return found >= {conclusion.content for conclusion in conclusions}
+
+    def conclusion_ids(self, observer: str, observed: str, contents: Collection[str]) -> dict[str, list[str]]:
+        """The ids of the conclusions with one of these contents, by content; looks through all there are."""
+        found: dict[str, list[str]] = {}
+        with self._door():
+            for one in self._scope(observer, observed).list(size=100):
+                if one.content in contents:
+                    found.setdefault(one.content, []).append(one.id)
+        return found
 
     def delete_conclusion(self, conclusion_id: str) -> None:
         """Delete a conclusion; Rejected with cause `not_found` when there is none."""

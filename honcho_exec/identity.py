@@ -13,7 +13,7 @@ from honcho_exec.errors import InputError
 from honcho_exec.model import SessionRef
 from honcho_exec.settings import Settings
 
-__all__ = ["HostContext", "resolve", "safe_id", "session_name", "user_peer"]
+__all__ = ["HostContext", "observer_of", "resolve", "safe_id", "session_name", "user_peer"]
 
 _UNSAFE = re.compile(r"[^a-zA-Z0-9_-]")
 _UNSAFE_RUN = re.compile(r"[^a-zA-Z0-9_-]+")
@@ -73,6 +73,11 @@ def user_peer(settings: Settings, context: HostContext, environ: Mapping[str, st
     if settings.peer_name:
         return _plain(settings.peer_name)
     return _plain(_system_user(environ))
+
+
+def observer_of(settings: Settings, ref: SessionRef, peer: str) -> str:
+    """Whose view of a peer counts: the assistant's, or the peer's own where the assistant observes nobody else."""
+    return ref.ai_peer if peer == ref.ai_peer or settings.observes(ai=True)[1] else peer
 
 
 def session_name(settings: Settings, context: HostContext, peer: str) -> str:

@@ -1,12 +1,12 @@
-"""What this machine has learnt of sessions on a server, kept so that the next process need not ask again."""
+"""What this machine has learnt and done on a server, kept so that the next process need not ask or do it again."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from sqlite3 import Row
 
 from honcho_exec.clock import Clock
 from honcho_exec.errors import Damaged, StateError
@@ -31,11 +31,23 @@ _MIGRATIONS = (
         PRIMARY KEY (destination, session, peer)
     ) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE entries (
+        destination TEXT NOT NULL,
+        observer TEXT NOT NULL,
+        observed TEXT NOT NULL,
+        content TEXT NOT NULL,
+        PRIMARY KEY (destination, observer, observed, content)
+    ) WITHOUT ROWID;
+    CREATE TABLE done (destination TEXT NOT NULL, what TEXT NOT NULL, PRIMARY KEY (destination, what)) WITHOUT ROWID;
+    """,
 )
+
+_Step = tuple[str, Sequence[object]]
 
 
 class Known:
-    """Which peers have joined which sessions of one destination, in a file that all destinations share.
+    """What is known of one destination, in a file that all destinations share: members, mirrored memory, jobs done.
 
     Nothing here is needed: where the file cannot be used, nothing is known, and nothing is raised.
 
@@ -51,15 +63,10 @@ class Known:
 
     def members(self, session: str) -> tuple[frozenset[str], str]:
         """Who has joined a session, and since when the workspace was there then; nobody, where nothing is known."""
-        try:
-            with self._open() as database, database.connection() as connection:
-                rows = connection.execute(
-                    "SELECT peer, since FROM members WHERE destination = ? AND session = ? AND at > ?",
-                    (self._destination, session, self._clock.now() - _TRUSTED),
-                ).fetchall()
-        except StateError as error:
-            self._unusable(error)
-            return frozenset(), ""
+        rows = self._read(
+            "SELECT peer, since FROM members WHERE destination = ? AND session = ? AND at > ?",
+            (self._destination, session, self._clock.now() - _TRUSTED),
+        )
         since = max((row["since"] for row in rows), default="")
         return frozenset(row["peer"] for row in rows if row["since"] == since), since
 
@@ -72,36 +79,66 @@ class Known:
             since: when their workspace was made, which tells it from another of its name.
         """
         now = self._clock.now()
-        try:
-            with self._open() as database, database.transaction() as connection:
-                connection.execute("DELETE FROM members WHERE at <= ?", (now - _TRUSTED,))
-                connection.executemany(
-                    "INSERT OR REPLACE INTO members (destination, session, peer, since, at) VALUES (?, ?, ?, ?, ?)",
-                    [(self._destination, session, peer, since, now) for peer in peers],
-                )
-        except StateError as error:
-            self._unusable(error)
+        member = "INSERT OR REPLACE INTO members (destination, session, peer, since, at) VALUES (?, ?, ?, ?, ?)"
+        self._write(
+            ("DELETE FROM members WHERE at <= ?", (now - _TRUSTED,)),
+            *((member, (self._destination, session, peer, since, now)) for peer in peers),
+        )
 
     def forget(self, session: str) -> None:
-        """Know nothing of a session any more."""
+        """Know nobody who has joined a session any more."""
+        self._write(("DELETE FROM members WHERE destination = ? AND session = ?", (self._destination, session)))
+
+    def entries(self, observer: str, observed: str) -> list[str]:
+        """What of the host's built-in memory was given as conclusions of one peer about another."""
+        rows = self._read(
+            "SELECT content FROM entries WHERE destination = ? AND observer = ? AND observed = ?",
+            (self._destination, observer, observed),
+        )
+        return [row["content"] for row in rows]
+
+    def replaced(self, observer: str, observed: str, old: str, new: str) -> None:
+        """Remember that `new` was given as such and `old` taken back; either may be empty."""
+        about = (self._destination, observer, observed)
+        self._write(
+            ("DELETE FROM entries WHERE (destination, observer, observed) = (?, ?, ?) AND content = ?", (*about, old)),
+            ("INSERT OR IGNORE INTO entries SELECT ?, ?, ?, ? WHERE ?", (*about, new, bool(new))),
+        )
+
+    def is_done(self, what: str) -> bool:
+        """Whether a job has been done that is done once."""
+        return bool(self._read("SELECT 1 FROM done WHERE destination = ? AND what = ?", (self._destination, what)))
+
+    def done(self, what: str) -> None:
+        """Remember that it has been done."""
+        self._write(("INSERT OR IGNORE INTO done (destination, what) VALUES (?, ?)", (self._destination, what)))
+
+    def _read(self, statement: str, values: Sequence[object]) -> list[Row]:
         try:
-            with self._open() as database, database.writing() as connection:
-                connection.execute(
-                    "DELETE FROM members WHERE destination = ? AND session = ?", (self._destination, session)
-                )
+            # Once or twice a session: hundreds of providers need not keep the file open for that.
+            database = Database(self._path, _MIGRATIONS)
+            try:
+                with database.connection() as connection:
+                    return connection.execute(statement, values).fetchall()
+            finally:
+                database.close()
+        except StateError as error:
+            self._unusable(error)
+            return []
+
+    def _write(self, *steps: _Step) -> None:
+        try:
+            database = Database(self._path, _MIGRATIONS)
+            try:
+                with database.transaction() as connection:
+                    for statement, values in steps:
+                        connection.execute(statement, values)
+            finally:
+                database.close()
         except StateError as error:
             self._unusable(error)
 
-    @contextmanager
-    def _open(self) -> Iterator[Database]:
-        # Once or twice a session: hundreds of providers need not keep the file open for that.
-        database = Database(self._path, _MIGRATIONS)
-        try:
-            yield database
-        finally:
-            database.close()
-
     def _unusable(self, error: StateError) -> None:
-        _log.info("the server is asked what this machine knew: %s", error)
+        _log.info("what this machine knew of the server cannot be used: %s", error)
         if isinstance(error, Damaged):
             set_aside(self._path, datetime.fromtimestamp(self._clock.now(), tz=UTC).strftime("%Y%m%dT%H%M%S"))

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Card", "Conclusion", "Context", "Deletion", "Hit", "Message", "Receipt", "SessionRef", "Write"]
+__all__ = [
+    "Card",
+    "Conclusion",
+    "Context",
+    "Deletion",
+    "Hit",
+    "Message",
+    "Receipt",
+    "Replacement",
+    "SessionRef",
+    "Write",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +75,21 @@ class Deletion:
     conclusion_id: str
 
 
-Write = Message | Conclusion | Card | Deletion
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """What `observer` holds of `observed` is to have the conclusion `new` and not `old`; either may be empty.
+
+    It names contents and no ids, so that it can be given before the server has ever been reached, and means the same
+    when it is delivered again.
+    """
+
+    observer: str
+    observed: str
+    old: str = ""
+    new: str = ""
+
+
+Write = Message | Conclusion | Card | Deletion | Replacement
 """What a row of the outbox writes."""
 
 

@@ -13,7 +13,7 @@ from sqlite3 import Connection
 from honcho_exec.clock import Clock
 from honcho_exec.errors import Damaged, Overloaded
 from honcho_exec.lease import Holder
-from honcho_exec.model import Card, Conclusion, Deletion, Message, SessionRef, Write
+from honcho_exec.model import Card, Conclusion, Deletion, Message, Replacement, SessionRef, Write
 from honcho_exec.rows import Admitted, Batch, Counts, Delivery, History, OutboxRow, dump, read_batch, read_row
 from honcho_exec.sqlite import Database, set_aside
 
@@ -416,8 +416,10 @@ class Outbox:
         kind = type(write).__name__.lower()
         # Conclusions need their session but none of its messages, so they do not wait behind a backlog of them;
         # one request carries conclusions of one observer about one peer.
-        about = [write.observer, write.observed] if isinstance(write, Conclusion | Card) else []
-        stream = json.dumps([self.destination, ref.session, kind, *about])
+        about = [write.observer, write.observed] if isinstance(write, Conclusion | Card | Replacement) else []
+        # What one replacement writes another may take away, in whatever session that is.
+        session = "" if isinstance(write, Replacement) else ref.session
+        stream = json.dumps([self.destination, session, kind, *about])
         return (
             self.destination,
             stream,

@@ -26,13 +26,15 @@ from honcho_exec.identity import HostContext, resolve, safe_id
 from honcho_exec.lease import Holder
 from honcho_exec.ledger import Ledger
 from honcho_exec.machine_text import spoken
-from honcho_exec.model import Hit, Message, Receipt, SessionRef
+from honcho_exec.messages import as_messages
+from honcho_exec.mirror import Mirror
+from honcho_exec.model import Hit, Receipt, SessionRef
 from honcho_exec.outbox import Outbox
 from honcho_exec.recall import Recall
 from honcho_exec.settings import LoadedSettings, Settings, load, state_home, stated_home
 from honcho_exec.stats import Meter, Stats
 from honcho_exec.status import Status, take
-from honcho_exec.text import harmless, plain_text, split, storable
+from honcho_exec.text import harmless, plain_text
 from honcho_exec.tools import Tools, error_answer
 
 __all__ = ["HonchoProvider"]
@@ -106,6 +108,7 @@ class HonchoProvider:
         self._recall: Recall | None = None
         self._ledger: Ledger | None = None
         self._tools: Tools | None = None
+        self._mirror: Mirror | None = None
         self._trouble: HonchoExecError | None = None
         self._inherited: object = None
         _providers.add(self)
@@ -229,7 +232,7 @@ class HonchoProvider:
             return _failed(error)
         if not (self._settings.save_messages and self._context.writes):
             return _done(Receipt(0))
-        writes = [message for peer, text in said for message in self._messages(peer, text)]
+        writes = [message for peer, text in said for message in as_messages(peer, text, self._settings)]
         return conversation.sync(writes, ref)
 
     def remember(
@@ -274,18 +277,9 @@ class HonchoProvider:
             peer = safe_id(_name(name, "name"))
         said_at, beside = _moment(created_at), _metadata(metadata)
         key = None if source_key is None else harmless(_string(source_key, "source_key")) or None
-        parts = self._messages(peer, _text(content, "content"))
-        keyed = [
-            Message(
-                part.peer,
-                part.content,
-                created_at=said_at,
-                metadata={**beside, **part.metadata},
-                source_key=f"{key}/{place}" if key and len(parts) > 1 else key,
-            )
-            for place, part in enumerate(parts)
-        ]
-        return conversation.sync(keyed, ref)
+        text = _text(content, "content")
+        parts = as_messages(peer, text, self._settings, created_at=said_at, metadata=beside, source_key=key)
+        return conversation.sync(parts, ref)
 
     def search(self, query: str, *, peer: str = "user", limit: int = 10) -> list[Hit]:
         """The messages that match `query` best, in every session that `peer` took part in.
@@ -350,6 +344,49 @@ class HonchoProvider:
         """Begin to fetch, in the background, what is put before the next turn; `query` was asked in the last one."""
         if (recalling := self._recalling(session_id)) is not None:
             recalling[0].after(recalling[1], spoken(plain_text(query) or ""))
+
+    def on_memory_write(
+        self, action: str, target: str, content: str, metadata: Mapping[str, object] | None = None
+    ) -> Future[Receipt]:
+        """Keep a write of the host's built-in memory as a conclusion, durably and once; see `sync_turn` for the Future.
+
+        What is replaced or removed there is replaced or deleted in Honcho.
+
+        Args:
+            action: `add`, `replace` or `remove`.
+            target: `user`, whom it is about, or `memory`: what the assistant notes for itself.
+            content: the entry; empty when it is removed.
+            metadata: the host's: `old_text`, a part of the entry as it was, and `session_id`.
+        """
+        said = metadata or {}
+        return self._mirrored(
+            str(said.get("session_id") or ""),
+            lambda mirror, ref: mirror.write(
+                ref, action, target, _text(content, "content"), _text(said.get("old_text") or "", "old_text")
+            ),
+        )
+
+    def on_delegation(self, task: str, result: str, *, child_session_id: str = "", **_: object) -> Future[Receipt]:
+        """Store what a subagent was asked and what came of it, as said by the assistant; see `sync_turn`.
+
+        Args:
+            task: what was asked.
+            result: what it answered; nothing is stored where it gave none.
+            child_session_id: the host's id of the subagent's run, which is stored once.
+        """
+        return self._mirrored(
+            "",
+            lambda mirror, ref: mirror.delegation(ref, _text(task, "task"), _text(result, "result"), child_session_id),
+        )
+
+    def on_pre_compress(self, messages: Sequence[Mapping[str, Any]] = ()) -> str:  # noqa: ARG002 - turns are enough
+        """See that what is about to be summarized is on its way to Honcho; adds nothing to the summary.
+
+        Every turn was stored when it was given, and what Honcho knows is put before the turns anyway.
+        """
+        if (conversation := self._present()) is not None:
+            conversation.delivery.pump()
+        return ""
 
     def on_session_end(self, messages: Sequence[Mapping[str, Any]] = ()) -> None:  # noqa: ARG002 - turns are enough
         """Wait for the pending sync, at most the sync join timeout."""
@@ -502,6 +539,15 @@ class HonchoProvider:
             )
         self._conversation = conversation
         conversation.begin()
+        self._mirror = self._see_to_host_memory(conversation, loaded.settings)
+
+    def _see_to_host_memory(self, conversation: Conversation, settings: Settings) -> Mirror | None:
+        if not self._context.writes:
+            return None
+        folder = self._hermes_home or self._environ.get("HERMES_HOME", "").strip()
+        mirror = Mirror(conversation, settings, self.home, Path(folder) if folder else None, self._clock)
+        mirror.begin()
+        return mirror
 
     def _name(self, settings: Settings) -> SessionRef:
         """Name the present conversation, and remember it under the host's id for turns that come late."""
@@ -555,16 +601,18 @@ class HonchoProvider:
         if self._notice is not None:
             self._notice(error)
 
+    def _mirrored(self, session_id: str, give: Callable[[Mirror, SessionRef], Future[Receipt]]) -> Future[Receipt]:
+        try:
+            conversation = self._opened()
+            ref = self._refs.get(session_id, conversation.ref) if session_id else conversation.ref
+            return give(self._mirror, ref) if self._mirror is not None else _done(Receipt(0))
+        except Disabled:
+            return _done(Receipt(0))
+        except HonchoExecError as error:
+            return _failed(error)
+
     def _why_not(self) -> HonchoExecError:
         return self._trouble or Closed("the provider is not initialized; call initialize() or use `with`")
-
-    def _messages(self, peer: str, text: str) -> list[Message]:
-        parts = split(storable(text, mask=self._settings.redact), self._settings.message_max_chars)
-        if len(parts) == 1:
-            return [Message(peer, parts[0])]
-        return [
-            Message(peer, part, metadata={"part": place, "parts": len(parts)}) for place, part in enumerate(parts, 1)
-        ]
 
 
 def _after_fork() -> None:

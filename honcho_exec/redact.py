@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from honcho_exec.model import Card, Conclusion, Deletion, Message, Write
+from honcho_exec.model import Card, Conclusion, Deletion, Message, Replacement, Write
 
 __all__ = ["MASK", "masked", "redact", "secrets"]
 
@@ -118,6 +118,8 @@ def masked(write: Write) -> Write:
             return replace(write, content=redact(write.content))
         case Card():
             return replace(write, facts=tuple(map(redact, write.facts)))
+        case Replacement():
+            return replace(write, old=redact(write.old), new=redact(write.new))
         case Message() | Deletion():
             return write
 

@@ -7,11 +7,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from sqlite3 import Row
 
-from honcho_exec.model import Card, Conclusion, Deletion, Message, SessionRef, Write
+from honcho_exec.model import Card, Conclusion, Deletion, Message, Replacement, SessionRef, Write
 
 __all__ = ["Admitted", "Batch", "Counts", "Delivery", "History", "OutboxRow", "dump", "read_batch", "read_row"]
 
-_KINDS: dict[str, type[Write]] = {"message": Message, "conclusion": Conclusion, "card": Card, "deletion": Deletion}
+_KINDS: dict[str, type[Write]] = {
+    "message": Message,
+    "conclusion": Conclusion,
+    "card": Card,
+    "deletion": Deletion,
+    "replacement": Replacement,
+}
 
 
 @dataclass(frozen=True, slots=True)

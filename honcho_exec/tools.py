@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from honcho_exec.arguments import MAX_CONCLUSION, TOOLS, Conclude, Context, Profile, Reasoning, Search, parse
 from honcho_exec.defuse import defuse, without_thinking
 from honcho_exec.errors import HonchoExecError, InputError, Queued, Rejected
+from honcho_exec.identity import observer_of
 from honcho_exec.model import Card, Conclusion, Deletion, Hit, Receipt, SessionRef, Write
 from honcho_exec.sections import CHARS_PER_TOKEN, Section, compose
 from honcho_exec.settings import Settings
@@ -233,10 +234,8 @@ class Tools:
     def _view(self, ref: SessionRef, peer: str) -> tuple[str, str | None]:
         """Who is asked, and about whom (None: about itself)."""
         target = self._target(ref, peer)
-        if target == ref.ai_peer:
-            return ref.ai_peer, None
-        observes_others = self._settings.observes(ai=True)[1]
-        return (ref.ai_peer, target) if observes_others else (target, None)
+        observer = observer_of(self._settings, ref, target)
+        return observer, None if observer == target else target
 
     def _target(self, ref: SessionRef, peer: str) -> str:
         known = {"user": ref.user_peer, "ai": ref.ai_peer, ref.user_peer: ref.user_peer, ref.ai_peer: ref.ai_peer}

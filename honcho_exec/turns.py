@@ -8,11 +8,16 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from honcho_exec.clock import Clock
-from honcho_exec.errors import Closed, HonchoExecError, Rejected
+from honcho_exec.errors import Closed, HonchoExecError, Rejected, RequestError
 from honcho_exec.model import Receipt
 from honcho_exec.stats import Meter
 
-__all__ = ["Turns", "closed_first"]
+__all__ = ["Turns", "closed_first", "is_stored"]
+
+
+def is_stored(future: Future[Receipt]) -> bool:
+    """Whether what was just given is durable: its Future has not failed, or only a request of its delivery has."""
+    return not future.done() or isinstance(future.exception(), RequestError | None)
 
 
 def closed_first() -> Closed:

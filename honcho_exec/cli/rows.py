@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from honcho_exec.cli.show import age, fields, plain, text, without_password
-from honcho_exec.model import Card, Conclusion, Deletion, Message, Write
+from honcho_exec.model import Card, Conclusion, Deletion, Message, Replacement, Write
 
 if TYPE_CHECKING:
     # They take long to import; --help does without them.
@@ -143,7 +143,7 @@ def _who(write: Write) -> str:
     match write:
         case Message():
             return write.peer
-        case Conclusion() | Card():
+        case Conclusion() | Card() | Replacement():
             itself = write.observer == write.observed
             return write.observed if itself else f"{write.observer} about {write.observed}"
     return ""
@@ -157,6 +157,8 @@ def _text(write: Write) -> str:
             return "\n".join(f"- {fact}" for fact in write.facts)
         case Deletion():
             return f"conclusion {write.conclusion_id}"
+        case Replacement():
+            return write.new or f"no more: {write.old}"
 
 
 def _line(told: str) -> str:

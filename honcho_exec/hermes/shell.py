@@ -8,6 +8,7 @@ import traceback
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -124,10 +125,7 @@ class HonchoExecMemoryProvider(MemoryProvider):
             lambda: self._provider.sync_turn(user_content, assistant_content, session_id=session_id, messages=messages),
             _failed,
         )
-        # Delivery logs its own failures; what fails at once was never stored, and nobody else would say so.
-        if future.done() and (error := future.exception()) is not None:
-            _log.warning("a turn was not stored: %s", error)
-        return future
+        return _told("a turn", future)
 
     def get_tool_schemas(self) -> list[dict[str, Any]]:
         """The tools as function schemas; the host asks before `initialize` as well."""
@@ -144,6 +142,30 @@ class HonchoExecMemoryProvider(MemoryProvider):
     def on_session_end(self, messages: Sequence[Mapping[str, Any]] = ()) -> None:
         """Wait for the pending sync, at most the sync join timeout."""
         self._safely("on_session_end", lambda: self._provider.on_session_end(messages), lambda _: None)
+
+    def on_memory_write(
+        self, action: str, target: str, content: str, metadata: Mapping[str, Any] | None = None
+    ) -> Future[Receipt]:
+        """Keep a write of the built-in memory as a conclusion; the host ignores the Future."""
+        future = self._safely(
+            "on_memory_write",
+            lambda: self._provider.on_memory_write(action, target, content, metadata=metadata),
+            _failed,
+        )
+        return _told("a write of the built-in memory", future)
+
+    def on_delegation(self, task: str, result: str, *, child_session_id: str = "", **kwargs: Any) -> Future[Receipt]:
+        """Store what a subagent was asked and what came of it; the host ignores the Future."""
+        future = self._safely(
+            "on_delegation",
+            lambda: self._provider.on_delegation(task, result, child_session_id=child_session_id, **kwargs),
+            _failed,
+        )
+        return _told("a subagent's answer", future)
+
+    def on_pre_compress(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """See that what is about to be summarized is on its way; adds nothing to the summary."""
+        return self._safely("on_pre_compress", lambda: self._provider.on_pre_compress(messages), lambda _: "")
 
     def on_session_switch(self, new_session_id: str, **kwargs: Any) -> None:
         """Go on under another id of the host, and under the title that a person gave it, if one did.
@@ -214,9 +236,15 @@ class HonchoExecMemoryProvider(MemoryProvider):
         }
 
     def _outside(self) -> list[str]:
-        honcho, state = Path("~/.honcho").expanduser(), self._provider.home
-        paths = [honcho] if state.is_relative_to(honcho) else [honcho, state]
-        return [str(path) for path in paths if not path.is_relative_to(self._environ["HERMES_HOME"])]
+        # Honcho's own folder, the settings that a profile without any of its own shares, and the state.
+        shared = Path("~/.hermes/honcho.json").expanduser()
+        paths = [Path("~/.honcho").expanduser(), *([shared] if shared.exists() else [])]
+        with suppress(HonchoExecError):
+            paths.append(self._provider.home)
+        outside = [path for path in paths if not path.is_relative_to(self._environ["HERMES_HOME"])]
+        return [
+            str(path) for path in outside if not any(path != other and path.is_relative_to(other) for other in outside)
+        ]
 
     def _safely(self, what: str, call: Callable[[], T], otherwise: Callable[[HonchoExecError], T]) -> T:
         try:
@@ -281,6 +309,13 @@ def _rewritten(message: str) -> str:
     except ImportError:
         return ""
     return str(rewrite_memory_query(message) or "")
+
+
+def _told(what: str, future: Future[Receipt]) -> Future[Receipt]:
+    # Delivery logs its own failures; what fails at once was never stored, and nobody else would say so.
+    if future.done() and (error := future.exception()) is not None:
+        _log.warning("%s was not stored: %s", what, error)
+    return future
 
 
 def _failed(error: HonchoExecError) -> Future[Receipt]:

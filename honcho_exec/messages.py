@@ -1,0 +1,45 @@
+"""A text as the messages that carry it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from honcho_exec.model import Message
+from honcho_exec.settings import Settings
+from honcho_exec.text import split, storable
+
+__all__ = ["as_messages"]
+
+
+def as_messages(
+    peer: str,
+    text: str,
+    settings: Settings,
+    *,
+    created_at: str | None = None,
+    metadata: Mapping[str, str | int | float] | None = None,
+    source_key: str | None = None,
+) -> list[Message]:
+    """Clean a text and split it where it is too long for one message; none where nothing is left of it.
+
+    Args:
+        peer: who said it.
+        text: what was said.
+        settings: how long a message may be, and whether secrets are masked.
+        created_at: when it was said, ISO 8601.
+        metadata: what is stored beside every part, which says which of how many it is.
+        source_key: names where it came from; each part has one of its own.
+    """
+    parts = split(storable(text, mask=settings.redact), settings.message_max_chars)
+    if len(parts) == 1:
+        return [Message(peer, parts[0], created_at, dict(metadata or {}), source_key)]
+    return [
+        Message(
+            peer,
+            part,
+            created_at,
+            {**(metadata or {}), "part": place, "parts": len(parts)},
+            f"{source_key}/{place - 1}" if source_key else None,
+        )
+        for place, part in enumerate(parts, 1)
+    ]
