@@ -36,6 +36,26 @@ keeps it true.
 
 STATE = """\
 
+## Who and where
+
+The **user's peer** is the first that applies of: `peerName`, when `pinUserPeer` is set; the alias of the runtime id, or
+of its alternative; `runtimePeerPrefix` and the runtime id; `peerName`; the system's user. The **session** is named by
+the first of: the program itself (`HonchoProvider("name")`); the map `sessions`; a title; the gateway's chat; the host's
+run (`per-session`); the repository (`per-repo`) or directory; the workspace.
+
+Every sign that Honcho does not take becomes a hyphen, and a session's name of more than 100 characters is cut and gets
+a hash. The same configuration gives the same ids as the bundled provider, with these exceptions, which a test holds to
+(`test_present_users_find_what_they_have`):
+
+- A runtime id that is not a name as it stands (`@ada:matrix.org`, `+49…`), or that meets a chosen name or the
+  assistant's, gets a hash also without a prefix: two users of a gateway never become one. Whoever has a peer from
+  before keeps it by an alias: `"userPeerAliases": {"@ada:matrix.org": "-ada-matrix-org"}`.
+- Without a runtime id and `peerName` the peer is the system's user, not one made up from the session.
+- A session's name follows the order above; the bundled provider puts the gateway's chat and then the host's run first.
+- `sessionPeerPrefix` puts the peer of whoever speaks before the name, not only a configured one.
+- Without a file a profile has a workspace of its own, as it has with one.
+- A workspace with signs that Honcho does not take, which it would refuse, gets a hash.
+
 ## Where the state is
 
 The outbox (`outbox.db`) and the embedded Honcho (`memory.db`) are in `$HONCHO_EXEC_HOME`; if that is not set, in

@@ -1,4 +1,9 @@
-"""Who and where: names of peers and sessions, made safe for Honcho."""
+"""Who and where: names of peers and sessions, made safe for Honcho.
+
+What a person chose (peers, aliases, the assistant, a session in the map) and directories are made safe sign by sign, as
+the bundled provider does, so that present users find what they have. What comes from outside (the ids of a gateway's
+users) gets a hash where making it safe changed it or it meets a chosen name: nobody becomes somebody else by a name.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +24,8 @@ _UNSAFE = re.compile(r"[^a-zA-Z0-9_-]")
 _UNSAFE_RUN = re.compile(r"[^a-zA-Z0-9_-]+")
 _MAX_SESSION = 100
 _MAX_PEER = 512
+# Digits of a hash: the fewest that meet no chosen name.
+_DIGITS = (8, 12, 16, 24, 32, 64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +61,7 @@ def resolve(settings: Settings, context: HostContext, environ: Mapping[str, str]
         workspace=safe_id(settings.workspace, limit=_MAX_PEER),
         session=session_name(settings, context, peer),
         user_peer=peer,
-        ai_peer=safe_id(settings.ai_peer, limit=_MAX_PEER),
+        ai_peer=_plain(settings.ai_peer),
     )
 
 
@@ -66,13 +73,14 @@ def user_peer(settings: Settings, context: HostContext, environ: Mapping[str, st
     for runtime_id in runtime_ids:
         if alias := settings.user_peer_aliases.get(runtime_id, "").strip():
             return _plain(alias)
+    chosen = (settings.peer_name, settings.ai_peer, *settings.user_peer_aliases.values())
+    taken = {_plain(name) for name in chosen if name}
     if runtime_ids:
-        raw = settings.runtime_peer_prefix.strip() + runtime_ids[0]
-        taken = {_plain(name) for name in (settings.peer_name, *settings.user_peer_aliases.values()) if name}
-        return safe_id(raw, limit=_MAX_PEER, taken=taken)
+        return _apart(settings.runtime_peer_prefix.strip() + runtime_ids[0], taken)
     if settings.peer_name:
         return _plain(settings.peer_name)
-    return _plain(_system_user(environ))
+    # In a container the user is often called like the assistant.
+    return _apart(_system_user(environ), taken)
 
 
 def observer_of(settings: Settings, ref: SessionRef, peer: str) -> str:
@@ -85,22 +93,26 @@ def session_name(settings: Settings, context: HostContext, peer: str) -> str:
     if context.session:
         return safe_id(context.session, limit=_MAX_SESSION)
     prefix = f"{peer}-" if settings.session_peer_prefix else ""
-    if manual := settings.sessions.get(context.cwd, "").strip():
-        return _bounded(_plain(manual), manual)
-    if title := _UNSAFE_RUN.sub("-", context.session_title).strip("-"):
-        return _bounded(prefix + title, context.session_title)
-    if key := _UNSAFE_RUN.sub("-", context.gateway_session_key).strip("-"):
-        return _bounded(key, context.gateway_session_key)
-    if settings.session_strategy == "per-session" and context.session_id:
-        return _bounded(prefix + _plain(context.session_id), context.session_id)
-    name = _place(settings, context.cwd)
-    return _bounded(prefix + _plain(name), prefix + name) if name else _bounded(_plain(settings.workspace), "")
+    manual = settings.sessions.get(context.cwd, "").strip()
+    title = _UNSAFE_RUN.sub("-", context.session_title).strip("-")
+    key = _UNSAFE_RUN.sub("-", context.gateway_session_key).strip("-")
+    run = context.session_id if settings.session_strategy == "per-session" else ""
+    place = run or _place(settings, context.cwd)
+    rules = (
+        (_plain(manual), manual),
+        (title and prefix + title, prefix + context.session_title),
+        (key, context.gateway_session_key),
+        (place and prefix + _plain(place), prefix + place),
+    )
+    return next(
+        (_bounded(safe, raw) for safe, raw in rules if safe), _bounded(_plain(settings.workspace), settings.workspace)
+    )
 
 
-def safe_id(raw: str, *, limit: int = _MAX_SESSION, taken: set[str] | None = None) -> str:
+def safe_id(raw: str, *, limit: int = _MAX_SESSION) -> str:
     """`raw` as an id that Honcho takes, and that no other `raw` maps to.
 
-    A hash of `raw` is added where making it safe changed it, cut it, or met a name in `taken`.
+    A hash of `raw` is added where making it safe changed it or cut it.
 
     Raises:
         InputError: it is empty.
@@ -108,13 +120,25 @@ def safe_id(raw: str, *, limit: int = _MAX_SESSION, taken: set[str] | None = Non
     if not raw.strip():
         raise InputError("a peer or session needs a name that is not empty")
     safe = _UNSAFE.sub("-", raw)
-    if safe == raw and len(safe) <= limit and safe not in (taken or ()):
+    if safe == raw and len(safe) <= limit:
         return safe
     return f"{safe[: limit - 9].rstrip('-')}-{_digest(raw)}".lstrip("-")
 
 
 def _plain(raw: str) -> str:
-    return _UNSAFE.sub("-", raw.strip())[:_MAX_PEER]
+    """A chosen name, made safe sign by sign; cut with a hash where it is too long."""
+    safe = _UNSAFE.sub("-", raw.strip())
+    return safe if len(safe) <= _MAX_PEER else f"{safe[: _MAX_PEER - 9]}-{_digest(raw)}"
+
+
+def _apart(raw: str, taken: set[str]) -> str:
+    """A name from outside, with a hash where making it safe changed or cut it or it meets one of `taken`."""
+    safe = _UNSAFE.sub("-", raw)
+    if safe == raw and len(safe) <= _MAX_PEER and safe not in taken:
+        return safe
+    digest = hashlib.sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()
+    hashed = (f"{safe[: _MAX_PEER - 1 - digits]}-{digest[:digits]}" for digits in _DIGITS)
+    return next(name for name in hashed if name not in taken)
 
 
 def _bounded(safe: str, raw: str) -> str:
@@ -134,6 +158,9 @@ def _place(settings: Settings, cwd: str) -> str:
         for folder in (here, *here.parents):
             if (folder / ".git").exists():
                 return folder.name
+            if (folder / "HEAD").is_file() and (folder / "objects").is_dir():
+                # Inside of a repository's own folder, which is in no working tree.
+                break
     return here.name
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -26,7 +27,6 @@ def test_two_names_never_meet(raws: set[str]) -> None:
 
 def test_a_name_that_is_safe_already_is_kept() -> None:
     assert safe_id("user_1-a") == "user_1-a"
-    assert safe_id("user_1-a", taken={"user_1-a"}) != "user_1-a"
     with pytest.raises(InputError, match="not empty"):
         safe_id("  ")
 
@@ -81,10 +81,54 @@ def test_the_repository_names_the_session(tmp_path: Path) -> None:
     assert session_name(settings, HostContext(cwd="/nowhere/else"), "ada") == "else"
 
 
-@given(names, names)
-def test_long_names_are_cut_and_stay_apart(first: str, second: str) -> None:
-    context = [HostContext(gateway_session_key=f"chat:{'x' * 120}:{name}") for name in (first, second)]
-    found = [session_name(Settings(), one, "ada") for one in context]
+runtime_ids = names.map(str.strip) | st.from_regex(r"[+@a-c]{1,3}[.:-][a-c]{1,2}", fullmatch=True)
+
+
+@given(st.sets(runtime_ids, min_size=2, max_size=5), st.sampled_from(["", "telegram_", "é"]), runtime_ids, runtime_ids)
+def test_users_of_a_gateway_never_meet(raws: set[str], prefix: str, named: str, alias: str) -> None:
+    settings = Settings(
+        peer_name=named, ai_peer=alias, runtime_peer_prefix=prefix, user_peer_aliases={"somebody else": f"{alias}1"}
+    )
+    peers = {user_peer(settings, HostContext(user_id=raw), {}) for raw in raws}
+    assert len(peers) == len(raws)
+    assert all(re.fullmatch(r"[a-zA-Z0-9_-]{1,512}", peer) for peer in peers)
+    known = [user_peer(Settings(peer_name=name), HostContext(), {}) for name in (named, alias, f"{alias}1")]
+    assert not peers & set(known)
+
+
+def test_the_systems_user_is_not_the_assistant() -> None:
+    peer = user_peer(Settings(), HostContext(), {"LOGNAME": "hermes"})
+    assert re.fullmatch(r"hermes-[0-9a-f]{8}", peer)
+    assert user_peer(Settings(peer_name="hermes"), HostContext(), {}) == "hermes"
+
+
+@given(
+    st.fixed_dictionaries(
+        {
+            "session_strategy": st.sampled_from(["per-directory", "per-session", "per-repo", "global"]),
+            "session_peer_prefix": st.booleans(),
+            "workspace": names,
+        }
+    ),
+    st.fixed_dictionaries(
+        {name: st.just("") | names for name in ("session", "session_id", "session_title", "gateway_session_key", "cwd")}
+    ),
+    names,
+)
+def test_every_session_has_a_name_that_honcho_takes(
+    settings: dict[str, Any], context: dict[str, str], peer: str
+) -> None:
+    made = Settings(**settings, sessions={context["cwd"]: context["session_id"]})
+    name = session_name(made, HostContext(**context), user_peer(Settings(peer_name=peer), HostContext(), {}))
+    assert re.fullmatch(r"[a-zA-Z0-9_-]{1,100}", name)
+
+
+@given(names, names, st.sampled_from(["session_title", "gateway_session_key", "session_id", "cwd"]))
+def test_long_names_are_cut_and_stay_apart(first: str, second: str, where: str) -> None:
+    first, second = first.replace("/", "_"), second.replace("/", "_")
+    context = [HostContext(**{"cwd": "/x", where: f"chat:{'x' * 120}:{name}"}) for name in (first, second)]
+    settings = Settings(session_strategy="per-session" if where == "session_id" else "per-directory")
+    found = [session_name(settings, one, "ada") for one in context]
     assert all(len(name) <= 100 for name in found)
     assert (found[0] == found[1]) == (first == second)
 
@@ -93,4 +137,4 @@ def test_a_conversation_is_named_as_a_whole() -> None:
     ref = resolve(Settings(workspace="my space", ai_peer="the bot"), HostContext(session="s"), {"LOGNAME": "ada"})
     assert (ref.session, ref.user_peer) == ("s", "ada")
     assert re.fullmatch(r"my-space-[0-9a-f]{8}", ref.workspace)
-    assert re.fullmatch(r"the-bot-[0-9a-f]{8}", ref.ai_peer)
+    assert ref.ai_peer == "the-bot"

@@ -71,6 +71,20 @@ def test_the_first_file_that_exists_counts(tmp_path: Path) -> None:
     assert load(environ).settings.peer_name == "this home"
 
 
+def test_what_older_files_say_is_understood(tmp_path: Path) -> None:
+    root = {
+        "observationMode": "shared",
+        "runtimePeerPrefix": "telegram_",
+        "userPeerAliases": {" 77 ": "ada", "78": 5, "79": None, "80": ""},
+        "hosts": {"hermes": {"runtimePeerPrefix": ""}},
+    }
+    write(tmp_path / ".honcho" / "config.json", root)
+    settings = load({"HOME": str(tmp_path)}).settings
+    assert (settings.observation_mode, settings.runtime_peer_prefix) == ("unified", "")
+    assert settings.user_peer_aliases == {"77": "ada", "78": "5"}
+    assert load({"HOME": str(tmp_path), "HONCHO_OBSERVATION_MODE": "cross"}).settings.observation_mode == "directional"
+
+
 @pytest.mark.parametrize(
     ("environ", "profile", "root", "workspace"),
     [

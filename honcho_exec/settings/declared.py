@@ -10,12 +10,14 @@ from pydantic.alias_generators import to_camel
 
 from honcho_exec.settings.values import (
     EMBEDDED,
+    Aliases,
     Endpoint,
     JsonMap,
     Key,
     Level,
     Levels,
     Name,
+    ObservationMode,
     Seconds,
     Turns,
     Url,
@@ -103,7 +105,7 @@ class Settings(BaseModel):
         100_000, "Rows the outbox may hold; a turn beyond them fails with Overloaded.", unit="rows"
     )
     pin_user_peer: bool = _declare(False, "Every runtime user is `peerName`.", file=("pinPeerName",))
-    user_peer_aliases: JsonMap = _declare({}, "Runtime user id to peer, as a JSON object.")
+    user_peer_aliases: Aliases = _declare({}, "Runtime user id to peer, as a JSON object.")
     runtime_peer_prefix: str = _declare("", "Put before the id of a runtime user without an alias.")
     session_strategy: Literal["per-directory", "per-session", "per-repo", "global"] = _declare(
         "per-directory", "What makes two conversations of the host the same session."
@@ -161,7 +163,7 @@ class Settings(BaseModel):
     dialectic_max_input_chars: Annotated[int, Field(ge=1, le=10_000)] = _declare(
         10_000, "A question to the dialectic is cut to this.", unit="characters"
     )
-    observation_mode: Literal["directional", "unified"] = _declare(
+    observation_mode: ObservationMode = _declare(
         "directional",
         "directional: both peers observe themselves and each other. unified: the user observes itself, the "
         "assistant observes others. Written when a peer joins; what the server already has wins.",

@@ -141,7 +141,8 @@ def _from_file(root: dict[str, Any], path: Path | None, host: str) -> dict[str, 
         for name in Settings.model_fields:
             for key in (to_camel(name), *extra(name)["file"]):
                 value = _at(block, key)
-                if value is not None and value != "":
+                # An empty text in a host's block takes back the root's, where it is a value at all.
+                if value is not None and (value != "" or Settings.model_fields[name].default == ""):
                     found[name] = (value, f"{prefix}{key} in {path}")
                     break
     return found

@@ -11,12 +11,14 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringCo
 
 __all__ = [
     "EMBEDDED",
+    "Aliases",
     "Endpoint",
     "JsonMap",
     "Key",
     "Level",
     "Levels",
     "Name",
+    "ObservationMode",
     "Seconds",
     "Turns",
     "Url",
@@ -27,6 +29,10 @@ __all__ = [
 
 EMBEDDED = "embedded"
 """The base URL that stands for the local Honcho inside this process."""
+
+
+# What older files call them.
+_OBSERVATION_MODES = {"shared": "unified", "separate": "directional", "cross": "directional"}
 
 
 def _base_url(value: str) -> str:
@@ -82,6 +88,15 @@ def from_json(value: object) -> object:
     return value
 
 
+def _aliases(value: object) -> object:
+    """Ids as keys, which may stand among spaces; an id without a peer has no alias, and a peer may be a number."""
+    read = from_json(value)
+    if not isinstance(read, dict):
+        return read
+    given = {str(key).strip(): str(peer) if type(peer) is int else peer for key, peer in read.items()}
+    return {key: peer for key, peer in given.items() if key and peer is not None and peer != ""}
+
+
 def _write_frequency(value: object) -> object:
     """A word, or a number of turns that the environment gives as text."""
     text = value.strip().lower() if isinstance(value, str) else value
@@ -111,11 +126,16 @@ def _header_safe(value: SecretStr) -> SecretStr:
 Key = Annotated[SecretStr, AfterValidator(_header_safe)]
 Url = Annotated[str, AfterValidator(_base_url)]
 Endpoint = Annotated[str, AfterValidator(_address)]
+Aliases = Annotated[dict[str, str], BeforeValidator(_aliases)]
 JsonMap = Annotated[dict[str, str], BeforeValidator(from_json)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Seconds = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Level = Literal["minimal", "low", "medium", "high", "max"]
 Levels = Annotated[tuple[Level, ...], Field(max_length=3), BeforeValidator(_levels)]
 WriteFrequency = Annotated[Literal["async", "turn", "session"] | int, BeforeValidator(_write_frequency)]
+ObservationMode = Annotated[
+    Literal["directional", "unified"],
+    BeforeValidator(lambda value: _OBSERVATION_MODES.get(value, value) if isinstance(value, str) else value),
+]
 Turns = Annotated[int, Field(ge=1, le=10_000)]
 Wait = Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)]
