@@ -436,7 +436,7 @@ class HonchoProvider:
             home, trouble = self.home, self._trouble
         except ConfigurationError as error:
             home, trouble = stated_home(self._environ, self._hermes_home), self._trouble or error
-        return take(self._conversation, self._loaded, home, trouble, self._clock)
+        return take(self._conversation, self._loaded, home, trouble, self._clock, ledger=self._ledger)
 
     def stats(self) -> Stats:
         """What this provider has done since it was made; makes no request."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from honcho_exec.clock import Clock
 from honcho_exec.errors import HonchoExecError
+from honcho_exec.ledger import Ledger, SessionCost
 from honcho_exec.settings import LoadedSettings
 
 if TYPE_CHECKING:
@@ -26,6 +27,9 @@ class Status:
         backend: `embedded`, `server`, `cloud`, or `none` when settings or state cannot be used.
         reachable: whether a real request was answered just now.
         problem: what a person has to do something about.
+        llm_calls: requests of this session that a language model answered.
+        injected_characters: how many characters were put before this session's turns.
+        recalled: the same for each of the 20 sessions that were used last.
     """
 
     ok: bool
@@ -47,6 +51,9 @@ class Status:
     last_delivery_at: str | None
     last_error: str | None
     last_error_at: str | None
+    llm_calls: int
+    injected_characters: int
+    recalled: tuple[SessionCost, ...]
     warnings: tuple[str, ...]
 
     def to_dict(self) -> dict[str, object]:
@@ -60,6 +67,8 @@ def take(
     home: Path,
     trouble: HonchoExecError | None,
     clock: Clock,
+    *,
+    ledger: Ledger | None = None,
 ) -> Status:
     """Look at everything once, with a real request to the server."""
     settings = loaded.settings if loaded else None
@@ -86,6 +95,12 @@ def take(
         except HonchoExecError as error:
             problem = str(error)
     ref = conversation.ref if conversation else None
+    own, recalled = SessionCost(""), list[SessionCost]()
+    if ledger is not None and ref is not None:
+        try:
+            own, recalled = ledger.costs(ref.session)
+        except HonchoExecError as error:
+            warnings += (f"what recall costs is not known: {error}",)
     return Status(
         ok=latency is not None and problem is None and not (counts and counts.parked),
         backend=settings.backend if settings else "none",
@@ -106,6 +121,9 @@ def take(
         last_delivery_at=_iso(history.delivered_at) if history else None,
         last_error=history.error if history else None,
         last_error_at=_iso(history.error_at) if history else None,
+        llm_calls=own.llm_calls,
+        injected_characters=own.characters,
+        recalled=tuple(recalled),
         warnings=warnings,
     )
 

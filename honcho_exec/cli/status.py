@@ -72,6 +72,7 @@ def _rows(seen: Status, hint: str | None) -> Iterator[tuple[str, str, str]]:
     if seen.workspace:
         yield "outbox", _outbox(seen), ""
         yield "delivered", f"last {_when(seen.last_delivery_at)}" if seen.last_delivery_at else "nothing yet", ""
+        yield "recall", _recall(seen), ""
         yield "last error", f"{seen.last_error} ({_when(seen.last_error_at)})" if seen.last_error else "none", ""
     yield "latency", f"{seen.latency * 1000:.1f} ms" if seen.latency is not None else "", ""
     if seen.parked:
@@ -88,6 +89,17 @@ def _outbox(seen: Status) -> str:
         f"{seen.pending} pending{oldest}, {seen.in_flight} in flight, {seen.parked} parked,"
         f" {seen.elsewhere} for other destinations"
     )
+
+
+def _recall(seen: Status) -> str:
+    """What recall has cost here, and in the sessions that were used last."""
+    if not seen.recalled:
+        return ""
+    calls, characters = sum(cost.llm_calls for cost in seen.recalled), sum(cost.characters for cost in seen.recalled)
+    own = f"{seen.llm_calls} LLM calls and {seen.injected_characters:,} characters injected in this session"
+    if [cost.session for cost in seen.recalled] == [seen.session]:
+        return own
+    return f"{own}, {calls:,} and {characters:,} in the {len(seen.recalled)} sessions used last"
 
 
 def _when(moment: str | None) -> str:

@@ -8,6 +8,7 @@ import pytest
 from support.commands import Cli
 from support.faulty import FaultyServer, status
 
+from honcho_exec import HonchoProvider
 from honcho_exec.status import Status
 
 
@@ -33,6 +34,23 @@ def test_json_has_every_field(cli: Cli) -> None:
     assert list(known) == [*(field.name for field in fields(Status)), "hint"]
     assert (known["ok"], known["backend"], known["hint"]) == (True, "embedded", None)
     assert known["latency"] < 5
+
+
+def test_what_recall_costs_is_told_for_each_session(cli: Cli, tmp_path: Path) -> None:
+    assert "\n  recall" not in cli("status").stdout
+    for session in ("work", "play"):
+        with HonchoProvider(session, environ={"LOGNAME": "ada"}, home=tmp_path / ".honcho" / "exec") as provider:
+            provider.handle_tool_call("honcho_profile", {"card": ["Name: Ada"]})
+            text = provider.prefetch("What is my name?")
+            provider.handle_tool_call("honcho_reasoning", {"query": "Who am I?"})
+    told = cli("status").stdout
+    own = f"  recall      2 LLM calls and {len(text)} characters injected in this session"
+    assert f"{own}, 4 and {2 * len(text)} in the 2 sessions used last\n" in told
+    known = json.loads(cli("status", "--json").stdout)
+    assert (known["llm_calls"], known["injected_characters"]) == (2, len(text))
+    assert [(cost["session"], cost["turns"], cost["llm_calls"]) for cost in known["recalled"]] in (
+        [("play", 1, 2), ("work", 1, 2)], [("work", 1, 2), ("play", 1, 2)],
+    )  # fmt: skip
 
 
 @pytest.mark.usefixtures("unreachable")
