@@ -64,14 +64,19 @@ class Source:
         """What its session is called where a line does not say."""
         return "stdin" if self.name == "-" else Path(self.name).stem
 
-    def read(self) -> Iterator[tuple[str, Line | str]]:
-        """Every line that is not blank: its place, and the message or what is wrong with it."""
+    def lines(self) -> Iterator[tuple[str, bytes]]:
+        """Every line that is not blank, with its place."""
         shown = "stdin" if self.name == "-" else self.name
         with self._open() as file:
             for number, raw in enumerate(file, 1):
                 text = raw.removeprefix(_BOM) if number == 1 else raw
                 if text.strip():
-                    yield f"{shown}:{number}", parse(text)
+                    yield f"{shown}:{number}", text
+
+    def read(self) -> Iterator[tuple[str, Line | str]]:
+        """Every line that is not blank: its place, and the message or what is wrong with it."""
+        for place, text in self.lines():
+            yield place, parse(text)
 
     def close(self) -> None:
         """Give the copy of a stream back."""

@@ -18,6 +18,8 @@ from honcho_exec.cli.homes import profile_home
 from honcho_exec.cli.ingest import ingest
 from honcho_exec.cli.memory import conclude, context, profile, search
 from honcho_exec.cli.outbox import outbox
+from honcho_exec.cli.portable import export, import_
+from honcho_exec.cli.push import push
 from honcho_exec.cli.run import Run, TaughtGroup, tell_error
 from honcho_exec.cli.serve import serve
 from honcho_exec.cli.status import status
@@ -97,5 +99,8 @@ def _log(ctx: click.Context, *, verbose: bool) -> None:
     ctx.call_on_close(lambda: logger.removeHandler(handler))
 
 
-for _command in (demo, install, uninstall, status, config, ingest, search, conclude, profile, context, outbox, serve):
+for _command in (
+    demo, install, uninstall, status, config, ingest, search, conclude, profile, context, outbox,
+    serve, export, import_, push,
+):  # fmt: skip
     main.add_command(_command)

@@ -12,10 +12,11 @@ import click
 
 from honcho_exec.cli.homes import environment
 from honcho_exec.cli.show import plain
-from honcho_exec.errors import HonchoExecError
+from honcho_exec.errors import HonchoExecError, StateError
 
 if TYPE_CHECKING:
     # They take long to import; --help does without them.
+    from honcho_exec.embedded import EmbeddedHoncho
     from honcho_exec.outbox import Outbox
     from honcho_exec.provider import HonchoProvider
 
@@ -26,6 +27,7 @@ __all__ = [
     "command",
     "json_option",
     "lent",
+    "memory",
     "opened",
     "pass_run",
     "print_json",
@@ -34,6 +36,7 @@ __all__ = [
 
 FAILED = 1
 WRONG_USE = 2
+MEMORY = "memory.db"
 
 
 @dataclass(slots=True)
@@ -108,6 +111,26 @@ def lent(run: Run) -> Iterator[Outbox]:
 
     with HonchoProvider(environ=environment(run.hermes_home)).outbox() as outbox:
         yield outbox
+
+
+@contextmanager
+def memory(run: Run, *, make: bool = False) -> Iterator[EmbeddedHoncho]:
+    """The embedded Honcho of the state folder, whichever Honcho the settings choose.
+
+    Raises:
+        StateError: there is none and `make` does not say to begin one, or its file cannot be used.
+    """
+    from honcho_exec.embedded import EmbeddedHoncho  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.settings import state_home  # noqa: PLC0415 - see TYPE_CHECKING
+
+    path = state_home(environment(run.hermes_home), run.hermes_home) / MEMORY
+    if not make and not path.exists():
+        raise StateError(f"there is no memory on this machine at {path}")
+    honcho = EmbeddedHoncho(path)
+    try:
+        yield honcho
+    finally:
+        honcho.close()
 
 
 def print_json(answer: Mapping[str, object]) -> None:

@@ -12,7 +12,7 @@ import click
 
 from honcho_exec.cli.homes import environment
 from honcho_exec.cli.rows import to_dict
-from honcho_exec.cli.run import Run, command, json_option, lent, pass_run, print_json
+from honcho_exec.cli.run import MEMORY, Run, command, json_option, lent, memory, pass_run, print_json
 from honcho_exec.cli.show import fields, stdout, text, without_password
 
 if TYPE_CHECKING:
@@ -41,8 +41,7 @@ def serve(run: Run, host: str, port: int, *, no_auth: bool) -> None:
     Any Honcho client can use it with the URL that is printed and the key, which is made once and kept in the state
     folder; HONCHO_SERVE_KEY gives another. Ctrl-C ends it.
     """
-    from honcho_exec.embedded import EmbeddedHoncho  # noqa: PLC0415 - --help does without it
-    from honcho_exec.web.guard import Guard  # noqa: PLC0415 - see above
+    from honcho_exec.web.guard import Guard  # noqa: PLC0415 - --help does without it
     from honcho_exec.web.keys import serve_key  # noqa: PLC0415 - see above
     from honcho_exec.web.server import is_loopback, listen  # noqa: PLC0415 - see above
     from honcho_exec.web.site import Site, is_open  # noqa: PLC0415 - see above
@@ -53,28 +52,25 @@ def serve(run: Run, host: str, port: int, *, no_auth: bool) -> None:
     with lent(run) as outbox:
         home = outbox.path.parent
         key, kept = (None, None) if no_auth else serve_key(environment(run.hermes_home), home)
-        honcho = EmbeddedHoncho(home / "memory.db")
-        try:
+        with memory(run, make=True) as honcho:
             site = Site(honcho.app, lambda: _state(outbox))
             guarded = Guard(site, key=key, loopback_only=near, is_open=is_open)
             listen(
                 guarded,
                 host,
                 port,
-                started=lambda url: _tell(url, home / "memory.db", kept, no_auth=no_auth, as_json=run.as_json),
+                started=lambda url: _tell(url, home / MEMORY, kept, no_auth=no_auth, as_json=run.as_json),
             )
-        finally:
-            honcho.close()
 
 
-def _tell(url: str, memory: Path, kept: Path | None, *, no_auth: bool, as_json: bool) -> None:
+def _tell(url: str, file: Path, kept: Path | None, *, no_auth: bool, as_json: bool) -> None:
     """Say where it is, and how to get the key, which is never printed."""
     if as_json:
-        print_json({"url": url, "page": f"{url}/", "memory": str(memory), "key_file": str(kept) if kept else None})
+        print_json({"url": url, "page": f"{url}/", "memory": str(file), "key_file": str(kept) if kept else None})
         return
     console = stdout()
     where = "none is needed" if no_auth else f"cat {kept}" if kept else "what HONCHO_SERVE_KEY holds"
-    rows = [("page", f"{url}/", ""), ("key", where, ""), ("memory", str(memory), "")]
+    rows = [("page", f"{url}/", ""), ("key", where, ""), ("memory", str(file), "")]
     fields(console, [("clients", f"HONCHO_BASE_URL={url}, and the key as HONCHO_API_KEY", ""), *rows])
     text(console, "\nCtrl-C ends it.", style="dim")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from honcho_exec.clock import Clock, SystemClock
 from honcho_exec.embedded.app import build_app
+from honcho_exec.embedded.portable import Record, dump_records, load_records
 from honcho_exec.embedded.store import Store
 
 __all__ = ["EmbeddedHoncho"]
@@ -34,6 +36,23 @@ class EmbeddedHoncho:
         self._path = path
         self._store = Store(path, clock or SystemClock())
         self.app: Callable[..., Any] = build_app(self._store)
+
+    def export(self) -> Iterator[Record]:
+        """Everything that is stored, as records that `load` takes; see `portable`."""
+        with self._store.reading() as connection:
+            yield from dump_records(connection)
+
+    def load(self, records: Iterable[tuple[str, object]]) -> Counter[str]:
+        """Store exported records, all or none, each with the place it was read at; what is there already stays.
+
+        Returns:
+            How many of each kind were new, and as `already` how many were not.
+
+        Raises:
+            InputError: one of them cannot be stored; nothing was.
+        """
+        with self._store.writing() as writer:
+            return load_records(writer, records)
 
     def close(self) -> None:
         """Close the file; what is asked after that is answered with 503."""

@@ -1,0 +1,106 @@
+"""`export` and `import`: the memory of this machine as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+
+from honcho_exec.cli.lines import Source
+from honcho_exec.cli.run import Run, command, json_option, memory, pass_run, print_json
+from honcho_exec.cli.show import Told, progress, stdout, text
+from honcho_exec.errors import InputError
+
+__all__ = ["PLURALS", "counted", "export", "import_"]
+
+PLURALS = {
+    "workspace": "workspaces",
+    "peer": "peers",
+    "session": "sessions",
+    "message": "messages",
+    "conclusion": "conclusions",
+    "card": "cards",
+}
+"""What people count, by the kind of its records."""
+
+
+@command(
+    "honcho-exec export memory.jsonl",
+    "honcho-exec export - | gzip > memory.jsonl.gz",
+)
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
+@pass_run
+def export(run: Run, file: str) -> None:
+    """Write this machine's memory to a file of JSON lines.
+
+    Everything that the embedded Honcho has at this moment, of all workspaces; `-` is stdout. `import` takes it.
+    """
+    with memory(run) as honcho, _private(file) as out:
+        for record in honcho.export():
+            out.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+
+
+@command(
+    "honcho-exec import memory.jsonl",
+    "zcat memory.jsonl.gz | honcho-exec import - --json",
+)
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@json_option
+@pass_run
+def import_(run: Run, file: str) -> None:
+    """Read what `export` wrote into this machine's memory.
+
+    All of it goes in, or nothing. What is there already stays as it is: running it again adds nothing twice.
+    """
+    with closing(Source(file)) as source, memory(run, make=True) as honcho:
+        total = sum(1 for _ in source.lines())
+        with progress("Importing", total) as told:
+            counts = honcho.load(_records(source, told))
+    if run.as_json:
+        print_json({**{plural: counts[kind] for kind, plural in PLURALS.items()}, "already": counts["already"]})
+        return
+    text(stdout(), f"{counted(counts)} went in; {counts['already']} records were there already.")
+
+
+import_.name = "import"  # a word that no function can be called
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """How many of each kind there are, in words."""
+    told = [f"{count} {kind if count == 1 else PLURALS[kind]}" for kind in PLURALS if (count := counts.get(kind, 0))]
+    return ", ".join(told) or "nothing"
+
+
+def _records(source: Source, told: Told) -> Iterator[tuple[str, object]]:
+    from honcho_exec.embedded.wire import Refused, parse_json  # noqa: PLC0415 - --help does without it
+
+    for place, line in source.lines():
+        try:
+            yield place, parse_json(line)
+        except Refused as error:
+            raise InputError(f"{place}: is not JSON; nothing was imported") from error
+        told(1, "")
+
+
+@contextmanager
+def _private(file: str) -> Iterator[BinaryIO]:
+    """A file that only its owner can read, and that is there whole or not at all; `-` is stdout."""
+    if file == "-":
+        yield sys.stdout.buffer
+        return
+    path = Path(file)
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as out:
+            yield out
+        new.replace(path)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
