@@ -25,9 +25,10 @@ from honcho_exec.errors import (
     RequestError,
     SyncPending,
 )
+from honcho_exec.hold import Hold
 from honcho_exec.lane import Lane
 from honcho_exec.lease import Holder
-from honcho_exec.model import Receipt, SessionRef, Write
+from honcho_exec.model import Message, Receipt, SessionRef, Write
 from honcho_exec.outbox import Outbox
 from honcho_exec.redact import masked
 from honcho_exec.retry import RetryPolicy
@@ -134,6 +135,8 @@ class Conversation:
             slow_after=settings.sync_join_timeout / 2,
             notice=notice,
         )
+        enough = settings.write_frequency if isinstance(settings.write_frequency, int) else None
+        self._hold = Hold(self.delivery, home / "holders", enough=enough)
 
     @property
     def ref(self) -> SessionRef:
@@ -152,17 +155,52 @@ class Conversation:
 
     def switch(self, ref: SessionRef) -> None:
         """Go on in another session of the same workspace; what was given before stays where it was given."""
+        self._release()
         with self._lock:
             self._ref = ref
             self._opening = None
         self._open()
 
     def sync(self, writes: Sequence[Write], ref: SessionRef | None = None) -> Future[Receipt]:
-        """Store a turn durably; tool calls wait for its Future before they read."""
+        """Store messages durably; tool calls wait for the Future before they read."""
         self._connection.busy()
-        future = self.delivery.admit(ref or self._ref, writes)
-        self._last_sync = future
+        if self._hold and any(isinstance(write, Message) for write in writes):
+            # They may stand behind turns that are held back, in the same session.
+            self._release()
+        self._last_sync = future = self.delivery.admit(ref or self._ref, writes)
         return future
+
+    def turn(self, writes: Sequence[Write], ref: SessionRef) -> Future[Receipt]:
+        """Store a turn durably, and send it when `writeFrequency` says so.
+
+        Only turns of the present session are held back. In the mode `turn` this waits for the delivery, at most the
+        sync join timeout, unless it is known to take longer.
+        """
+        frequency = self._settings.write_frequency
+        if frequency in ("async", "turn") or ref != self._ref or not writes:
+            future = self.sync(writes, ref)
+            if frequency == "turn":
+                self._wait_for(future)
+            return future
+        self._connection.busy()
+        future = self._hold.turn(ref, writes)
+        if self._hold.complete:
+            self._release()
+        return future
+
+    def _wait_for(self, future: Future[Receipt]) -> None:
+        oldest = self.delivery.oldest_turn()
+        if self.lane.here or self.delivery.health.failing or (oldest is not None and oldest == self._waited_out):
+            return
+        self._connection.wanted()
+        concurrent.futures.wait([future], timeout=self._settings.sync_join_timeout)
+        if not future.done():
+            self._waited_out = oldest
+
+    def _release(self) -> None:
+        """Send what was held back; tool calls wait for it from now on."""
+        if (last := self._hold.release()) is not None:
+            self._last_sync = last
 
     def write(self, write: Write) -> Future[Receipt]:
         """See `tools.Memory.write`."""
@@ -243,11 +281,13 @@ class Conversation:
     def flush(self, timeout: float) -> int:
         """Wait at most `timeout` seconds until nothing is left to send; returns how many rows are."""
         self._refuse_on_lane()
+        self._release()
         self._connection.wanted()
         return self.delivery.drain(Deadline.after(timeout, self._clock), patient=True)
 
     def join(self) -> bool:
-        """Wait for the pending sync at most the sync join timeout; whether it is settled."""
+        """Send what was held back and wait for the pending sync, at most its timeout; whether it is settled."""
+        self._release()
         try:
             self._await_sync(Deadline.after(self._settings.sync_join_timeout, self._clock))
         except SyncPending:
@@ -260,10 +300,12 @@ class Conversation:
         Everything is given back even where one step fails; the first failure is raised then.
         """
         deadline = Deadline.after(self._settings.shutdown_timeout, self._clock)
+        self._release()
         self._connection.wanted()
         with ExitStack() as steps:
             steps.callback(self._connection.close)
             steps.callback(self._holder.close)
+            steps.callback(self._hold.close)
             steps.callback(self.outbox.close)
             steps.callback(self._rest, deadline)
             left = self.delivery.drain(deadline, patient=False)

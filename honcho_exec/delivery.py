@@ -28,6 +28,7 @@ from honcho_exec.errors import (
     Unavailable,
 )
 from honcho_exec.lane import Lane
+from honcho_exec.lease import Holder
 from honcho_exec.model import Receipt, SessionRef, Write
 from honcho_exec.outbox import Outbox
 from honcho_exec.retry import Backoff, RetryPolicy
@@ -110,7 +111,9 @@ class Delivery:
         self._backoff = Backoff(jitter=random.uniform)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
-        self._rests = 0
+        # Jobs that have begun, and the last of them that found nothing more to send; 0 before there was one.
+        self._jobs = 0
+        self._rested_in = 0
         self._turns = Turns(clock, meter)
         self._slow = SlowWatch(
             self._turns.age, after=slow_after, quiet=lambda: self._health.failing, timer=lane.call_later
@@ -146,30 +149,32 @@ class Delivery:
     @property
     def rested(self) -> bool:
         """Whether everything that an earlier process left has been tried."""
-        return self._rests > 0
+        return self._rested_in > 0
 
     def wait_for_rest(self, deadline: Deadline) -> bool:
         """Wait until that is so; False when the deadline came first."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._rests > 0 or self._closed, deadline.remaining())
+            return self._changed.wait_for(lambda: self._rested_in > 0 or self._closed, deadline.remaining())
 
     def oldest_wait(self) -> float | None:
         """Seconds for which the oldest unsettled turn of this process has been going; None when there is none."""
         return self._turns.age()
 
-    def admit(self, ref: SessionRef, writes: Sequence[Write]) -> Future[Receipt]:
+    def admit(self, ref: SessionRef, writes: Sequence[Write], *, hold: Holder | None = None) -> Future[Receipt]:
         """Store `writes` durably and return the Future of their delivery.
+
+        With a holder in `hold` they are that holder's, and nothing is sent of them until it is given to `release`.
 
         The Future fails with `StateError`, `Overloaded` or `Closed` when nothing was stored; with `RequestError`
         when delivery failed for now (the rows stay and are delivered later) or for good (they are parked).
         """
         name = self._clock.new_id()
         # Whoever waits must be known before the lane can deliver the rows.
-        future = self._turns.add(name, len(writes))
+        future = self._turns.add(name, len(writes), held=hold is not None)
         try:
             if self._has_closed():
                 raise Closed("the provider is closed; nothing was stored")
-            admitted = self._outbox.admit(name, ref, writes) if writes else Admitted(name, 0)
+            admitted = self._outbox.admit(name, ref, writes, holder=hold) if writes else Admitted(name, 0)
         except HonchoExecError as error:
             if isinstance(error, StateError):
                 self._refusal = error
@@ -195,6 +200,17 @@ class Delivery:
         self.pump()
         return future
 
+    def release(self, hold: Holder) -> None:
+        """Let what was admitted for that holder be sent.
+
+        Raises:
+            StateError: the file cannot be written; it is sent when the holder is closed.
+        """
+        self._outbox.release(hold)
+        self._turns.release()
+        self._slow.arm()
+        self.pump()
+
     def _has_closed(self) -> bool:
         return self._closed
 
@@ -219,19 +235,20 @@ class Delivery:
         """
         with self._lock:
             timer, self._timer, self._backing_off = self._timer, None, False
-            rests = self._rests
+            # A job that runs now may have looked before the last row was there.
+            earlier = self._jobs
         if timer is not None:
             timer()
         self.pump()
         while not deadline.passed:
             with self._changed:
-                rested = self._rests > rests
+                rested = self._rested_in > earlier
                 if self._closed or (rested and not patient):
                     break
             if rested and self._outbox.pending()[0] == 0:
                 break
             with self._changed:
-                if self._rests == rests or patient:
+                if self._rested_in <= earlier or patient:
                     self._changed.wait(min(deadline.remaining(), _LOOK_AROUND))
         return self._outbox.pending()[0]
 
@@ -271,6 +288,7 @@ class Delivery:
             self._queued = False
             if self._closed:
                 return
+            self._jobs += 1
         try:
             self._outbox.flush_to_disk()
             batch = self._outbox.claim()
@@ -367,7 +385,7 @@ class Delivery:
     def _at_rest(self) -> None:
         """Tell whoever drains that nothing more is sent for now."""
         with self._changed:
-            self._rests += 1
+            self._rested_in = self._jobs
             self._changed.notify_all()
 
     def _again_in(self, delay: float, *, weak: bool = False) -> None:

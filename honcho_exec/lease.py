@@ -63,12 +63,13 @@ class Holder:
 
     Args:
         folder: where the processes that share leases leave their marks; the folder above it is the state folder.
+        mark: ends the holder's name, for whoever looks at its leases.
 
     Raises:
         StateError: the state folder cannot be used.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, mark: str = "") -> None:
         home = folder.parent
         with _lock, using_folder(home):
             private_folder(home)
@@ -77,7 +78,7 @@ class Holder:
             if process is None or not process.usable:
                 process = _processes[self._folder] = _Process(self._folder)
             self._process = process
-            self.name = f"{process.id}.{uuid.uuid4().hex[:12]}"
+            self.name = f"{process.id}.{uuid.uuid4().hex[:12]}{mark}"
             process.holders.add(self.name)
             self._closing = weakref.finalize(self, process.forget, self.name)
 

@@ -17,7 +17,10 @@ from honcho_exec.model import Card, Conclusion, Deletion, Message, Replacement, 
 from honcho_exec.rows import Admitted, Batch, Counts, Delivery, History, OutboxRow, dump, read_batch, read_row
 from honcho_exec.sqlite import Database, set_aside
 
-__all__ = ["MAX_BATCH", "Outbox"]
+__all__ = ["HELD", "MAX_BATCH", "Outbox"]
+
+HELD = ".held"
+"""Ends the name of a holder whose rows nobody sends until they are released."""
 
 MAX_BATCH = 100
 """Messages or conclusions in one request (Honcho's limit)."""
@@ -111,11 +114,17 @@ class Outbox:
         self._prepare = prepare
         self._db = self._begin()
 
-    def admit(self, turn: str, ref: SessionRef, writes: Sequence[Write]) -> Admitted:
+    def admit(self, turn: str, ref: SessionRef, writes: Sequence[Write], *, holder: Holder | None = None) -> Admitted:
         """Store `writes` durably as one turn, all or none.
 
         A write that is waiting already (a message with the same source key, the same conclusion or deletion) is
         not stored again.
+
+        Args:
+            turn: what the writes are known by together.
+            ref: where they belong.
+            writes: what is stored, in order.
+            holder: whose rows they are; this outbox's own holder when None.
 
         Raises:
             Overloaded: the outbox is full.
@@ -123,16 +132,19 @@ class Outbox:
         """
         if self._prepare is not None:
             writes = [self._prepare(write) for write in writes]
+        owner = (holder or self._holder).name
         try:
-            return self._admit(turn, ref, writes)
+            return self._admit(turn, ref, writes, owner)
         except Damaged:
             self._db.close()
             self._db = self._begin_anew()
-            return self._admit(turn, ref, writes)
+            return self._admit(turn, ref, writes, owner)
 
-    def _admit(self, turn: str, ref: SessionRef, writes: Sequence[Write]) -> Admitted:
+    def _admit(self, turn: str, ref: SessionRef, writes: Sequence[Write], owner: str) -> Admitted:
         now = self._clock.now()
-        values = [(*self._columns(ref, write), turn, dump(write), self._dedup(ref, write), now) for write in writes]
+        values = [
+            (*self._columns(ref, write, owner), turn, dump(write), self._dedup(ref, write), now) for write in writes
+        ]
         one = f"({', '.join('?' * len(values[0]))})"
         with self._db.writing() as connection:
             added = connection.execute(
@@ -201,6 +213,13 @@ class Outbox:
                 (self._clock.now(), reason, batch.stream, batch.rows[0].id),
             ).fetchall()
         return [read_row(row) for row in found]
+
+    def release(self, holder: Holder) -> int:
+        """Take over the rows of another holder of this process; returns how many these were."""
+        with self._db.writing() as connection:
+            return connection.execute(
+                "UPDATE rows SET owner = ? WHERE owner = ?", (self._holder.name, holder.name)
+            ).rowcount
 
     def adopt(self) -> int:
         """Take over the rows of holders that are dead; returns how many these were."""
@@ -331,9 +350,10 @@ class Outbox:
                 " count(*) FILTER (WHERE here AND parked_at IS NULL AND look) AS in_flight,"
                 " count(*) FILTER (WHERE here AND parked_at IS NOT NULL) AS parked,"
                 " count(*) FILTER (WHERE NOT here) AS elsewhere,"
-                " min(admitted_at) FILTER (WHERE here AND parked_at IS NULL) AS oldest_at"
-                " FROM (SELECT destination = ? AS here, parked_at, look, admitted_at FROM rows)",
-                (self.destination,),
+                " count(*) FILTER (WHERE here AND parked_at IS NULL AND held) AS held,"
+                " min(admitted_at) FILTER (WHERE here AND parked_at IS NULL AND NOT held) AS oldest_at"
+                " FROM (SELECT destination = ? AS here, owner LIKE ? AS held, parked_at, look, admitted_at FROM rows)",
+                (self.destination, f"%{HELD}"),
             ).fetchone()
         return Counts(*row)
 
@@ -412,7 +432,7 @@ class Outbox:
         """Damaged files that were replaced and that a person should look at."""
         return sorted(self.path.parent.glob(f"{self.path.name}.damaged-*[0-9]"))
 
-    def _columns(self, ref: SessionRef, write: Write) -> tuple[str, ...]:
+    def _columns(self, ref: SessionRef, write: Write, owner: str) -> tuple[str, ...]:
         kind = type(write).__name__.lower()
         # Conclusions need their session but none of its messages, so they do not wait behind a backlog of them;
         # one request carries conclusions of one observer about one peer.
@@ -423,7 +443,7 @@ class Outbox:
         return (
             self.destination,
             stream,
-            self._holder.name,
+            owner,
             kind,
             ref.workspace,
             ref.session,

@@ -211,7 +211,8 @@ class HonchoProvider:
 
         The Future is settled when the turn is in Honcho. It fails with the error that stopped it: `StateError`,
         `Overloaded`, `Closed` or `InputError` when nothing was stored, a `RequestError` when delivery failed for
-        now (the turn is kept and delivered later) or for good (it is parked with the reason).
+        now (the turn is kept and delivered later) or for good (it is parked with the reason). `writeFrequency` says
+        when turns are sent, and whether this waits for it.
 
         Args:
             user_content: what the user said: text, or OpenAI-style parts; may be empty. What the host says in the
@@ -233,7 +234,7 @@ class HonchoProvider:
         if not (self._settings.save_messages and self._context.writes):
             return _done(Receipt(0))
         writes = [message for peer, text in said for message in as_messages(peer, text, self._settings)]
-        return conversation.sync(writes, ref)
+        return conversation.turn(writes, ref)
 
     def remember(
         self,

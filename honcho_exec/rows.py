@@ -96,12 +96,18 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How much the outbox holds; `oldest_at` is when the oldest waiting row was admitted."""
+    """How much the outbox holds.
+
+    Attributes:
+        held: how many of the pending are held back on purpose.
+        oldest_at: when the oldest of the others that are pending was admitted.
+    """
 
     pending: int
     in_flight: int
     parked: int
     elsewhere: int
+    held: int
     oldest_at: float | None
 
 

@@ -47,6 +47,7 @@ class Status:
     in_flight: int
     parked: int
     elsewhere: int
+    held: int
     oldest_pending_age: float | None
     last_delivery_at: str | None
     last_error: str | None
@@ -117,6 +118,7 @@ def take(
         in_flight=counts.in_flight if counts else 0,
         parked=counts.parked if counts else 0,
         elsewhere=counts.elsewhere if counts else 0,
+        held=counts.held if counts else 0,
         oldest_pending_age=clock.now() - counts.oldest_at if counts and counts.oldest_at else None,
         last_delivery_at=_iso(history.delivered_at) if history else None,
         last_error=history.error if history else None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable
 from concurrent.futures import Future
@@ -40,6 +41,10 @@ class _Turn:
     already: int = 0
     stored: bool = False
 
+    @property
+    def held(self) -> bool:
+        return self.since == math.inf
+
 
 class Turns:
     """Keeps one Future a turn, from before its rows are stored until the last of them is settled.
@@ -53,9 +58,9 @@ class Turns:
         self._lock = threading.Lock()
         self._turns: dict[str, _Turn] = {}
 
-    def add(self, name: str, rows: int) -> Future[Receipt]:
-        """The Future of a turn of `rows` rows that is about to be stored."""
-        turn = _Turn(Future(), rows, self._clock.monotonic())
+    def add(self, name: str, rows: int, *, held: bool = False) -> Future[Receipt]:
+        """The Future of a turn of `rows` rows that is about to be stored; one that is held is not on its way yet."""
+        turn = _Turn(Future(), rows, math.inf if held else self._clock.monotonic())
         # Nobody can take a turn back that is on its way, so that settling it never fails.
         turn.future.set_running_or_notify_cancel()
         with self._lock:
@@ -67,6 +72,14 @@ class Turns:
         with self._lock:
             if (turn := self._turns.get(name)) is not None:
                 turn.stored = True
+
+    def release(self) -> None:
+        """Say that the turns that were held are on their way now."""
+        now = self._clock.monotonic()
+        with self._lock:
+            for turn in self._turns.values():
+                if turn.held:
+                    turn.since = now
 
     def follow(self, name: str, carrier: str) -> Future[Receipt]:
         """Wait for `carrier` instead of `name`: it was waiting already, perhaps elsewhere, and writes the same."""
@@ -123,12 +136,13 @@ class Turns:
         self.fail(self.open(), closed_first())
 
     def oldest(self) -> str | None:
-        """The turn that has been going longest; None when there is none."""
+        """The turn that has been going longest; None when none is on its way."""
         with self._lock:
-            return min(self._turns, key=lambda name: self._turns[name].since, default=None)
+            going = [name for name, turn in self._turns.items() if not turn.held]
+            return min(going, key=lambda name: self._turns[name].since, default=None)
 
     def age(self) -> float | None:
-        """Seconds for which the oldest turn has been going; None when there is none."""
+        """Seconds for which the oldest turn has been going; None when none is on its way."""
         with self._lock:
-            since = min((turn.since for turn in self._turns.values()), default=None)
+            since = min((turn.since for turn in self._turns.values() if not turn.held), default=None)
         return None if since is None else self._clock.monotonic() - since

@@ -85,9 +85,10 @@ def _rows(seen: Status, hint: str | None) -> Iterator[tuple[str, str, str]]:
 
 def _outbox(seen: Status) -> str:
     oldest = f" (the oldest for {age(seen.oldest_pending_age)})" if seen.oldest_pending_age is not None else ""
+    held = f", {seen.held} held back by writeFrequency" if seen.held else ""
     return (
         f"{seen.pending} pending{oldest}, {seen.in_flight} in flight, {seen.parked} parked,"
-        f" {seen.elsewhere} for other destinations"
+        f" {seen.elsewhere} for other destinations{held}"
     )
 
 

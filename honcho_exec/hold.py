@@ -1,0 +1,71 @@
+"""Turns that are stored at once and sent later, as `writeFrequency` wants."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from pathlib import Path
+
+from honcho_exec.delivery import Delivery
+from honcho_exec.errors import StateError
+from honcho_exec.lease import Holder
+from honcho_exec.model import Receipt, SessionRef, Write
+from honcho_exec.outbox import HELD
+
+__all__ = ["Hold"]
+
+_log = logging.getLogger(__name__)
+
+
+class Hold:
+    """Holds turns back until enough are gathered or somebody lets them go.
+
+    They are a holder's of their own, whose rows nobody sends while it is alive: when the process dies, whoever finds
+    it dead sends them. Usable from any thread.
+
+    Args:
+        folder: where holders leave their marks.
+        enough: how many turns are gathered at most; None gathers until `release`.
+    """
+
+    def __init__(self, delivery: Delivery, folder: Path, *, enough: int | None) -> None:
+        self._delivery = delivery
+        self._enough = enough
+        self._holder = Holder(folder, mark=HELD)
+        self._lock = threading.Lock()
+        self._gathered: list[Future[Receipt]] = []
+
+    def __bool__(self) -> bool:
+        """Whether anything is held back."""
+        return bool(self._gathered)
+
+    def turn(self, ref: SessionRef, writes: Sequence[Write]) -> Future[Receipt]:
+        """Store a turn durably; see `Delivery.admit`."""
+        future = self._delivery.admit(ref, writes, hold=self._holder)
+        with self._lock:
+            self._gathered.append(future)
+        return future
+
+    @property
+    def complete(self) -> bool:
+        """Whether enough turns are gathered."""
+        return self._enough is not None and len(self._gathered) >= self._enough
+
+    def release(self) -> Future[Receipt] | None:
+        """Let everything be sent; returns the Future of the last turn, None when none is on its way by this."""
+        with self._lock:
+            gathered, self._gathered = self._gathered, []
+        if not gathered:
+            return None
+        try:
+            self._delivery.release(self._holder)
+        except StateError as error:
+            _log.warning("what is held back could not be let go and is sent later: %s", error)
+            return None
+        return gathered[-1]
+
+    def close(self) -> None:
+        """Leave what is still held back to whoever looks next."""
+        self._holder.close()
