@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from honcho_exec.alarm import Timer, alarm_after, interpreter_is_exiting
 from honcho_exec.errors import Closed, LaneError
+from honcho_exec.idle import Idle
 
 __all__ = ["Lane"]
 
@@ -22,14 +23,16 @@ _log = logging.getLogger(__name__)
 
 # How often busy lanes look whether the interpreter exits (seconds).
 _EXIT_LOOK = 0.25
+# A thread that has had no job for so long is given back; the next job gets a new one (seconds).
+_IDLE = 1.0
 
 
 class Lane:
     """Runs jobs one at a time, in order, on one thread.
 
     What belongs to the lane calls `check` and so cannot be reached from anywhere else. A job runs in the
-    context variables of whoever submitted it. After a fork the child's lane starts empty with a thread of its
-    own.
+    context variables of whoever submitted it. A lane without jobs gives its thread back after a second. After a
+    fork the child's lane starts empty with a thread of its own.
 
     Args:
         name: prefix of the thread's name.
@@ -55,6 +58,8 @@ class Lane:
         self._pid = os.getpid()
         self._closed = False
         self._thread: int | None = None
+        self._gives_back = executor is None
+        self._idle = Idle(self._give_back, after=_IDLE)
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "busy" if self._thread is not None else "idle"
@@ -77,16 +82,25 @@ class Lane:
             Closed: the lane is closed, or the interpreter is exiting.
         """
         context = contextvars.copy_context()
-        with self._lock:
-            if self._closed:
-                raise Closed("the provider is closed")
-            if self._executor is None or self._pid != os.getpid():
-                # An executor inherited through fork never runs anything.
-                self._executor, self._pid, self._thread = self._make(), os.getpid(), None
-            try:
-                return self._executor.submit(context.run, self._run, job)
-            except RuntimeError as error:
-                raise Closed("the interpreter is exiting") from error
+        if self._pid != os.getpid():
+            self._begin_in_child()
+        idle = self._idle
+        idle.begin()
+        try:
+            with self._lock:
+                if self._closed:
+                    raise Closed("the provider is closed")
+                if self._executor is None:
+                    self._executor = self._make()
+                try:
+                    future = self._executor.submit(context.run, self._run, job)
+                except RuntimeError as error:
+                    raise Closed("the interpreter is exiting") from error
+        except BaseException:
+            idle.end()
+            raise
+        future.add_done_callback(lambda _: idle.end())
+        return future
 
     def post(self, job: Callable[[], None], *, failed: Callable[[BaseException], None] | None = None) -> bool:
         """Queue `job` whose outcome nobody awaits; False when the lane is closed.
@@ -134,6 +148,7 @@ class Lane:
 
         Returns whether the lane has come to rest.
         """
+        self._idle.close()
         with self._lock:
             self._closed = True
             executor, self._executor = self._executor, None
@@ -160,6 +175,21 @@ class Lane:
             return job()
         finally:
             self._thread = None
+
+    def _begin_in_child(self) -> None:
+        """Start anew in a forked child: an executor inherited through fork never runs anything."""
+        with self._lock:
+            if self._pid != os.getpid():
+                self._executor, self._thread, self._pid = None, None, os.getpid()
+                self._idle = Idle(self._give_back, after=_IDLE)
+
+    def _give_back(self) -> None:
+        with self._lock:
+            executor = None
+            if self._gives_back and self._pid == os.getpid():
+                executor, self._executor = self._executor, None
+        if executor is not None:
+            executor.shutdown(wait=False)
 
     def exiting(self) -> bool:
         """Make the job under way end soon; False when there is none."""

@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from sqlite3 import Connection
 
-from honcho_exec.clock import Clock
-from honcho_exec.errors import Damaged, Overloaded
+from honcho_exec.clock import Clock, Deadline
+from honcho_exec.errors import Damaged, Overloaded, StateError
 from honcho_exec.lease import Holder
+from honcho_exec.locks import exclusive
 from honcho_exec.model import Card, Conclusion, Deletion, Message, Replacement, SessionRef, Write
 from honcho_exec.rows import Admitted, Batch, Counts, Delivery, History, OutboxRow, dump, read_batch, read_row
 from honcho_exec.sqlite import Database, set_aside
@@ -415,18 +416,38 @@ class Outbox:
 
     def _begin(self) -> Database:
         """Open the file; one that is damaged is set aside, since turns must not be lost for it."""
+        self._file = self._file_there()
         try:
             database = Database(self.path, _MIGRATIONS, background_checkpoints=True)
             if self.path.stat().st_size <= _MAX_CHECKED:
                 database.check()
         except Damaged:
             return self._begin_anew()
+        self._file = self._file_there()
         return database
 
     def _begin_anew(self) -> Database:
-        aside = set_aside(self.path, datetime.fromtimestamp(self._clock.now(), tz=UTC).strftime("%Y%m%dT%H%M%S"))
-        _log.error("the outbox was damaged; it is kept as %s, and what waited in it was not delivered", aside)
-        return Database(self.path, _MIGRATIONS, background_checkpoints=True)
+        """Set the damaged file aside and begin a new one, unless somebody else has done so meanwhile."""
+        try:
+            with exclusive(self.path.with_name(f"{self.path.name}.replacing"), Deadline.after(2.0, self._clock)):
+                if self._file_there() == self._file:
+                    moment = datetime.fromtimestamp(self._clock.now(), tz=UTC).strftime("%Y%m%dT%H%M%S")
+                    aside = set_aside(self.path, moment)
+                    _log.error(
+                        "the outbox was damaged; it is kept as %s, and what waited in it was not delivered", aside
+                    )
+                database = Database(self.path, _MIGRATIONS, background_checkpoints=True)
+        except (OSError, TimeoutError) as error:
+            raise StateError(f"{self.path} is damaged and cannot be replaced just now: {error}") from error
+        self._file = self._file_there()
+        return database
+
+    def _file_there(self) -> int | None:
+        """Which file is there now."""
+        try:
+            return self.path.stat().st_ino
+        except OSError:
+            return None
 
     def set_aside(self) -> list[Path]:
         """Damaged files that were replaced and that a person should look at."""

@@ -14,6 +14,8 @@ from honcho_exec.errors import Damaged, StateError
 __all__ = ["Database", "private_folder", "set_aside", "using_folder"]
 
 _ADVICE = "make it writable or set HONCHO_EXEC_HOME"
+# How many connections to a file are kept for the next who asks.
+_IDLE_CONNECTIONS = 4
 _BARRED = {sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 
 
@@ -43,7 +45,11 @@ def using_folder(folder: Path) -> Iterator[None]:
 
 
 def set_aside(path: Path, moment: str) -> Path:
-    """Rename a damaged file, and what belongs to it, so that a new one can be begun; returns where it is now."""
+    """Rename a damaged file, and what belongs to it, so that a new one can be begun; returns where it is now.
+
+    Whoever uses it in this process goes on with the new one.
+    """
+    _retire(path.absolute())
     aside = path.with_name(f"{path.name}.damaged-{moment}")
     for suffix in ("-wal", "-shm", ""):
         with suppress(FileNotFoundError):
@@ -52,7 +58,7 @@ def set_aside(path: Path, moment: str) -> Path:
 
 
 class Database:
-    """A SQLite file (mode 0600, WAL) with a pool of connections.
+    """A SQLite file (mode 0600, WAL), whose connections all users in this process share.
 
     A connection serves one thread at a time and is never carried over a fork. Commits survive the death of
     the process; after a power cut the file is whole and holds everything up to the last `checkpoint`.
@@ -77,32 +83,22 @@ class Database:
         background_checkpoints: bool = False,
     ) -> None:
         self.path = path.absolute()
-        self._background_checkpoints = background_checkpoints
+        self._migrations = migrations
         self._busy_timeout = busy_timeout
+        self._background_checkpoints = background_checkpoints
         self._lock = threading.Lock()
-        self._idle: list[sqlite3.Connection] = []
-        self._inherited: list[sqlite3.Connection] = []
-        self._pid = os.getpid()
         self._closed = False
-        private_folder(path.parent)
-        try:
-            with self._translated():
-                os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-                with self.writing() as connection:
-                    self._migrate(connection, migrations)
-        except StateError:
-            self.close()
-            raise
+        self._pool = self._join()
 
     @contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
         """Lend a connection in autocommit mode: a single statement is its own transaction."""
-        with self._translated():
-            connection = self._take()
+        with _translated(self.path):
+            pool, connection = self._take()
             try:
                 yield connection
             finally:
-                self._give(connection)
+                pool.give(connection)
 
     @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
@@ -138,36 +134,128 @@ class Database:
             raise Damaged(f"the state file {self.path} is damaged: {found}")
 
     def close(self) -> None:
-        """Close the idle connections; one that is lent is closed when it comes back."""
+        """Use it no more; the last user in this process closes the file. A connection that is lent is finished with."""
         with self._lock:
+            if self._closed:
+                return
             self._closed = True
-            idle, self._idle = self._idle, []
-        if self._pid == os.getpid():
-            for connection in idle:
-                connection.close()
+        _leave(self._pool)
 
-    def _take(self) -> sqlite3.Connection:
+    def __del__(self) -> None:
+        if hasattr(self, "_pool"):
+            self.close()
+
+    def _take(self) -> tuple[_Pool, sqlite3.Connection]:
+        while True:
+            pool = self._present()
+            if (connection := pool.take()) is not None:
+                return pool, connection
+
+    def _present(self) -> _Pool:
+        pool = self._pool
+        if pool.usable and not self._closed:
+            return pool
         with self._lock:
-            if self._pid != os.getpid():
-                # A connection inherited through fork must not even be closed: that would drop the parent's locks.
-                self._inherited, self._idle, self._pid = self._idle, [], os.getpid()
             if self._closed:
                 raise StateError(f"{self.path} is closed")
+            if not self._pool.usable:
+                # The process was forked off, or the file was damaged and is another one now.
+                left, self._pool = self._pool, self._join()
+                _leave(left)
+            return self._pool
+
+    def _join(self) -> _Pool:
+        pool = _enter(self.path, busy_timeout=self._busy_timeout, background_checkpoints=self._background_checkpoints)
+        try:
+            private_folder(self.path.parent)
+            with _translated(self.path):
+                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+                with _turn(self.path):
+                    connection = pool.take()
+                    if connection is not None:
+                        try:
+                            self._migrate(connection)
+                        finally:
+                            pool.give(connection)
+        except StateError:
+            _leave(pool)
+            raise
+        return pool
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        if self._version(connection) == len(self._migrations):
+            return
+        connection.execute("BEGIN IMMEDIATE")
+        version = self._version(connection)
+        if version > len(self._migrations):
+            raise StateError(
+                f"{self.path} was written by a newer version of honcho_exec "
+                f"(schema {version}, this one knows {len(self._migrations)}); upgrade honcho_exec"
+            )
+        for script in self._migrations[version:]:
+            for statement in _statements(script):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version={len(self._migrations)}")
+        connection.execute("COMMIT")
+
+    @staticmethod
+    def _version(connection: sqlite3.Connection) -> int:
+        return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+class _Pool:
+    """The connections of this process to one file."""
+
+    def __init__(self, path: Path, *, busy_timeout: float, background_checkpoints: bool) -> None:
+        self._path = path
+        self._busy_timeout = busy_timeout
+        self._background_checkpoints = background_checkpoints
+        self._lock = threading.Lock()
+        self._idle: list[sqlite3.Connection] = []
+        self._pid = os.getpid()
+        self.users = 0
+        self.closed = False
+
+    @property
+    def key(self) -> tuple[Path, float, bool]:
+        return self._path, self._busy_timeout, self._background_checkpoints
+
+    @property
+    def usable(self) -> bool:
+        return not self.closed and self._pid == os.getpid()
+
+    def take(self) -> sqlite3.Connection | None:
+        """A connection of its own; None when the pool is closed."""
+        with self._lock:
+            if self.closed:
+                return None
             if self._idle:
                 return self._idle.pop()
         return self._connect()
 
-    def _give(self, connection: sqlite3.Connection) -> None:
+    def give(self, connection: sqlite3.Connection) -> None:
         with self._lock:
             # Closing a connection that is still inside a transaction rolls it back, whatever state it is in.
-            if not self._closed and not connection.in_transaction:
+            if not self.closed and not connection.in_transaction and len(self._idle) < _IDLE_CONNECTIONS:
                 self._idle.append(connection)
                 return
         connection.close()
 
+    def close(self) -> None:
+        """Close the idle connections; one that is lent is closed when it comes back."""
+        if self._pid != os.getpid():
+            # A connection inherited through fork must not even be closed: that would drop the parent's locks.
+            _inherited.append(self)
+            return
+        with self._lock:
+            self.closed = True
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(
-            self.path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
+            self._path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
         )
         try:
             connection.row_factory = sqlite3.Row
@@ -182,37 +270,53 @@ class Database:
             raise
         return connection
 
-    def _migrate(self, connection: sqlite3.Connection, migrations: Sequence[str]) -> None:
-        if self._version(connection) == len(migrations):
-            return
-        connection.execute("BEGIN IMMEDIATE")
-        version = self._version(connection)
-        if version > len(migrations):
-            raise StateError(
-                f"{self.path} was written by a newer version of honcho_exec "
-                f"(schema {version}, this one knows {len(migrations)}); upgrade honcho_exec"
-            )
-        for script in migrations[version:]:
-            for statement in _statements(script):
-                connection.execute(statement)
-        connection.execute(f"PRAGMA user_version={len(migrations)}")
-        connection.execute("COMMIT")
 
-    @staticmethod
-    def _version(connection: sqlite3.Connection) -> int:
-        return int(connection.execute("PRAGMA user_version").fetchone()[0])
+_pools: dict[tuple[Path, float, bool], _Pool] = {}
+# Garbage collection may close a database at any moment, in a thread that is inside this lock.
+_pools_lock = threading.RLock()
+_inherited: list[_Pool] = []
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (sqlite3.Error, OSError) as error:
-            # The low byte is the code; the rest says more of where it came from.
-            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-            kind = Damaged if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB} else StateError
-            barred = isinstance(error, PermissionError) or code in _BARRED
-            advice = f"; {_ADVICE}" if barred else ""
-            raise kind(f"the state file {self.path} cannot be used: {error}{advice}") from error
+
+def _enter(path: Path, *, busy_timeout: float, background_checkpoints: bool) -> _Pool:
+    fresh = _Pool(path, busy_timeout=busy_timeout, background_checkpoints=background_checkpoints)
+    with _pools_lock:
+        pool = _pools.get(fresh.key, fresh)
+        if not pool.usable:
+            pool = fresh
+        _pools[pool.key] = pool
+        pool.users += 1
+        return pool
+
+
+def _leave(pool: _Pool) -> None:
+    with _pools_lock:
+        pool.users -= 1
+        last = pool.users == 0
+        if last and _pools.get(pool.key) is pool:
+            del _pools[pool.key]
+    if last:
+        pool.close()
+
+
+def _retire(path: Path) -> None:
+    """Let nobody of this process use the file any more that was at `path` until now."""
+    with _pools_lock:
+        retired = [_pools.pop(key) for key in list(_pools) if key[0] == path]
+    for pool in retired:
+        pool.close()
+
+
+@contextmanager
+def _translated(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        # The low byte is the code; the rest says more of where it came from.
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        kind = Damaged if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB} else StateError
+        barred = isinstance(error, PermissionError) or code in _BARRED
+        advice = f"; {_ADVICE}" if barred else ""
+        raise kind(f"the state file {path} cannot be used: {error}{advice}") from error
 
 
 _turns: dict[tuple[int, Path], threading.Lock] = {}
@@ -226,8 +330,12 @@ def _turn(path: Path) -> threading.Lock:
 
 
 def _after_fork() -> None:
-    global _turns_lock  # noqa: PLW0603 - a thread of the parent may hold it for ever
+    global _turns_lock, _pools_lock  # noqa: PLW0603 - a thread of the parent may hold them for ever
     _turns_lock = threading.Lock()
+    _pools_lock = threading.RLock()
+    # Kept, so that the parent's connections are never closed here.
+    _inherited.extend(_pools.values())
+    _pools.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import select
 import socket
@@ -10,7 +11,7 @@ import ssl
 import threading
 import urllib.request
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Self
@@ -20,11 +21,14 @@ import httpcore
 import httpx
 
 from honcho_exec.clock import Clock, Deadline
+from honcho_exec.idle import Idle
 
 __all__ = ["DeadlineTransport", "request_deadline"]
 
 _MAX_BODY = 64 * 1024 * 1024
 _TICK = 0.1
+# Connections that have had no request for so long are given back (seconds).
+_IDLE = 5.0
 
 _ambient: ContextVar[Deadline | None] = ContextVar("honcho_exec_request_deadline", default=None)
 
@@ -47,7 +51,7 @@ class DeadlineTransport(httpx.BaseTransport):
 
     A request's timeout bounds it from its start to its last byte, even when the server drips bytes or never
     stops sending; a connection on which that happened is not used again. httpx's own timeouts bound each
-    socket operation only.
+    socket operation only. Connections are given back after five seconds without a request.
 
     Args:
         base_url: the server; decides whether the environment's proxy applies.
@@ -61,17 +65,11 @@ class DeadlineTransport(httpx.BaseTransport):
         self._streams: weakref.WeakSet[_Stream] = weakref.WeakSet()
         self._lock = threading.Lock()
         self._aborted = False
-        options: dict[str, Any] = {
-            "ssl_context": httpx.create_ssl_context() if base_url.startswith("https") else None,
-            "max_connections": max_connections,
-            "max_keepalive_connections": max_connections,
-            "keepalive_expiry": 15.0,
-            "network_backend": _Backend(self),
-        }
-        proxy = _proxy_for(base_url)
-        self._pool: httpcore.ConnectionPool = (
-            httpcore.HTTPProxy(proxy_url=proxy, **options) if proxy else httpcore.ConnectionPool(**options)
-        )
+        self._secure = base_url.startswith("https")
+        self._max_connections = max_connections
+        self._proxy = _proxy_for(base_url)
+        self._pool: httpcore.ConnectionPool | None = None
+        self._idle = Idle(self._give_back, after=_IDLE)
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
         """See `httpx.BaseTransport.handle_request`."""
@@ -81,8 +79,8 @@ class DeadlineTransport(httpx.BaseTransport):
         if ambient is not None and ambient.at < deadline.at:
             deadline = ambient
         self._current.deadline = deadline
-        with _as_httpx(request):
-            response = self._pool.handle_request(
+        with _as_httpx(request), self._request() as pool:
+            response = pool.handle_request(
                 httpcore.Request(
                     method=request.method,
                     url=httpcore.URL(
@@ -96,13 +94,13 @@ class DeadlineTransport(httpx.BaseTransport):
                     extensions={**request.extensions, "timeout": {"pool": deadline.remaining()}},
                 )
             )
-        assert isinstance(response.stream, Iterable)  # noqa: S101 - httpcore's sync pool gives a sync stream
-        return httpx.Response(
-            status_code=response.status,
-            headers=response.headers,
-            stream=_Body(response.stream, request),
-            extensions=response.extensions,
-        )
+            assert isinstance(response.stream, Iterable)  # noqa: S101 - httpcore's sync pool gives a sync stream
+            return httpx.Response(
+                status_code=response.status,
+                headers=response.headers,
+                stream=_Body(response.stream, request, ended=self._idle.end),
+                extensions=response.extensions,
+            )
 
     def abort(self) -> None:
         """Cut every request that is under way and refuse new ones; harmless when called again."""
@@ -113,8 +111,41 @@ class DeadlineTransport(httpx.BaseTransport):
             stream.cut()
 
     def close(self) -> None:
-        """Give the idle connections back."""
-        self._pool.close()
+        """Give the connections back."""
+        self._idle.close()
+        self._give_back()
+
+    def _give_back(self) -> None:
+        with self._lock:
+            pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
+
+    @contextmanager
+    def _request(self) -> Iterator[httpcore.ConnectionPool]:
+        """Count a request until its answer has been read, or until it fails."""
+        self._idle.begin()
+        with self._lock:
+            if self._pool is None:
+                self._pool = self._new_pool()
+            pool = self._pool
+        try:
+            yield pool
+        except BaseException:
+            self._idle.end()
+            raise
+
+    def _new_pool(self) -> httpcore.ConnectionPool:
+        options: dict[str, Any] = {
+            "ssl_context": _ssl_context() if self._secure else None,
+            "max_connections": self._max_connections,
+            "max_keepalive_connections": self._max_connections,
+            "keepalive_expiry": _IDLE,
+            "network_backend": _Backend(self),
+        }
+        return (
+            httpcore.HTTPProxy(proxy_url=self._proxy, **options) if self._proxy else httpcore.ConnectionPool(**options)
+        )
 
     @property
     def aborted(self) -> bool:
@@ -239,9 +270,10 @@ def _mapped(timeout: type[Exception], failure: type[Exception]) -> Iterator[None
 
 
 class _Body(httpx.SyncByteStream):
-    def __init__(self, stream: Iterable[bytes], request: httpx.Request) -> None:
+    def __init__(self, stream: Iterable[bytes], request: httpx.Request, *, ended: Callable[[], None]) -> None:
         self._stream = stream
         self._request = request
+        self._ended: Callable[[], None] | None = ended
 
     def __iter__(self) -> Iterator[bytes]:
         size = 0
@@ -253,8 +285,13 @@ class _Body(httpx.SyncByteStream):
                 yield part
 
     def close(self) -> None:
-        if hasattr(self._stream, "close"):
-            self._stream.close()
+        ended, self._ended = self._ended, None
+        try:
+            if hasattr(self._stream, "close"):
+                self._stream.close()
+        finally:
+            if ended is not None:
+                ended()
 
 
 @contextmanager
@@ -270,6 +307,12 @@ def _as_httpx(request: httpx.Request) -> Iterator[None]:
     ) as error:
         kind = getattr(httpx, type(error).__name__, httpx.TransportError)
         raise kind(str(error) or type(error).__name__, request=request) from error
+
+
+@functools.cache
+def _ssl_context() -> ssl.SSLContext:
+    """One for the process: loading the certificates takes long, and each holds them all."""
+    return httpx.create_ssl_context()
 
 
 def _proxy_for(base_url: str) -> str | None:

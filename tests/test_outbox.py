@@ -260,15 +260,20 @@ def test_a_damaged_file_is_set_aside_and_a_new_one_begun(tmp_path: Path, caplog:
     process.close()
 
 
+def forget_what_was_read(process: Process) -> None:
+    """Close the idle connections: what they have read would hide the damage."""
+    idle = process.outbox._db._pool._idle
+    while idle:
+        idle.pop().close()
+
+
 def test_a_file_that_is_damaged_meanwhile_takes_the_next_turn_all_the_same(tmp_path: Path) -> None:
     process = Process(tmp_path)
     admit(process, "lost with the file")
     process.outbox.tidy()
     process.close()
     process = Process(tmp_path)
-    while process.outbox._db._idle:
-        # What a connection has read before would hide the damage.
-        process.outbox._db._idle.pop().close()
+    forget_what_was_read(process)
     with (tmp_path / "outbox.db").open("r+b") as file:
         file.write(b"\x00" * 8192)
     admit(process, "goes on")
@@ -276,6 +281,24 @@ def test_a_file_that_is_damaged_meanwhile_takes_the_next_turn_all_the_same(tmp_p
     assert contents(process) == [["goes on"]]
     assert len(process.outbox.set_aside()) == 1
     process.close()
+
+
+def test_two_who_find_the_same_damage_set_aside_one_file_and_share_the_next(tmp_path: Path) -> None:
+    first, second = Process(tmp_path), Process(tmp_path)
+    admit(first, "lost with the file")
+    first.outbox.tidy()
+    forget_what_was_read(first)
+    with (tmp_path / "outbox.db").open("r+b") as file:
+        file.write(b"\x00" * 8192)
+    admit(first, "one")
+    # As if the second had met the damage at the same moment.
+    second.outbox._db.close()
+    second.outbox._db = second.outbox._begin_anew()
+    admit(second, "two")
+    assert len(first.outbox.set_aside()) == 1
+    assert sorted(row.write.content for row in first.outbox.rows()) == ["one", "two"]  # type: ignore[union-attr]
+    first.close()
+    second.close()
 
 
 def test_a_full_disk_is_said_and_what_was_stored_stays(tmp_path: Path) -> None:
