@@ -10,7 +10,10 @@ import httpx
 
 from honcho_exec.clock import Clock
 from honcho_exec.embedded import EmbeddedHoncho
+from honcho_exec.grants import GrantFile
+from honcho_exec.oauth import Grant, GrantAuth
 from honcho_exec.settings import EMBEDDED, Settings
+from honcho_exec.token_endpoint import HttpTokenEndpoint
 from honcho_exec.transport import DeadlineTransport
 
 __all__ = ["Backend", "open_backend"]
@@ -41,8 +44,14 @@ class Backend:
     close: Callable[[], None]
 
 
-def open_backend(settings: Settings, home: Path, clock: Clock) -> Backend:
+def open_backend(settings: Settings, home: Path, clock: Clock, grant: GrantFile | None = None) -> Backend:
     """Open the backend that the settings choose; makes no request.
+
+    Args:
+        settings: which it is.
+        home: the state folder.
+        clock: where time comes from.
+        grant: where the OAuth grant stands that the key is from, if it is from one.
 
     Raises:
         StateError: the embedded backend's file in `home` cannot be used.
@@ -58,7 +67,15 @@ def open_backend(settings: Settings, home: Path, clock: Clock) -> Backend:
         return Backend(True, _EMBEDDED_URL, "the embedded Honcho", None, client, abort=lambda: None, close=close)
     transport = DeadlineTransport(settings.backend_url, clock=clock)
     client = httpx.Client(transport=transport, timeout=settings.timeout)
+    abort = transport.abort
+    if grant is not None:
+        endpoint = HttpTokenEndpoint(settings.backend_url, clock)
+        # The SDK's own header, with the key as it was at the start, is replaced in each request.
+        client.auth = GrantAuth(Grant(grant, endpoint, clock, endpoint.closing))
+
+        def abort() -> None:
+            endpoint.abort()
+            transport.abort()
+
     key = settings.api_key.get_secret_value() if settings.api_key else None
-    return Backend(
-        False, settings.backend_url, settings.shown_url, key, client, abort=transport.abort, close=client.close
-    )
+    return Backend(False, settings.backend_url, settings.shown_url, key, client, abort=abort, close=client.close)

@@ -12,6 +12,7 @@ from honcho_exec.breaker import Breaker
 from honcho_exec.cache import SessionCache
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.errors import Closed, ConfigurationError
+from honcho_exec.grants import GrantFile
 from honcho_exec.lane import Lane
 from honcho_exec.settings import Settings
 from honcho_exec.stats import Meter
@@ -42,6 +43,7 @@ class Connection:
 
     Args:
         home: the folder of the embedded backend's file.
+        grant: where the key's OAuth grant stands, if it is from one.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Connection:
         clock: Clock,
         breaker: Breaker,
         meter: Meter,
+        grant: GrantFile | None = None,
     ) -> None:
         self._lane = lane
         self._settings = settings
@@ -62,6 +65,7 @@ class Connection:
         self._clock = clock
         self._breaker = breaker
         self._meter = meter
+        self._grant = grant
         self._lock = threading.Lock()
         self._link: Link | None = None
         self._closed = False
@@ -108,7 +112,7 @@ class Connection:
             raise ConfigurationError(
                 f"the Honcho SDK cannot be imported: {error}; pip install 'honcho-ai>=2.2,<3'"
             ) from error
-        backend = open_backend(self._settings, self._home, self._clock)
+        backend = open_backend(self._settings, self._home, self._clock, self._grant)
         api = HonchoApi(
             backend,
             self._workspace,

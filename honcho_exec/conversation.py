@@ -25,6 +25,7 @@ from honcho_exec.errors import (
     RequestError,
     SyncPending,
 )
+from honcho_exec.grants import GrantFile
 from honcho_exec.hold import Hold
 from honcho_exec.lane import Lane
 from honcho_exec.lease import Holder
@@ -76,6 +77,7 @@ class Conversation:
     Args:
         home: the state folder.
         meter: what is counted and timed.
+        grant: where the key's OAuth grant stands, if it is from one.
         writes: False refuses every write.
         notice: told on the lane, with the error, that delivery begins to fail, and with None that it works again.
 
@@ -91,6 +93,7 @@ class Conversation:
         clock: Clock,
         *,
         meter: Meter,
+        grant: GrantFile | None = None,
         writes: bool = True,
         notice: Callable[[HonchoExecError | None], None] = lambda _: None,
     ) -> None:
@@ -122,7 +125,7 @@ class Conversation:
         self.outbox = open_outbox(settings, ref, home, self._holder, clock)
         self.lane = Lane(abandon=self.abandon)
         self._connection = Connection(
-            self.lane, settings, home, ref.workspace, clock=clock, breaker=self.breaker, meter=meter
+            self.lane, settings, home, ref.workspace, clock=clock, breaker=self.breaker, meter=meter, grant=grant
         )
         self.delivery = Delivery(
             lane=self.lane,

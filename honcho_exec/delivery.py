@@ -364,7 +364,8 @@ class Delivery:
     def _patience(self, error: HonchoExecError) -> float:
         """Seconds until the next attempt."""
         if error.cause == "auth":
-            return _AUTH_PAUSE
+            # What is refused before anything is sent says itself when it is worth another look.
+            return error.retry_after or _AUTH_PAUSE
         asked = min(error.retry_after or 0.0, _LONGEST_ASKED)
         if self._breaker.state == "open":
             # The breaker has waited out the failures already; a server that is back is used when it lets one through.

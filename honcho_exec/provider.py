@@ -22,6 +22,7 @@ from honcho_exec.clock import Clock, SystemClock
 from honcho_exec.conversation import Conversation, open_outbox
 from honcho_exec.dialectic import Rewriter
 from honcho_exec.errors import Closed, ConfigurationError, Disabled, HonchoExecError, InputError
+from honcho_exec.grants import GrantFile
 from honcho_exec.identity import HostContext, resolve, safe_id
 from honcho_exec.lease import Holder
 from honcho_exec.ledger import Ledger
@@ -524,6 +525,7 @@ class HonchoProvider:
             self.home,
             self._clock,
             meter=self._meter,
+            grant=GrantFile(loaded.file, loaded.grant) if loaded.file and loaded.grant else None,
             writes=self._context.writes,
             notice=self._tell,
         )

@@ -52,6 +52,7 @@ class LoadedSettings:
         warnings: what looks like a mistake but is not an error.
         host: the host key that chose the file's block.
         file: the file that was read; None where there is none.
+        grant: the key of the file's block under `hosts` whose OAuth grant the API key is; None where it is none.
     """
 
     settings: Settings
@@ -59,6 +60,7 @@ class LoadedSettings:
     warnings: tuple[str, ...]
     host: str
     file: Path | None
+    grant: str | None = None
 
 
 def state_home(environ: Mapping[str, str], hermes_home: str | Path | None = None) -> Path:
@@ -113,7 +115,8 @@ def load(
         settings = Settings.model_validate(values)
     except ValidationError as error:
         raise ConfigurationError(*_problems(error, found), *_misspelt(environ)) from None
-    return LoadedSettings(settings, sources, tuple(_misspelt(environ)), host, path)
+    grant = _grant(root, host, sources.get("api_key", ""), path)
+    return LoadedSettings(settings, sources, tuple(_misspelt(environ)), host, path, grant)
 
 
 def _expanded(path: Path, source: str) -> Path:
@@ -157,6 +160,14 @@ def _host_blocks(root: dict[str, Any], host: str) -> list[tuple[str, dict[str, A
         if isinstance(block := hosts.get(key), dict) and block:
             return [(key, block)]
     return []
+
+
+def _grant(root: dict[str, Any], host: str, source: str, path: Path | None) -> str | None:
+    """The block whose grant the API key is; a key that stands anywhere else beats it, and is none."""
+    for key, block in _host_blocks(root, host):
+        if source == f"hosts.{key}.apiKey in {path}" and isinstance(block.get("oauth"), dict):
+            return key
+    return None
 
 
 def _at(block: dict[str, Any], dotted: str) -> object:

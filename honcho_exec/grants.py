@@ -1,0 +1,114 @@
+"""OAuth grants as they stand in Honcho's own file, where the host's bundled provider put them."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+__all__ = ["GrantFile", "Tokens"]
+
+_ACCESS_PREFIX = "hch-at-"
+"""How an access token begins, which tells it from a key that somebody put in its place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What a grant consists of; its printed form shows no token.
+
+    Attributes:
+        access: the bearer key.
+        refresh: buys the next pair, once; None where the key is no grant's any more.
+        expires_at: when the access token ends, seconds since the epoch.
+    """
+
+    access: str = field(repr=False)
+    refresh: str | None = field(default=None, repr=False)
+    expires_at: float = 0.0
+    client_id: str = field(default="", repr=False)
+    endpoint: str = ""
+    scope: str = ""
+    kind: str = "Bearer"
+
+
+@dataclass(frozen=True, slots=True)
+class GrantFile:
+    """A grant's place: a file, and the key of a block under `hosts`."""
+
+    path: Path
+    host: str
+
+    @property
+    def lock(self) -> Path:
+        """Whoever renews the grant holds it; the bundled provider does too."""
+        return Path(f"{self.path}.lock")
+
+    def version(self) -> tuple[int, ...] | None:
+        """Changes when somebody writes the file; None when it is not there."""
+        try:
+            seen = self.path.stat()
+        except OSError:
+            return None
+        return (seen.st_mtime_ns, seen.st_size, seen.st_ino)
+
+    def read(self) -> Tokens | None:
+        """The grant as it stands there; None when the file cannot be read or has no key there."""
+        try:
+            block = json.loads(self.path.read_text(encoding="utf-8"))["hosts"][self.host]
+            return _tokens(block)
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, tokens: Tokens) -> None:
+        """Replace the tokens there, and nothing else, at once and with mode 0600; for whoever holds the lock.
+
+        Raises:
+            OSError, ValueError, TypeError, AttributeError: it cannot be done, and the file is as it was.
+        """
+        path = self.path.resolve()
+        root = json.loads(path.read_text(encoding="utf-8"))
+        block = root.setdefault("hosts", {}).setdefault(self.host, {})
+        block["apiKey"] = tokens.access
+        block["oauth"] = {**(block.get("oauth") or {}), **_block(tokens)}
+        text = json.dumps(root, indent=2, ensure_ascii=False) + "\n"
+        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+        except BaseException:
+            with suppress(OSError):
+                draft.unlink()
+            raise
+
+
+def _tokens(block: dict[str, object]) -> Tokens | None:
+    access, grant = block.get("apiKey"), block.get("oauth")
+    if not isinstance(access, str) or not access:
+        return None
+    if not isinstance(grant, dict) or not access.startswith(_ACCESS_PREFIX):
+        return Tokens(access)
+    refresh, endpoint, client_id = (grant.get(key) for key in ("refreshToken", "tokenEndpoint", "clientId"))
+    if not (refresh and endpoint and client_id):
+        return Tokens(access)
+    try:
+        expires_at = float(grant.get("expiresAt") or 0)
+    except (TypeError, ValueError):
+        expires_at = 0.0
+    scope, kind = str(grant.get("scope") or "write"), str(grant.get("tokenType") or "Bearer")
+    return Tokens(access, str(refresh), expires_at, str(client_id), str(endpoint), scope, kind)
+
+
+def _block(tokens: Tokens) -> dict[str, object]:
+    return {
+        "refreshToken": tokens.refresh,
+        "expiresAt": int(tokens.expires_at),
+        "clientId": tokens.client_id,
+        "tokenEndpoint": tokens.endpoint,
+        "scope": tokens.scope,
+        "tokenType": tokens.kind,
+    }

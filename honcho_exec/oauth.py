@@ -1,0 +1,226 @@
+"""OAuth: the grant's access token is the key, and is renewed once, by whichever process needs it first.
+
+A refresh token buys one new pair of tokens. A second attempt with it looks like theft to the server, which then revokes
+the grant: so a renewal holds the file's lock, begins by reading what another may have renewed, and is not repeated
+blindly.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import httpx
+
+from honcho_exec.clock import Clock, Deadline
+from honcho_exec.errors import Rejected, RequestError, Unavailable
+from honcho_exec.grants import GrantFile, Tokens
+from honcho_exec.locks import exclusive
+from honcho_exec.token_endpoint import ADVICE, LOOK_AGAIN, PATIENCE
+
+__all__ = ["Grant", "GrantAuth", "TokenEndpoint"]
+
+_log = logging.getLogger(__name__)
+
+# So long before its end an access token is renewed (seconds), so that no request meets the end on its way; at most
+# this share of a short life.
+_AHEAD = 120.0
+_SHARE = 0.2
+# After a renewal that failed the next attempt waits so long, and after one that bought a token which was never taken
+# (seconds).
+_PAUSE = 30.0
+_FUTILE = 600.0
+
+
+class TokenEndpoint(Protocol):
+    """Where tokens are renewed."""
+
+    def renew(self, tokens: Tokens) -> Tokens:
+        """Spend the refresh token for the next pair.
+
+        Raises:
+            Rejected: it is worth nothing (any more).
+            Unavailable: the endpoint did not answer, or not with tokens.
+        """
+
+
+@dataclass(slots=True)
+class _State:
+    """What this process knows of a grant, whichever provider learnt it; written by whoever holds the file's lock.
+
+    Attributes:
+        tokens: the newest.
+        version: the file's, when they were read or written.
+        unsaved: the refresh token that was spent for them, where they could not be written.
+        ahead: how long before their end they are renewed (seconds).
+        renewed_at, failed_at: the last time each happened, on the monotonic clock.
+        failure: why the last renewal failed, and `failed_with` which refresh token.
+        taken, refused: an access token that Honcho has taken, and one that it refuses.
+    """
+
+    tokens: Tokens | None = None
+    version: tuple[int, ...] | None = None
+    unsaved: str | None = field(default=None, repr=False)
+    ahead: float = _AHEAD
+    renewed_at: float | None = None
+    failed_at: float | None = None
+    failure: RequestError | None = None
+    failed_with: str | None = field(default=None, repr=False)
+    taken: str | None = field(default=None, repr=False)
+    refused: str | None = field(default=None, repr=False)
+
+
+_states: dict[GrantFile, _State] = {}
+
+
+class Grant:
+    """One grant, as all threads of a process share it.
+
+    Args:
+        place: where it stands.
+        endpoint: renews it.
+        clock: where time comes from.
+        closing: when it is set, waiting for another process ends.
+    """
+
+    def __init__(self, place: GrantFile, endpoint: TokenEndpoint, clock: Clock, closing: threading.Event) -> None:
+        self._place = place
+        self._endpoint = endpoint
+        self._clock = clock
+        self._closing = closing
+        self._state = _states.setdefault(place, _State())
+
+    def __repr__(self) -> str:
+        return f"<Grant {self._place.host} in {self._place.path}>"
+
+    def token(self) -> str:
+        """The access token, renewed when it is near its end.
+
+        Raises:
+            Rejected: the grant was revoked, or the token is refused although it was renewed.
+            Unavailable: it ran out and cannot be renewed just now.
+        """
+        tokens = self._current()
+        if tokens.access == self._state.refused:
+            return self._renewed(tokens).access
+        if tokens.refresh is None or self._clock.now() < tokens.expires_at - self._state.ahead:
+            return tokens.access
+        valid = self._clock.now() < tokens.expires_at
+        if valid and self._failed(tokens) is not None:
+            return tokens.access
+        try:
+            # Nobody waits for another's renewal while the present token is good.
+            return self._renewed(tokens, patience=0.0 if valid else PATIENCE).access
+        except RequestError:
+            if valid:
+                return tokens.access
+            raise
+
+    def took(self, token: str) -> None:
+        """Say that Honcho took an access token."""
+        self._state.taken = token
+
+    def instead_of(self, token: str) -> str | None:
+        """Another access token than one that Honcho refused; None when there is only this; raises as `token` does."""
+        tokens = self._current()
+        if tokens.access != token:
+            return tokens.access
+        if tokens.refresh is None:
+            return None
+        self._state.refused = token
+        return self._renewed(tokens).access
+
+    def _current(self) -> Tokens:
+        """The newest tokens: the file's, once somebody else has written it."""
+        state, version = self._state, self._place.version()
+        if state.tokens is None or version != state.version:
+            found = self._place.read()
+            if found is not None and (state.tokens is None or found.refresh is None or found.refresh != state.unsaved):
+                state.tokens, state.unsaved = found, None
+            state.version = version
+        if state.tokens is None:
+            raise Rejected(f"{self._place.path} has no key any more; {ADVICE}", cause="auth", retry_after=LOOK_AGAIN)
+        return state.tokens
+
+    def _failed(self, tokens: Tokens) -> RequestError | None:
+        """Why there is no use in renewing these tokens now, or ever."""
+        state = self._state
+        if state.failure is None or state.failed_at is None or tokens.refresh != state.failed_with:
+            return None
+        lasting = isinstance(state.failure, Rejected) or self._clock.monotonic() < state.failed_at + _PAUSE
+        return state.failure if lasting else None
+
+    def _renewed(self, seen: Tokens, *, patience: float = PATIENCE) -> Tokens:
+        """Newer tokens than `seen`: another's, or renewed now."""
+        try:
+            deadline = Deadline.after(patience, self._clock)
+            with exclusive(self._place.lock, deadline, stop=self._closing.is_set, keep=True):
+                self._state.version = None
+                current = self._current()
+                if current.access != seen.access:
+                    return current
+                return self._renew(current)
+        except TimeoutError:
+            raise Unavailable("another process is just renewing the key", cause="token", retry_after=1.0) from None
+        except OSError as error:
+            # Whoever cannot write down the next pair must not spend this one.
+            text = f"the key cannot be renewed: {self._place.lock}: {error.strerror}; make its folder writable"
+            raise Rejected(text, cause="auth", retry_after=LOOK_AGAIN) from None
+
+    def _renew(self, current: Tokens) -> Tokens:
+        state, now = self._state, self._clock.monotonic()
+        if (failure := self._failed(current)) is not None:
+            raise failure
+        bought = state.renewed_at is not None and now < state.renewed_at + _FUTILE
+        if bought and current.access == state.refused != state.taken:
+            text = f"Honcho refuses a key that was just renewed; {ADVICE}"
+            raise Rejected(text, cause="auth", retry_after=LOOK_AGAIN)
+        try:
+            fresh = self._endpoint.renew(current)
+        except RequestError as error:
+            state.failure, state.failed_at, state.failed_with = error, now, current.refresh
+            _log.error("the key was not renewed: %s", error)
+            raise
+        state.ahead = min(_AHEAD, (fresh.expires_at - self._clock.now()) * _SHARE)
+        state.tokens, state.renewed_at = fresh, now
+        state.failure = state.refused = None
+        self._keep(fresh, current)
+        return fresh
+
+    def _keep(self, fresh: Tokens, spent: Tokens) -> None:
+        state = self._state
+        try:
+            self._place.write(fresh)
+            state.unsaved = None
+        except (OSError, ValueError, TypeError, AttributeError) as error:
+            state.unsaved = spent.refresh
+            why = getattr(error, "strerror", None) or type(error).__name__
+            _log.error(
+                "the renewed key could not be written to %s (%s): it is lost when this process ends; %s",
+                self._place.path,
+                why,
+                ADVICE,
+            )
+        state.version = self._place.version()
+
+
+class GrantAuth(httpx.Auth):
+    """Puts a grant's access token into every request, and another when Honcho refuses it."""
+
+    def __init__(self, grant: Grant) -> None:
+        self._grant = grant
+
+    def sync_auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        """See `httpx.Auth.sync_auth_flow`; raises what `Grant.token` raises, before anything is sent."""
+        token = self._grant.token()
+        request.headers["Authorization"] = f"Bearer {token}"
+        while (yield request).status_code == httpx.codes.UNAUTHORIZED:
+            fresh = self._grant.instead_of(token)
+            if fresh is None:
+                return
+            token = fresh
+            request.headers["Authorization"] = f"Bearer {token}"
+        self._grant.took(token)

@@ -1,0 +1,122 @@
+"""The endpoint where the tokens of a grant are renewed."""
+
+from __future__ import annotations
+
+import re
+import threading
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+import httpx
+
+from honcho_exec.clock import Clock
+from honcho_exec.errors import Rejected, Unavailable
+from honcho_exec.grants import Tokens
+from honcho_exec.transport import DeadlineTransport
+
+__all__ = ["ADVICE", "LOOK_AGAIN", "PATIENCE", "HttpTokenEndpoint"]
+
+ADVICE = "log in to Honcho again (`hermes memory setup`) or set HONCHO_API_KEY"
+"""What a person can do about a grant that is worth nothing."""
+
+PATIENCE = 10.0
+"""One renewal, and the wait for somebody else's, take at most so long (seconds)."""
+
+LOOK_AGAIN = 2.0
+"""How soon it is worth looking whether a person has logged in again (seconds)."""
+
+# When a caller should try again while the endpoint fails (seconds).
+_AGAIN = 5.0
+# A life that the endpoint does not tell (seconds).
+_UNTOLD = 3600.0
+_TOKEN = re.compile(r"[!-~]+")
+_WAIT = {408, 425, 429}
+_LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+
+
+class HttpTokenEndpoint:
+    """The token endpoint that stands beside the grant.
+
+    Args:
+        honcho_url: the server that the tokens are for.
+    """
+
+    def __init__(self, honcho_url: str, clock: Clock) -> None:
+        self._honcho_host = urlsplit(honcho_url).hostname
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._transport: DeadlineTransport | None = None
+        self.closing = threading.Event()
+
+    def renew(self, tokens: Tokens) -> Tokens:
+        """See `oauth.TokenEndpoint.renew`."""
+        self._check(tokens.endpoint)
+        form = {"grant_type": "refresh_token", "client_id": tokens.client_id, "refresh_token": tokens.refresh}
+        transport = DeadlineTransport(tokens.endpoint, clock=self._clock)
+        with self._lock:
+            self._transport = transport
+        if self.closing.is_set():
+            transport.abort()
+        asked_at = self._clock.now()
+        try:
+            with httpx.Client(transport=transport, timeout=PATIENCE) as client:
+                answer = client.post(tokens.endpoint, data=form)
+        except httpx.HTTPError as error:
+            text = f"the token endpoint {_shown(tokens.endpoint)} did not answer ({type(error).__name__})"
+            raise Unavailable(text, cause="token", retry_after=_AGAIN) from None
+        return _read_answer(answer, tokens, asked_at)
+
+    def abort(self) -> None:
+        """Cut a renewal that is under way, and refuse the next."""
+        self.closing.set()
+        with self._lock:
+            transport = self._transport
+        if transport is not None:
+            transport.abort()
+
+    def _check(self, url: str) -> None:
+        """A refresh token is sent over TLS, or to this machine or Honcho's own."""
+        try:
+            parts = urlsplit(url)
+            safe = parts.scheme == "https" or (
+                parts.scheme == "http" and parts.hostname in {*_LOOPBACK, self._honcho_host}
+            )
+        except ValueError:
+            safe = False
+        if not safe:
+            text = "the grant's tokenEndpoint is not an https:// URL, so that nothing was sent to it"
+            raise Rejected(f"{text}; {ADVICE}", cause="auth", retry_after=LOOK_AGAIN)
+
+
+def _read_answer(answer: httpx.Response, tokens: Tokens, asked_at: float) -> Tokens:
+    shown, status = _shown(tokens.endpoint), answer.status_code
+    try:
+        body = answer.json()
+    except ValueError:
+        body = None
+    said = body if isinstance(body, dict) else {}
+    if status in _WAIT or status >= httpx.codes.INTERNAL_SERVER_ERROR:
+        raise Unavailable(f"the token endpoint {shown} failed ({status})", cause="token", retry_after=_AGAIN)
+    if not answer.is_success:
+        code = str(said.get("error", ""))
+        why = code if re.fullmatch(r"[a-z_]{1,40}", code) else str(status)
+        text = f"Honcho's login was revoked or has run out ({why} from {shown}); {ADVICE}"
+        raise Rejected(text, cause="auth", status=status, retry_after=LOOK_AGAIN)
+    access, refresh = str(said.get("access_token") or ""), str(said.get("refresh_token") or tokens.refresh)
+    if not (_TOKEN.fullmatch(access) and _TOKEN.fullmatch(refresh)):
+        raise Unavailable(f"the token endpoint {shown} gave no tokens", cause="token", retry_after=_AGAIN)
+    life = said.get("expires_in")
+    seconds = float(life) if isinstance(life, int | float) and life > 0 else _UNTOLD
+    return replace(
+        tokens,
+        access=access,
+        refresh=refresh,
+        expires_at=asked_at + seconds,
+        scope=str(said.get("scope") or tokens.scope),
+        kind=str(said.get("token_type") or tokens.kind),
+    )
+
+
+def _shown(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
