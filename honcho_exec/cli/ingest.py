@@ -13,7 +13,7 @@ import click
 from honcho_exec.cli.feed import Feed, Outcome, Said
 from honcho_exec.cli.lines import Line, Source, checked
 from honcho_exec.cli.run import FAILED, Run, command, json_option, opened, pass_run, print_json
-from honcho_exec.cli.show import plain, progress, stdout, text
+from honcho_exec.cli.show import fields, plain, progress, stdout, text
 
 __all__ = ["ingest"]
 
@@ -24,6 +24,7 @@ _SHARED_SHOWN = 3
     "honcho-exec ingest chat.jsonl",
     "honcho-exec ingest 2024/*.jsonl --session-prefix '{stem}-'",
     "zcat chat.jsonl.gz | honcho-exec ingest - --json",
+    "honcho-exec --hermes-home ~/.hermes ingest ~/.hermes/state.db --dry-run",
 )
 @click.argument(
     "files", metavar="FILE...", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, allow_dash=True)
@@ -38,15 +39,21 @@ _SHARED_SHOWN = 3
     default=60.0,
     help="Stop waiting when nothing has gone in for so long (60).",
 )
+@click.option("--dry-run", is_flag=True, help="Only check the files and say what would go in.")
 @json_option
 @pass_run
 @click.pass_context
-def ingest(ctx: click.Context, run: Run, files: tuple[str, ...], session_prefix: str, timeout: float) -> None:
-    """Bring conversations in from files of JSON lines; `-` is stdin.
+def ingest(
+    ctx: click.Context, run: Run, files: tuple[str, ...], session_prefix: str, timeout: float, *, dry_run: bool
+) -> None:
+    """Bring conversations in from files; `-` is stdin.
 
-    Every line is one message: `role` (user or assistant) and `content`, and where they are known `session` (else
-    the file's name), `name` (who said it), `created_at` (ISO 8601) and `id`. All lines are checked before the
-    first is sent. Running it again adds nothing twice.
+    JSON lines: every line is one message with `role` (user or assistant) and `content`, and where they are known
+    `session` (else the file's name), `name` (who said it), `created_at` (ISO 8601) and `id`. Or lists of messages as
+    OpenAI's API has them, as a JSON file or within lines of `{"messages": [...]}`; and Hermes's own session store,
+    `state.db`. What tools and systems said is left out there.
+
+    Everything is checked before the first message is sent. Running it again adds nothing twice.
 
     Exits with 1 when some messages did not go in; they are kept and go in later.
     """
@@ -55,6 +62,9 @@ def ingest(ctx: click.Context, run: Run, files: tuple[str, ...], session_prefix:
         sessions = _survey(sources, session_prefix)
         _warn_shared(sessions)
         total = sum(sum(of_source.values()) for of_source in sessions.values())
+        if dry_run:
+            _tell_plan(sessions, total, as_json=run.as_json)
+            return
         provider = stack.enter_context(opened(run))
         feed = Feed(provider, timeout, stack.enter_context(progress("Ingesting", total)))
         for source, line in checked(sources):
@@ -93,6 +103,16 @@ def _warn_shared(sessions: dict[str, Counter[str]]) -> None:
             " --session-prefix for each file ({stem} in it is the file's name) keeps them apart",
             err=True,
         )
+
+
+def _tell_plan(sessions: dict[str, Counter[str]], total: int, *, as_json: bool) -> None:
+    together = sum(sessions.values(), Counter[str]())
+    if as_json:
+        print_json({"dry_run": True, "messages": total, "sessions": dict(together)})
+        return
+    console = stdout()
+    fields(console, [(session, f"{count}", "") for session, count in together.items()])
+    text(console, f"{total} messages of {len(together)} sessions would go in. Nothing was sent.")
 
 
 def _tell(outcome: Outcome, total: int, sessions: int, *, as_json: bool) -> None:

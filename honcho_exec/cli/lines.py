@@ -1,4 +1,4 @@
-"""Conversations as JSON lines: reading them, and saying what is wrong with a line."""
+"""Conversations from files: reading them, and saying what is wrong with a line or a message."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from typing import IO, Any
 
 import click
 
+from honcho_exec.cli.histories import is_conversation, is_store, of_conversation, of_document, of_store
 from honcho_exec.errors import HonchoExecError
 
 __all__ = ["BadLines", "Line", "Source", "parse"]
 
 _SHOWN = 20
+_HEAD = 512
 _EXAMPLE = '{"role": "user", "content": "hello"}'
 _FIELDS = ("role", "content", "session", "name", "created_at", "id")
 _BOM = b"\xef\xbb\xbf"
@@ -54,7 +56,10 @@ class BadLines(HonchoExecError):  # noqa: N818 - reads as the state it reports
 
 @dataclass
 class Source:
-    """A file of JSON lines, or stdin as `-`, that can be read more than once."""
+    """A file of messages, or stdin as `-`, that can be read more than once.
+
+    JSON lines, each a message or a conversation; a JSON list of either; or Hermes's own session store.
+    """
 
     name: str
     _copy: IO[bytes] | None = field(default=None, init=False, repr=False)
@@ -74,9 +79,28 @@ class Source:
                     yield f"{shown}:{number}", text
 
     def read(self) -> Iterator[tuple[str, Line | str]]:
-        """Every line that is not blank: its place, and the message or what is wrong with it."""
-        for place, text in self.lines():
-            yield place, parse(text)
+        """Every message: its place, and the message or what is wrong with it."""
+        with self._open() as file:
+            head = file.read(_HEAD).removeprefix(_BOM)
+        if is_store(head):
+            if self._copy is not None:
+                yield "stdin", "is a database, which is read from a file only: name the file"
+                return
+            yield from ((f"{self.name}: {place}", checked_line(found)) for place, found in of_store(Path(self.name)))
+        elif head.lstrip().startswith(b"["):
+            yield from self._document()
+        else:
+            for place, text in self.lines():
+                yield from _of_line(place, text)
+
+    def _document(self) -> Iterator[tuple[str, Line | str]]:
+        shown = "stdin" if self.name == "-" else self.name
+        with self._open() as file:
+            found = _json(file.read().removeprefix(_BOM))
+        if isinstance(found, list):
+            yield from ((f"{shown}{place}", checked_line(one)) for place, one in of_document(found))
+        else:
+            yield shown, str(found)
 
     def close(self) -> None:
         """Give the copy of a stream back."""
@@ -120,13 +144,12 @@ def checked(sources: Sequence[Source]) -> Iterator[tuple[Source, Line]]:
 
 def parse(raw: bytes) -> Line | str:
     """The message of a line, or what is wrong with it and what would be right."""
-    try:
-        found = json.loads(raw.decode())
-    except UnicodeDecodeError as error:
-        return f"is not UTF-8 (byte {error.start + 1} of the line)"
-    except (ValueError, RecursionError) as error:
-        what = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "not readable"
-        return f"is not JSON ({what}); a line is one object, such as {_EXAMPLE}"
+    found = _json(raw)
+    return found if isinstance(found, str) else checked_line(found)
+
+
+def checked_line(found: object) -> Line | str:
+    """The message that a JSON value is, or what is wrong with it and what would be right."""
     if not isinstance(found, dict):
         return f"must be an object such as {_EXAMPLE}, not {_kind(found)}"
     problems = [*_problems(found)]
@@ -134,6 +157,26 @@ def parse(raw: bytes) -> Line | str:
         return "; ".join(problems)
     known: dict[str, Any] = {key: found.get(key) for key in _FIELDS}
     return Line(**known)
+
+
+def _of_line(place: str, raw: bytes) -> Iterator[tuple[str, Line | str]]:
+    found = _json(raw)
+    if isinstance(found, dict) and is_conversation(found):
+        yield from ((f"{place}{inner}", checked_line(one)) for inner, one in of_conversation(found))
+    else:
+        yield place, found if isinstance(found, str) else checked_line(found)
+
+
+def _json(raw: bytes) -> object:
+    """The value of some JSON; text says what is wrong with it, and a JSON string is wrong in itself."""
+    try:
+        found = json.loads(raw.decode())
+    except UnicodeDecodeError as error:
+        return f"is not UTF-8 (byte {error.start + 1} of the line)"
+    except (ValueError, RecursionError) as error:
+        what = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else "not readable"
+        return f"is not JSON ({what}); a line is one object, such as {_EXAMPLE}"
+    return f"must be an object such as {_EXAMPLE}, not text" if isinstance(found, str) else found
 
 
 def _problems(found: dict[str, Any]) -> Iterator[str]:
