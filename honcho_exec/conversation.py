@@ -152,8 +152,12 @@ class Conversation:
         return "the embedded Honcho" if self._settings.backend == "embedded" else self._settings.shown_url
 
     def begin(self) -> None:
-        """Queue the lane's first job: making the session. What earlier processes left is delivered behind it."""
-        self._open()
+        """Queue the lane's first job: making the session. What earlier processes left is delivered behind it.
+
+        Where nothing is injected the session is made when a turn or a tool needs it, if `initOnSessionStart` is false.
+        """
+        if self._settings.recall_mode != "tools" or self._settings.init_on_session_start:
+            self._open()
         self.delivery.pump()
 
     def switch(self, ref: SessionRef) -> None:
