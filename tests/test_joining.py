@@ -39,7 +39,7 @@ def requests_before_a_tools_own(server: FaultyServer) -> list[str]:
 
 def search(make_provider: MakeProvider, server: FaultyServer, **settings: object) -> str:
     """The answer of a fresh provider's first tool call."""
-    provider = make_provider(base_url=server.url, recall_mode="tools", **settings)
+    provider = make_provider(base_url=server.url, recall_mode="tools", init_on_session_start="true", **settings)
     answer = json.loads(provider.handle_tool_call("honcho_search", {"query": "tea"}))
     provider.shutdown()
     return str(answer["result"])
@@ -62,7 +62,7 @@ def test_a_session_is_ready_after_few_requests_and_none_of_them_again_in_the_nex
 
 def test_what_failed_is_asked_again(server: FaultyServer, make_provider: MakeProvider) -> None:
     server.rule(match=JOIN, fault=status(503), times=1)
-    provider = make_provider(base_url=server.url, recall_mode="tools")
+    provider = make_provider(base_url=server.url, recall_mode="tools", init_on_session_start="true")
     assert provider.flush(10) == 0
     provider.shutdown()
     server.clear()
@@ -145,7 +145,7 @@ def test_two_processes_that_want_a_new_session_at_once_join_its_peers_once(
     held = Gate()
     server.rule(match=MEMBERS, fault=gate(held, after_work=True), times=1)
     home = tmp_path / "state"
-    settings = {"base_url": server.url, "recall_mode": "tools"}
+    settings = {"base_url": server.url, "recall_mode": "tools", "init_on_session_start": "true"}
     with Victim(home, "s1", **settings) as one, Victim(home, "s1", **settings) as other:
         assert held.arrived.wait(20)
         for process in (one, other):
