@@ -12,12 +12,13 @@ import click
 from honcho_exec.cli.run import Run, command, json_option, pass_run, print_json
 from honcho_exec.cli.show import stdout, text
 
-__all__ = ["install", "uninstall"]
+__all__ = ["hermes_folder", "home_option", "install", "uninstall"]
 
 _SETTING = "memory.provider"
 
 
-def _home_option(command: Callable[..., None]) -> Callable[..., None]:
+def home_option(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command be told Hermes's folder, as `folder`."""
     return click.option(
         "--hermes-home", "folder", metavar="DIR", help="Hermes's folder; by default HERMES_HOME, else ~/.hermes."
     )(command)
@@ -27,7 +28,7 @@ def _home_option(command: Callable[..., None]) -> Callable[..., None]:
     "honcho-exec install",
     "honcho-exec install --hermes-home ~/bots/.hermes",
 )
-@_home_option
+@home_option
 @json_option
 @pass_run
 def install(run: Run, folder: str | None) -> None:
@@ -38,7 +39,7 @@ def install(run: Run, folder: str | None) -> None:
     """
     from honcho_exec.hermes import installer  # noqa: PLC0415 - --help does without it
 
-    home = _home(run, folder)
+    home = hermes_folder(run, folder)
     done = installer.install(home)
     left = None if done.active else f"{_hermes(home)} config set {_SETTING} honcho_exec"
     if run.as_json:
@@ -57,7 +58,7 @@ def install(run: Run, folder: str | None) -> None:
     "honcho-exec uninstall",
     "honcho-exec uninstall --hermes-home ~/bots/.hermes",
 )
-@_home_option
+@home_option
 @json_option
 @pass_run
 def uninstall(run: Run, folder: str | None) -> None:
@@ -67,7 +68,7 @@ def uninstall(run: Run, folder: str | None) -> None:
     """
     from honcho_exec.hermes import installer  # noqa: PLC0415 - --help does without it
 
-    home = _home(run, folder)
+    home = hermes_folder(run, folder)
     done = installer.uninstall(home)
     left = f"{_hermes(home)} config unset {_SETTING}" if done.active else None
     if run.as_json:
@@ -80,7 +81,8 @@ def uninstall(run: Run, folder: str | None) -> None:
     text(console, "What was remembered is kept.", style="dim")
 
 
-def _home(run: Run, folder: str | None) -> Path:
+def hermes_folder(run: Run, folder: str | None) -> Path:
+    """Hermes's folder as it was named here, or before the command, or by HERMES_HOME; else ~/.hermes."""
     chosen = folder or run.hermes_home or os.environ.get("HERMES_HOME", "").strip() or "~/.hermes"
     return Path(chosen).expanduser().absolute()
 

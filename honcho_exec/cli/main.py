@@ -17,6 +17,7 @@ from honcho_exec.cli.hermes import install, uninstall
 from honcho_exec.cli.homes import profile_home
 from honcho_exec.cli.ingest import ingest
 from honcho_exec.cli.memory import conclude, context, profile, search
+from honcho_exec.cli.migrate import migrate
 from honcho_exec.cli.outbox import outbox
 from honcho_exec.cli.portable import export, import_
 from honcho_exec.cli.push import push
@@ -101,6 +102,6 @@ def _log(ctx: click.Context, *, verbose: bool) -> None:
 
 for _command in (
     demo, install, uninstall, status, config, ingest, search, conclude, profile, context, outbox,
-    serve, export, import_, push,
+    serve, export, import_, push, migrate,
 ):  # fmt: skip
     main.add_command(_command)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from honcho_exec.errors import StateError
+from honcho_exec.hermes.host_config import read_provider, replace_file
 
 __all__ = ["Installed", "install", "uninstall"]
 
@@ -55,7 +54,7 @@ def install(hermes_home: Path) -> Installed:
             content = (_SOURCE / name).read_bytes()
             target = folder / name
             if not target.is_file() or target.read_bytes() != content:
-                _write(target, content)
+                replace_file(target, content)
                 changed = True
     return Installed(folder, changed, _active(hermes_home))
 
@@ -104,13 +103,6 @@ def _ours(folder: Path) -> list[Path]:
     return [path for path in (*copied, *folder.glob(".*.new"), folder / "__pycache__") if path.exists()]
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Replace a file at once: whoever reads it meanwhile has the old one or the new one, whole."""
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    new.write_bytes(content)
-    new.replace(path)
-
-
 @contextmanager
 def _explained(folder: Path) -> Iterator[None]:
     try:
@@ -120,39 +112,4 @@ def _explained(folder: Path) -> Iterator[None]:
 
 
 def _active(hermes_home: Path) -> bool:
-    """Whether `config.yaml` chooses this provider.
-
-    Read without a YAML library, which is the host's; understands `memory:` as a block or within braces.
-    """
-    try:
-        text = (hermes_home.expanduser() / "config.yaml").read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError):
-        return False
-    lines = [line for line in re.sub(r"(^|\s)#.*", "", text, flags=re.MULTILINE).splitlines() if line.strip()]
-    block: list[str] = []
-    inside = False
-    for line in lines:
-        if not line.startswith((" ", "\t")):
-            key, _, rest = line.partition(":")
-            inside = key.strip().strip("\"'") == "memory"
-            block = [rest] if inside else block
-        elif inside:
-            block.append(line)
-    return _provider_of(block) == _NAME
-
-
-def _provider_of(block: list[str]) -> str:
-    """The value of `provider` in the lines of a YAML block, the first of which stands behind the block's key."""
-    if not block:
-        return ""
-    depth = min((len(line) - len(line.lstrip()) for line in block[1:]), default=0)
-    for line in block[1:]:
-        if len(line) - len(line.lstrip()) == depth and (found := _PROVIDER.match(line.strip())):
-            return found["value"]
-    inline = "".join(block).strip()
-    found = _PROVIDER_INLINE.search(inline) if inline.startswith("{") else None
-    return found["value"] if found else ""
-
-
-_PROVIDER = re.compile(r"""["']?provider["']?\s*:\s*["']?(?P<value>[\w.-]*)["']?$""")
-_PROVIDER_INLINE = re.compile(r"""[{,]\s*["']?provider["']?\s*:\s*["']?(?P<value>[\w.-]*)["']?\s*[,}]""")
+    return read_provider(hermes_home) == _NAME

@@ -1,0 +1,164 @@
+"""`migrate`: from Hermes's bundled Honcho provider to this one, and back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from honcho_exec.cli.hermes import hermes_folder, home_option
+from honcho_exec.cli.homes import environment
+from honcho_exec.cli.run import Run, command, json_option, pass_run, print_json
+from honcho_exec.cli.show import fields, stdout, text
+from honcho_exec.errors import StateError
+
+if TYPE_CHECKING:
+    # It takes long to import; --help does without it.
+    from honcho_exec.settings import LoadedSettings
+
+__all__ = ["migrate"]
+
+_OURS = "honcho_exec"
+_NOTE = "migrated.json"
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What is so now, and what changes.
+
+    Attributes:
+        home: Hermes's folder.
+        now, then: its memory provider before and after.
+        changes: what is written, in words; empty when nothing is.
+    """
+
+    home: Path
+    now: str
+    then: str
+    changes: tuple[str, ...]
+
+
+@command(
+    "honcho-exec migrate --from honcho",
+    "honcho-exec migrate --from honcho --apply",
+    "honcho-exec migrate --undo",
+)
+@click.option("--from", "source", type=click.Choice(["honcho"]), help="Which provider to move over from.")
+@click.option("--apply", "apply", is_flag=True, help="Do it; without this, only say what would change.")
+@click.option("--undo", is_flag=True, help="Switch back to the provider that was in use before.")
+@home_option
+@json_option
+@pass_run
+def migrate(run: Run, source: str | None, folder: str | None, *, apply: bool, undo: bool) -> None:
+    """Move Hermes over from its bundled Honcho provider.
+
+    The same settings, workspace, peers and sessions are used: nothing that is in Honcho is touched, and nothing has to
+    be copied. Only Hermes's plugin folder and one line of its configuration change.
+    """
+    if undo == (source is not None) or (undo and apply):
+        raise click.UsageError("give either --from honcho (and --apply, to do it), or --undo")
+    home = hermes_folder(run, folder)
+    if undo:
+        plan = _back(home)
+        _switch(plan)
+        _tell(plan, None, done=True, as_json=run.as_json)
+        return
+    loaded = _settings(home)
+    plan = _over(home)
+    if apply:
+        _switch(plan)
+    _tell(plan, loaded, done=apply, as_json=run.as_json)
+
+
+def _settings(home: Path) -> LoadedSettings:
+    from honcho_exec.settings import load  # noqa: PLC0415 - see TYPE_CHECKING
+
+    return load(environment(str(home)), hermes_home=home)
+
+
+def _over(home: Path) -> _Plan:
+    from honcho_exec.hermes.host_config import read_provider  # noqa: PLC0415 - --help does without it
+
+    now = read_provider(home)
+    if now == _OURS:
+        return _Plan(home, now, _OURS, ())
+    if now != "honcho":
+        said = f"Hermes uses {now!r} as its memory provider" if now else "Hermes uses no memory provider"
+        raise StateError(f"{said} ({home / 'config.yaml'}), not honcho; honcho-exec install says how to use this one")
+    folder = home / "plugins" / _OURS
+    return _Plan(home, now, _OURS, (f"the plugin is copied into {folder}", _line(home, now, _OURS)))
+
+
+def _back(home: Path) -> _Plan:
+    from honcho_exec.hermes.host_config import read_provider  # noqa: PLC0415 - --help does without it
+
+    try:
+        before = str(json.loads(_note(home).read_text(encoding="utf-8"))["provider"])
+    except (OSError, ValueError, KeyError, TypeError):
+        raise StateError(f"nothing was migrated in {home}: {_note(home)} is not there or cannot be read") from None
+    now = read_provider(home)
+    if now == before:
+        return _Plan(home, now, before, ())
+    return _Plan(home, now, before, (_line(home, now, before),))
+
+
+def _switch(plan: _Plan) -> None:
+    """Do what the plan says; the way back is written down before anything is changed."""
+    from honcho_exec.hermes.host_config import replace_file, write_provider  # noqa: PLC0415 - --help does without it
+    from honcho_exec.hermes.installer import install  # noqa: PLC0415 - --help does without it
+    from honcho_exec.sqlite import private_folder  # noqa: PLC0415 - --help does without it
+
+    if not plan.changes:
+        return
+    if plan.then == _OURS:
+        private_folder(_note(plan.home).parent)
+        replace_file(_note(plan.home), json.dumps({"provider": plan.now}).encode())
+        install(plan.home)
+    write_provider(plan.home, plan.then)
+
+
+def _note(home: Path) -> Path:
+    return home / _OURS / _NOTE
+
+
+def _line(home: Path, now: str, then: str) -> str:
+    return f"{home / 'config.yaml'}: memory.provider: {now} becomes {then}"
+
+
+def _tell(plan: _Plan, loaded: LoadedSettings | None, *, done: bool, as_json: bool) -> None:
+    used = None if loaded is None else _used(loaded)
+    if as_json:
+        answer = {"home": str(plan.home), "provider": plan.then if done else plan.now, "before": plan.now}
+        print_json({**answer, "changes": list(plan.changes), "done": done and bool(plan.changes), "uses": used})
+        return
+    console = stdout()
+    if used is not None:
+        fields(console, [(name, value, "") for name, value in used.items()])
+        console.print()
+    if not plan.changes:
+        text(console, f"Hermes uses {plan.then} already: nothing {'was' if done else 'is'} to be changed.")
+        return
+    text(console, "Changed:" if done else "What would change:")
+    text(console, "\n".join(f"- {change}" for change in plan.changes))
+    text(console, "\nWhat is in Honcho, honcho.json and the environment stay as they are.", style="dim")
+    if not done:
+        text(console, "\nNothing was changed. Do it with: honcho-exec migrate --from honcho --apply")
+    elif plan.then == _OURS:
+        text(console, "\nStart Hermes anew, so that it is used. Back again: honcho-exec migrate --undo")
+
+
+def _used(loaded: LoadedSettings) -> dict[str, str]:
+    """What both providers take from the same settings."""
+    settings = loaded.settings
+    warned = "no key and no URL is set, so memory would be on this machine, and not where it was"
+    return {
+        "settings": str(loaded.file) if loaded.file else "the environment alone",
+        "backend": settings.backend,
+        "url": settings.shown_url,
+        "workspace": settings.workspace,
+        "peers": f"{settings.peer_name or 'as the host names the user'} (user), {settings.ai_peer} (assistant)",
+        **({"warning": warned} if settings.backend == "embedded" and settings.base_url is None else {}),
+    }
