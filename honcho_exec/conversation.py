@@ -301,12 +301,14 @@ class Conversation:
             return False
         return True
 
-    def close(self) -> int:
-        """Drain at most the shutdown timeout, cut what hangs, and return how many rows are left for later.
+    def close(self, timeout: float | None = None) -> int:
+        """Drain at most `timeout` seconds, cut what hangs, and return how many rows are left for later.
 
-        Everything is given back even where one step fails; the first failure is raised then.
+        Without a timeout the shutdown timeout counts. Everything is given back even where one step fails; the first
+        failure is raised then.
         """
-        deadline = Deadline.after(self._settings.shutdown_timeout, self._clock)
+        patience = self._settings.shutdown_timeout if timeout is None else timeout
+        deadline = Deadline.after(patience, self._clock)
         self._release()
         self._connection.wanted()
         with ExitStack() as steps:

@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from honcho_exec.settings import LoadedSettings
+
 __all__ = ["GrantFile", "Tokens"]
 
 _ACCESS_PREFIX = "hch-at-"
@@ -39,6 +41,11 @@ class GrantFile:
 
     path: Path
     host: str
+
+    @classmethod
+    def of(cls, loaded: LoadedSettings) -> GrantFile | None:
+        """The grant that the API key of these settings is from; None when it is from none."""
+        return cls(loaded.file, loaded.grant) if loaded.file and loaded.grant else None
 
     @property
     def lock(self) -> Path:

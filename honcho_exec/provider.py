@@ -477,10 +477,11 @@ class HonchoProvider:
         """
         return self._home or state_home(self._environ, self._hermes_home)
 
-    def shutdown(self) -> None:
-        """Take nothing more and deliver what is left, at most the shutdown timeout; the rest is kept on disk.
+    def shutdown(self, timeout: float | None = None) -> None:
+        """Take nothing more and deliver what is left; the rest is kept on disk. Harmless when called again.
 
-        Harmless when called again.
+        Args:
+            timeout: how long it may take to deliver (seconds); the shutdown timeout when None.
         """
         with self._lock:
             conversation, self._conversation = self._conversation, None
@@ -492,7 +493,7 @@ class HonchoProvider:
         if recall is not None:
             recall.close()
         try:
-            left = conversation.close()
+            left = conversation.close(timeout)
         except HonchoExecError as error:
             _log.error("memory could not be closed in order: %s", error)
             return
@@ -525,7 +526,7 @@ class HonchoProvider:
             self.home,
             self._clock,
             meter=self._meter,
-            grant=GrantFile(loaded.file, loaded.grant) if loaded.file and loaded.grant else None,
+            grant=GrantFile.of(loaded),
             writes=self._context.writes,
             notice=self._tell,
         )

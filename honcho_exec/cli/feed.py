@@ -101,6 +101,12 @@ class Feed:
         self._leave()
         return self._outcome
 
+    def stop(self) -> Outcome:
+        """Wait for nothing more, and say what became of everything that was given."""
+        self._gave_up = True
+        self._leave()
+        return self._outcome
+
     def _take(self) -> None:
         """Wait for the oldest message and count it, or give up."""
         future = self._waiting[0]

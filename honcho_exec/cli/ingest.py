@@ -12,7 +12,7 @@ import click
 
 from honcho_exec.cli.feed import Feed, Outcome, Said
 from honcho_exec.cli.lines import Line, Source, checked
-from honcho_exec.cli.run import FAILED, Run, command, json_option, opened, pass_run, print_json
+from honcho_exec.cli.run import FAILED, INTERRUPTED, Run, command, json_option, opened, pass_run, print_json
 from honcho_exec.cli.show import fields, plain, progress, stdout, text
 
 __all__ = ["ingest"]
@@ -55,7 +55,8 @@ def ingest(
 
     Everything is checked before the first message is sent. Running it again adds nothing twice.
 
-    Exits with 1 when some messages did not go in; they are kept and go in later.
+    Exits with 1 when some messages did not go in; they are kept and go in later. Ctrl-C stops at once, says what is
+    kept, and exits with 130.
     """
     with ExitStack() as stack:
         sources = [stack.enter_context(closing(Source(name))) for name in _once(files)]
@@ -67,11 +68,18 @@ def ingest(
             return
         provider = stack.enter_context(opened(run))
         feed = Feed(provider, timeout, stack.enter_context(progress("Ingesting", total)))
-        for source, line in checked(sources):
-            feed.give(_said(source, line, session_prefix))
-        outcome = feed.finish()
+        interrupted = False
+        try:
+            for source, line in checked(sources):
+                feed.give(_said(source, line, session_prefix))
+            outcome = feed.finish()
+        except KeyboardInterrupt:
+            interrupted, outcome = True, feed.stop()
+            provider.shutdown(0.0)
     count = len({session for of_source in sessions.values() for session in of_source})
-    _tell(outcome, total, count, as_json=run.as_json)
+    _tell(outcome, total, count, as_json=run.as_json, interrupted=interrupted)
+    if interrupted:
+        ctx.exit(INTERRUPTED)
     ctx.exit(FAILED if outcome.kept or outcome.refused else 0)
 
 
@@ -115,10 +123,12 @@ def _tell_plan(sessions: dict[str, Counter[str]], total: int, *, as_json: bool) 
     text(console, f"{total} messages of {len(together)} sessions would go in. Nothing was sent.")
 
 
-def _tell(outcome: Outcome, total: int, sessions: int, *, as_json: bool) -> None:
-    told = _sentence(outcome)
+def _tell(outcome: Outcome, total: int, sessions: int, *, as_json: bool, interrupted: bool) -> None:
+    told, cause = _sentence(outcome), outcome.cause
+    if interrupted:
+        told, cause = _stopped(outcome, total), "interrupted"
     if as_json:
-        trouble = {"error": told, "cause": outcome.cause, "retryable": not outcome.refused} if told else {}
+        trouble = {"error": told, "cause": cause, "retryable": not outcome.refused} if told else {}
         counts = {key: value for key, value in asdict(outcome).items() if isinstance(value, int)}
         print_json({**trouble, "messages": total, **counts, "sessions": sessions})
         return
@@ -131,6 +141,19 @@ def _tell(outcome: Outcome, total: int, sessions: int, *, as_json: bool) -> None
     text(stdout(), f"{outcome.written} of {total} messages went in{over}{already}{empty}.")
     if told:
         click.echo(f"Error: {plain(told)}", err=True)
+
+
+def _stopped(outcome: Outcome, total: int) -> str:
+    """What is left when somebody interrupts."""
+    parts = ["it was stopped"]
+    if outcome.kept:
+        parts.append(f"{outcome.kept} messages are kept in the outbox and go in by themselves later")
+    if outcome.refused:
+        parts.append(f"{outcome.refused} were refused and are set aside")
+    given = outcome.written + outcome.already + outcome.empty + outcome.kept + outcome.refused
+    if given < total:
+        parts.append(f"{total - given} were not read: run it again to bring them in, nothing goes in twice")
+    return "; ".join(parts)
 
 
 def _sentence(outcome: Outcome) -> str:

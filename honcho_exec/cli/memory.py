@@ -11,6 +11,7 @@ import click
 
 from honcho_exec.cli.run import FAILED, WRONG_USE, Run, command, json_option, opened, pass_run, print_json
 from honcho_exec.cli.show import plain, stdout, text
+from honcho_exec.errors import InputError
 
 __all__ = ["conclude", "context", "profile", "search"]
 
@@ -30,6 +31,8 @@ _peer_option = click.option(
 @pass_run
 def search(run: Run, query: str, peer: str, limit: int) -> None:
     """Find what was said, in every session of a peer, best first."""
+    if not query.strip():
+        raise InputError("the query must not be empty: say what to look for")
     with opened(run) as provider:
         hits = provider.search(query, peer=peer, limit=limit)
     if run.as_json:

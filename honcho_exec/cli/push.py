@@ -19,7 +19,7 @@ from honcho_exec.errors import ConfigurationError, RequestError
 if TYPE_CHECKING:
     # They take long to import; --help does without them.
     from honcho_exec.push import Push, Pushed
-    from honcho_exec.settings import Settings
+    from honcho_exec.settings import LoadedSettings
 
 __all__ = ["push"]
 
@@ -41,7 +41,7 @@ def push(ctx: click.Context, run: Run, workspace: str | None, *, dry_run: bool) 
 
     Exits with 1 when something did not go in.
     """
-    settings = _server(run)
+    loaded = _server(run)
     with memory(run) as honcho:
 
         def chosen() -> Iterator[dict[str, object]]:
@@ -51,28 +51,28 @@ def push(ctx: click.Context, run: Run, workspace: str | None, *, dry_run: bool) 
         if workspace is not None and not total["workspace"]:
             raise click.UsageError(f"there is no workspace {workspace!r} on this machine")
         if dry_run:
-            _tell_plan(total, settings.shown_url, as_json=run.as_json)
+            _tell_plan(total, loaded.settings.shown_url, as_json=run.as_json)
             return
         with (
             progress("Pushing", total["message"] + total["conclusion"]) as told,
-            _pushing(settings, told) as pushing,
+            _pushing(loaded, told) as pushing,
         ):
             trouble = None
             try:
                 pushing.send(chosen())
             except RequestError as error:
                 trouble = error
-    _tell(pushing.done, settings.shown_url, trouble, as_json=run.as_json)
+    _tell(pushing.done, loaded.settings.shown_url, trouble, as_json=run.as_json)
     ctx.exit(FAILED if trouble or pushing.done.refused else 0)
 
 
-def _server(run: Run) -> Settings:
+def _server(run: Run) -> LoadedSettings:
     from honcho_exec.settings import EMBEDDED, load  # noqa: PLC0415 - see TYPE_CHECKING
 
-    settings = load(environment(run.hermes_home), hermes_home=run.hermes_home).settings
-    if settings.backend_url == EMBEDDED:
+    loaded = load(environment(run.hermes_home), hermes_home=run.hermes_home)
+    if loaded.settings.backend_url == EMBEDDED:
         raise ConfigurationError("push needs a server: set HONCHO_BASE_URL, or HONCHO_API_KEY for Honcho's cloud")
-    return settings
+    return loaded
 
 
 def _belongs(record: dict[str, object], workspace: str | None) -> bool:
@@ -80,16 +80,17 @@ def _belongs(record: dict[str, object], workspace: str | None) -> bool:
 
 
 @contextmanager
-def _pushing(settings: Settings, told: Told) -> Iterator[Push]:
+def _pushing(loaded: LoadedSettings, told: Told) -> Iterator[Push]:
     from pathlib import Path  # noqa: PLC0415 - see TYPE_CHECKING
 
     from honcho_exec.backend import open_backend  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.breaker import Breaker  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.clock import SystemClock  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.grants import GrantFile  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.push import Push  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.retry import RetryPolicy  # noqa: PLC0415 - see TYPE_CHECKING
 
-    clock = SystemClock()
+    settings, clock = loaded.settings, SystemClock()
     breaker = Breaker(
         settings.shown_url, threshold=settings.breaker_threshold, cooldown=settings.breaker_cooldown, clock=clock
     )
@@ -101,7 +102,7 @@ def _pushing(settings: Settings, told: Told) -> Iterator[Push]:
         breaker=breaker,
         clock=clock,
     )
-    backend = open_backend(settings, Path(), clock)
+    backend = open_backend(settings, Path(), clock, GrantFile.of(loaded))
     try:
         yield Push(backend, retry, told)
     finally:

@@ -36,6 +36,7 @@ __all__ = [
 
 FAILED = 1
 WRONG_USE = 2
+INTERRUPTED = 130
 MEMORY = "memory.db"
 
 
@@ -100,6 +101,10 @@ def opened(run: Run) -> Iterator[HonchoProvider]:
     provider.initialize(hermes_home=run.hermes_home)
     try:
         yield provider
+    except KeyboardInterrupt:
+        # Nobody who interrupts waits for what can be delivered later.
+        provider.shutdown(0.0)
+        raise
     finally:
         provider.shutdown()
 

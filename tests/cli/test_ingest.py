@@ -2,12 +2,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import signal
+import subprocess
+import sys
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.commands import Cli, Program, WriteLines
+from support.faulty import FaultyServer, hang
+
+import honcho_exec
 
 SAID: list[dict[str, object]] = [
     {"role": "user", "content": "I moved to Tromsø.", "created_at": "2025-03-01T09:30:00Z", "id": 17},
@@ -197,3 +205,33 @@ def test_a_typo_in_the_url_sends_nothing_anywhere(program: Program, write_lines:
     assert (done.returncode, done.stderr) == (1, "")
     assert json.loads(done.stdout)["cause"] == "configuration"
     assert json.loads(program("status", "--json").stdout)["elsewhere"] == 0
+
+
+def test_ctrl_c_ends_it_at_once_and_says_what_is_kept(
+    server: FaultyServer, write_lines: WriteLines, here: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_lines("long.jsonl", [{"role": "user", "content": f"said {number}"} for number in range(1500)])
+    server.rule(match=("POST", "/messages$"), fault=hang())
+    monkeypatch.setenv("HONCHO_BASE_URL", server.url)
+    with subprocess.Popen(
+        [sys.executable, "-m", "honcho_exec", "ingest", str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=here,
+        env=os.environ | {"PYTHONPATH": str(Path(honcho_exec.__file__).parents[1])},
+    ) as process:
+        assert server.wait_count(1, "POST", "/messages$", timeout=30)
+        process.send_signal(signal.SIGINT)
+        begun = time.monotonic()
+        _, told = process.communicate(timeout=30)
+        # About a second on a quiet machine; a shutdown in order would take five and more.
+        assert time.monotonic() - begun < 4
+    assert process.returncode == 130
+    kept = re.search(r"(\d+) messages are kept in the outbox", told)
+    left = re.search(r"(\d+) were not read: run it again", told)
+    assert kept is not None
+    assert left is not None
+    assert int(kept[1]) + int(left[1]) == 1500
+    rows = json.loads(cli("outbox", "list", "--json", "--limit", "2000").stdout)["rows"]
+    assert [row["text"] for row in rows] == [f"said {number}" for number in range(int(kept[1]))]

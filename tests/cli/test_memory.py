@@ -112,3 +112,11 @@ def test_switched_off_is_told(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None
         done = cli(*args)
         assert done.exit_code == 1
         assert "switched off" in done.stderr
+
+
+def test_an_empty_query_is_wrong_use(cli: Cli) -> None:
+    for query in ("", "  "):
+        done = cli("search", query)
+        assert (done.exit_code, done.stdout) == (2, "")
+        assert "must not be empty" in done.stderr
+    assert json.loads(cli("search", "", "--json").stdout)["cause"] == "argument"
