@@ -49,6 +49,9 @@ _log = logging.getLogger(__name__)
 # What a caller is told to wait when nothing is known of when the sync will end (seconds).
 _ASK_AGAIN = 2.0
 
+# What is only good to know is waited for so long (seconds).
+_NOT_WORTH_MORE = 3.0
+
 # What a job that has begun gets when everything is closed, before and after it is cut off (seconds).
 _GRACE = 0.5
 
@@ -284,6 +287,21 @@ class Conversation:
         with api.within(deadline):
             api.ping()
         return self._clock.monotonic() - start
+
+    def deriving(self) -> int | None:
+        """How many pieces the server has stored and not yet derived; None when it does not say (in time)."""
+        if self._settings.backend == "embedded":
+            return None
+        api = self._connection.api
+        try:
+            with api.within(Deadline.after(_NOT_WORTH_MORE, self._clock)):
+                return api.deriving()
+        except RequestError:
+            return None
+
+    def server_version(self) -> str | None:
+        """The version that the server says it has; None when it does not say (in time)."""
+        return self._connection.api.server_version(Deadline.after(_NOT_WORTH_MORE, self._clock))
 
     def flush(self, timeout: float) -> int:
         """Wait at most `timeout` seconds until nothing is left to send; returns how many rows are."""

@@ -62,6 +62,8 @@ class HonchoApi:
         self, backend: Backend, workspace: str, *, timeout: float, clock: Clock, breaker: Breaker, meter: Meter
     ) -> None:
         self._url = backend.shown
+        self._base_url = backend.url
+        self._http = backend.http
         self._timeout = timeout
         self._clock = clock
         self._breaker = breaker
@@ -103,6 +105,22 @@ class HonchoApi:
                 # What every other request of the SDK begins with, and so none more; it has no public name for it.
                 getattr(self._sdk, "_ensure_workspace", self._sdk.get_metadata)()
         return self._workspace_since
+
+    def deriving(self) -> int:
+        """How many pieces are stored and not yet derived."""
+        with self._door(anyway=True):
+            queue = self._sdk.queue_status()
+            return queue.pending_work_units + queue.in_progress_work_units
+
+    def server_version(self, deadline: Deadline) -> str | None:
+        """What the server calls its version, None when it does not say; the SDK has no question for it."""
+        with self.within(deadline):
+            try:
+                answer = self._http.get(f"{self._base_url}/openapi.json", timeout=self._timeout)
+                info = answer.json()["info"]
+                return f"{info['title']} {info['version']}"[:80]
+            except (httpx.HTTPError, ValueError, KeyError, TypeError):
+                return None
 
     def ensure_session(self, session: str) -> None:
         """Get or create the session, joining nobody."""

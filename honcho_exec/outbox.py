@@ -339,6 +339,10 @@ class Outbox:
         """Make what was admitted survive a power cut as well."""
         self._db.checkpoint()
 
+    def check(self) -> None:
+        """Raise `Damaged` when the file is; reads all of it."""
+        self._db.check()
+
     def tidy(self) -> None:
         """Leave nothing of delivered rows in the file or its log; for when nothing is going on."""
         self._db.truncate_log()

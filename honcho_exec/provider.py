@@ -18,9 +18,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from honcho_exec.arguments import schemas
+from honcho_exec.checkup import take
 from honcho_exec.clock import Clock, SystemClock
 from honcho_exec.conversation import Conversation, open_outbox
 from honcho_exec.dialectic import Rewriter
+from honcho_exec.doctor import examine
 from honcho_exec.errors import Closed, ConfigurationError, Disabled, HonchoExecError, InputError
 from honcho_exec.grants import GrantFile
 from honcho_exec.identity import HostContext, resolve, safe_id
@@ -34,7 +36,7 @@ from honcho_exec.outbox import Outbox
 from honcho_exec.recall import Recall
 from honcho_exec.settings import LoadedSettings, Settings, load, state_home, stated_home
 from honcho_exec.stats import Meter, Stats
-from honcho_exec.status import Status, take
+from honcho_exec.status import Finding, Status
 from honcho_exec.text import harmless, plain_text
 from honcho_exec.tools import Tools, error_answer
 
@@ -439,6 +441,10 @@ class HonchoProvider:
         except ConfigurationError as error:
             home, trouble = stated_home(self._environ, self._hermes_home), self._trouble or error
         return take(self._conversation, self._loaded, home, trouble, self._clock, ledger=self._ledger)
+
+    def doctor(self) -> tuple[Finding, ...]:
+        """What `status` looks at and more: versions, the state folder and its files, the server's version."""
+        return examine(self.status(), self._conversation)
 
     def stats(self) -> Stats:
         """What this provider has done since it was made; makes no request."""

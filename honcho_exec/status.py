@@ -1,21 +1,43 @@
-"""How a provider is doing, as one frozen value."""
+"""How a provider is doing, as one frozen value, and what that means for a person."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
-from honcho_exec.clock import Clock
-from honcho_exec.errors import HonchoExecError
-from honcho_exec.ledger import Ledger, SessionCost
-from honcho_exec.settings import LoadedSettings
+from honcho_exec.ledger import SessionCost
+from honcho_exec.text import duration
 
-if TYPE_CHECKING:
-    from honcho_exec.conversation import Conversation
+__all__ = ["Finding", "Status", "findings"]
 
-__all__ = ["Status", "take"]
+# While Honcho answers, rows leave within seconds; what is older than this waits for something else (seconds).
+_STUCK = 120.0
+
+_ADVICE = {
+    "auth": "set HONCHO_API_KEY to a key that this server takes; what is kept goes by itself then",
+    "configuration": "see every value and where it comes from with: honcho-exec config",
+    "connection": "see that the server runs and that HONCHO_BASE_URL is right; nothing is lost meanwhile",
+    "timeout": "see that the server runs and is not overloaded; nothing is lost meanwhile",
+    "server_error": "look into the server's log; nothing is lost meanwhile",
+    "bad_answer": "see that HONCHO_BASE_URL is a Honcho server's address, and what a proxy before it does",
+    "disabled": "set HONCHO_ENABLED=true (or `enabled` in honcho.json) to use it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at.
+
+    Attributes:
+        level: `ok`; `note`: worth knowing; `problem`: a person has to do something.
+        what: what was seen.
+        advice: what to do about it; empty where there is nothing.
+    """
+
+    level: Literal["ok", "note", "problem"]
+    what: str
+    advice: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +45,15 @@ class Status:
     """What a person needs to know of a provider; times are ISO 8601, durations in seconds.
 
     Attributes:
-        ok: whether the server answered just now, takes the key, and nothing is parked.
+        ok: whether nothing needs a person: the server answered just now, takes the key, and nothing is parked or
+            stuck.
         backend: `embedded`, `server`, `cloud`, or `none` when settings or state cannot be used.
         reachable: whether a real request was answered just now.
-        problem: what a person has to do something about.
+        key_accepted: whether the server took the key; None when that is not known, or no key is needed.
+        problem: what a person has to do something about, and `problem_cause` its class.
+        breaker: `closed`, `open` or `half-open`, of this provider; `breaker_retry_in` seconds until it tries again.
+        deriving: pieces that the server has stored and not yet derived; None when that is not known.
+        findings: what all that means, the gravest first.
         llm_calls: requests of this session that a language model answered.
         injected_characters: how many characters were put before this session's turns.
         recalled: the same for each of the 20 sessions that were used last.
@@ -41,8 +68,12 @@ class Status:
     ai_peer: str
     state: str
     reachable: bool
+    key_accepted: bool | None
     latency: float | None
     problem: str | None
+    problem_cause: str | None
+    breaker: str
+    breaker_retry_in: float
     pending: int
     in_flight: int
     parked: int
@@ -50,85 +81,66 @@ class Status:
     held: int
     oldest_pending_age: float | None
     last_delivery_at: str | None
+    last_success_at: str | None
     last_error: str | None
     last_error_at: str | None
     llm_calls: int
     injected_characters: int
     recalled: tuple[SessionCost, ...]
+    deriving: int | None
+    sdk_version: str
     warnings: tuple[str, ...]
+    findings: tuple[Finding, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
         """The same as plain values, for JSON."""
         return asdict(self)
 
 
-def take(
-    conversation: Conversation | None,
-    loaded: LoadedSettings | None,
-    home: Path,
-    trouble: HonchoExecError | None,
-    clock: Clock,
-    *,
-    ledger: Ledger | None = None,
-) -> Status:
-    """Look at everything once, with a real request to the server."""
-    settings = loaded.settings if loaded else None
-    latency, problem = None, str(trouble) if trouble else None
-    if conversation is not None:
-        try:
-            latency = conversation.ping()
-        except (HonchoExecError, TimeoutError) as error:
-            problem = str(error) or f"{conversation.where} did not answer within the sync join timeout"
-    counts = history = None
-    warnings = loaded.warnings if loaded else ()
-    if conversation is not None:
-        warnings += tuple(
-            f"the outbox was damaged and is kept as {path}; what waited in it was not delivered"
-            for path in conversation.outbox.set_aside()
+def findings(status: Status) -> tuple[Finding, ...]:
+    """Everything that is not as it should be, and what is worth knowing; the gravest first."""
+    found = [*_problems(status), *_notes(status)]
+    return tuple(sorted(found, key=lambda finding: finding.level != "problem"))
+
+
+def _problems(status: Status) -> Iterator[Finding]:
+    if status.problem is not None:
+        yield Finding("problem", status.problem, _ADVICE.get(status.problem_cause or "", ""))
+    if status.parked:
+        yield Finding(
+            "problem",
+            f"{status.parked} writes are parked: Honcho refused them, and nothing waits for them",
+            "see why with: honcho-exec outbox list --parked; then retry or drop them",
         )
-        health, refusal = conversation.delivery.health, conversation.delivery.refusal
-        if refusal is not None:
-            problem = f"the last turn was not stored: {refusal}"
-        elif problem is None and health.failing:
-            problem = f"delivery is failing: {health.error}"
-        try:
-            counts, history = conversation.outbox.counts(), conversation.outbox.history()
-        except HonchoExecError as error:
-            problem = str(error)
-    ref = conversation.ref if conversation else None
-    own, recalled = SessionCost(""), list[SessionCost]()
-    if ledger is not None and ref is not None:
-        try:
-            own, recalled = ledger.costs(ref.session)
-        except HonchoExecError as error:
-            warnings += (f"what recall costs is not known: {error}",)
-    return Status(
-        ok=latency is not None and problem is None and not (counts and counts.parked),
-        backend=settings.backend if settings else "none",
-        url=settings.shown_url if settings else "",
-        workspace=ref.workspace if ref else "",
-        session=ref.session if ref else "",
-        user_peer=ref.user_peer if ref else "",
-        ai_peer=ref.ai_peer if ref else "",
-        state=str(home),
-        reachable=latency is not None,
-        latency=latency,
-        problem=problem,
-        pending=counts.pending if counts else 0,
-        in_flight=counts.in_flight if counts else 0,
-        parked=counts.parked if counts else 0,
-        elsewhere=counts.elsewhere if counts else 0,
-        held=counts.held if counts else 0,
-        oldest_pending_age=clock.now() - counts.oldest_at if counts and counts.oldest_at else None,
-        last_delivery_at=_iso(history.delivered_at) if history else None,
-        last_error=history.error if history else None,
-        last_error_at=_iso(history.error_at) if history else None,
-        llm_calls=own.llm_calls,
-        injected_characters=own.characters,
-        recalled=tuple(recalled),
-        warnings=warnings,
-    )
+    age = status.oldest_pending_age
+    if status.reachable and age is not None and age > _STUCK:
+        yield Finding(
+            "problem",
+            f"Honcho answers, but a write has been waiting for {duration(age)}",
+            "see what is in its way with: honcho-exec outbox flush; if another process has it, restart that one",
+        )
+    for warning in status.warnings:
+        if "damaged" in warning:
+            yield Finding("problem", warning, "look at the file, then move it away")
 
 
-def _iso(at: float | None) -> str | None:
-    return None if at is None else datetime.fromtimestamp(at, tz=UTC).isoformat(timespec="seconds")
+def _notes(status: Status) -> Iterator[Finding]:
+    if status.breaker != "closed":
+        yield Finding(
+            "note", f"the circuit breaker is {status.breaker}; the next request is in {status.breaker_retry_in:.0f} s"
+        )
+    if status.pending and not status.reachable:
+        yield Finding("note", f"{status.pending} writes are kept and go by themselves when Honcho answers again")
+    if status.held:
+        yield Finding("note", f"{status.held} writes are held back by writeFrequency")
+    if status.elsewhere:
+        yield Finding(
+            "note",
+            f"{status.elsewhere} writes wait for another server or workspace than the present settings choose",
+            "see them with: honcho-exec outbox list --all",
+        )
+    if status.deriving:
+        yield Finding("note", f"{status.deriving} pieces are stored but not yet derived by the server")
+    for warning in status.warnings:
+        if "damaged" not in warning:
+            yield Finding("note", warning)

@@ -13,6 +13,7 @@ import click
 from honcho_exec import __version__
 from honcho_exec.cli.config import config
 from honcho_exec.cli.demo import demo
+from honcho_exec.cli.doctor import doctor
 from honcho_exec.cli.hermes import install, uninstall
 from honcho_exec.cli.homes import profile_home
 from honcho_exec.cli.ingest import ingest
@@ -101,7 +102,7 @@ def _log(ctx: click.Context, *, verbose: bool) -> None:
 
 
 for _command in (
-    demo, install, uninstall, status, config, ingest, search, conclude, profile, context, outbox,
+    demo, install, uninstall, status, doctor, config, ingest, search, conclude, profile, context, outbox,
     serve, export, import_, push, migrate,
 ):  # fmt: skip
     main.add_command(_command)

@@ -7,8 +7,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from honcho_exec.cli.show import age, fields, plain, text, without_password
+from honcho_exec.cli.show import fields, plain, text, without_password
 from honcho_exec.model import Card, Conclusion, Deletion, Message, Replacement, Write
+from honcho_exec.text import duration
 
 if TYPE_CHECKING:
     # They take long to import; --help does without them.
@@ -91,7 +92,7 @@ def show_row(console: Console, row: OutboxRow, now: float) -> None:
         ("peers", f"{row.ref.user_peer} (user), {row.ref.ai_peer} (assistant)", ""),
         ("destination", without_password(row.destination), ""),
         ("turn", row.turn, ""),
-        ("stored", f"{_when(row.admitted_at)} ({age(now - row.admitted_at)} ago)", ""),
+        ("stored", f"{_when(row.admitted_at)} ({duration(now - row.admitted_at)} ago)", ""),
     ]
     if isinstance(write, Message):
         metadata = ", ".join(f"{name}: {value}" for name, value in write.metadata.items())
@@ -108,7 +109,7 @@ def many(count: int) -> str:
 
 
 def _cells(row: OutboxRow, now: float, *, everywhere: bool) -> list[str]:
-    cells = [str(row.id), _state(row), _kind(row), row.ref.session, _who(row.write), age(now - row.admitted_at)]
+    cells = [str(row.id), _state(row), _kind(row), row.ref.session, _who(row.write), duration(now - row.admitted_at)]
     cells.append(str(row.attempts))
     if everywhere:
         cells.append(without_password(row.destination))

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     # It takes long to import; --help does without it.
     from rich.console import Console
 
-__all__ = ["Told", "age", "fields", "plain", "progress", "stdout", "text", "without_password"]
+__all__ = ["Told", "fields", "plain", "progress", "stdout", "text", "without_password"]
 
 _WIDEST = 100
 _UNWRAPPED = 1_000_000
@@ -32,14 +32,6 @@ def plain(told: str) -> str:
 def without_password(told: str) -> str:
     """`told` without the name and password that an address may hold."""
     return _PASSWORD.sub("…@", told)
-
-
-def age(seconds: float) -> str:
-    """How long something has been going, in its largest unit."""
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"
 
 
 def stdout(*, widest: int = _WIDEST) -> Console:

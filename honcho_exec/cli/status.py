@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING
 
 import click
 
+from honcho_exec import __version__
 from honcho_exec.cli.run import FAILED, Run, command, json_option, opened, pass_run, print_json
-from honcho_exec.cli.show import age, fields, stdout
+from honcho_exec.cli.show import fields, stdout
+from honcho_exec.text import duration
 
 if TYPE_CHECKING:
     # It takes long to import; --help does without it.
-    from honcho_exec.status import Status
+    from honcho_exec.provider import HonchoProvider
+    from honcho_exec.status import Finding, Status
 
-__all__ = ["status"]
+__all__ = ["look", "status"]
+
+# How long rows that are on their way are waited for, so that they are not taken for stuck ones (seconds).
+_MOMENT = 2.0
 
 _BACKENDS = {
     "embedded": "embedded (on this machine, no server)",
@@ -38,11 +44,11 @@ _BACKENDS = {
 def status(ctx: click.Context, run: Run) -> None:
     """Say which Honcho is in use and how it is.
 
-    Makes a real request. Exits with 1 when the memory does not work: Honcho does not answer, refuses the key or a
-    write, or settings or state cannot be used.
+    Makes a real request. Exits with 1 when something needs a person: Honcho does not answer, refuses the key or a
+    write, writes do not leave, or settings or state cannot be used. `honcho-exec doctor` looks at more.
     """
     with opened(run) as provider:
-        seen = provider.status()
+        seen = look(provider)
     hint = _hint(seen.state)
     if run.as_json:
         print_json({**seen.to_dict(), "hint": hint})
@@ -51,18 +57,29 @@ def status(ctx: click.Context, run: Run) -> None:
     ctx.exit(0 if seen.ok else FAILED)
 
 
+def look(provider: HonchoProvider) -> Status:
+    """The provider's status, once what an ended process left behind has had a moment to leave."""
+    seen = provider.status()
+    if seen.reachable and seen.pending:
+        provider.flush(_MOMENT)
+        seen = provider.status()
+    return seen
+
+
 def _show(seen: Status, hint: str | None) -> None:
     console = stdout()
     state, style = ("works", "bold green") if seen.ok else ("does not work", "bold red")
     if not seen.ok and seen.reachable and seen.problem is None:
-        state, style = "works, but something is parked", "bold yellow"
+        state, style = "works, but something needs you", "bold yellow"
     console.print(f"Honcho memory {state}", style=style)
     console.print()
     fields(console, [row for row in _rows(seen, hint) if row[1]])
 
 
 def _rows(seen: Status, hint: str | None) -> Iterator[tuple[str, str, str]]:
-    yield "problem", seen.problem or "", "red"
+    for finding in seen.findings:
+        if finding.level == "problem":
+            yield "problem", _told(finding), "red"
     yield "backend", _BACKENDS.get(seen.backend, seen.backend), ""
     yield "url", seen.url if seen.backend != "embedded" else "", ""
     yield "workspace", seen.workspace, ""
@@ -74,17 +91,22 @@ def _rows(seen: Status, hint: str | None) -> Iterator[tuple[str, str, str]]:
         yield "delivered", f"last {_when(seen.last_delivery_at)}" if seen.last_delivery_at else "nothing yet", ""
         yield "recall", _recall(seen), ""
         yield "last error", f"{seen.last_error} ({_when(seen.last_error_at)})" if seen.last_error else "none", ""
+    yield "key", {True: "accepted", False: "refused", None: ""}[seen.key_accepted], ""
+    yield "breaker", seen.breaker if seen.backend not in {"embedded", "none"} else "", ""
     yield "latency", f"{seen.latency * 1000:.1f} ms" if seen.latency is not None else "", ""
-    if seen.parked:
-        told = "Honcho refused these writes and nothing waits for them; see them with: honcho-exec outbox list --parked"
-        yield "parked", told, "yellow"
-    for warning in seen.warnings:
-        yield "warning", warning, "yellow"
+    yield "versions", f"honcho_exec {__version__}, honcho-ai {seen.sdk_version}", ""
+    for finding in seen.findings:
+        if finding.level == "note":
+            yield "note", _told(finding), "yellow"
     yield "hint", hint or "", ""
 
 
+def _told(finding: Finding) -> str:
+    return f"{finding.what}; {finding.advice}" if finding.advice else finding.what
+
+
 def _outbox(seen: Status) -> str:
-    oldest = f" (the oldest for {age(seen.oldest_pending_age)})" if seen.oldest_pending_age is not None else ""
+    oldest = f" (the oldest for {duration(seen.oldest_pending_age)})" if seen.oldest_pending_age is not None else ""
     held = f", {seen.held} held back by writeFrequency" if seen.held else ""
     return (
         f"{seen.pending} pending{oldest}, {seen.in_flight} in flight, {seen.parked} parked,"

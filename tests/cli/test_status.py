@@ -70,8 +70,8 @@ def test_a_broken_url_is_told_and_nothing_else_is_used(cli: Cli, monkeypatch: py
     monkeypatch.setenv("HONCHO_BASE_URL", "htp://x")
     done = cli("status")
     assert done.exit_code == 1
-    assert "problem  HONCHO_BASE_URL: must be an http:// or https:// URL" in done.stdout
-    assert "backend  none" in done.stdout
+    assert "problem   HONCHO_BASE_URL: must be an http:// or https:// URL" in done.stdout
+    assert "backend   none" in done.stdout
     done = cli("status", "--json")
     assert done.exit_code == 1
     assert json.loads(done.stdout)["backend"] == "none"
@@ -83,7 +83,7 @@ def test_an_unusable_state_folder_is_told(cli: Cli, monkeypatch: pytest.MonkeyPa
     done = cli("status")
     assert done.exit_code == 1
     assert "Not a directory" in done.stdout
-    assert f"state    {tmp_path}/file/state" in done.stdout
+    assert f"state     {tmp_path}/file/state" in done.stdout
     assert json.loads(cli("status", "--json").stdout)["ok"] is False
 
 
@@ -97,11 +97,11 @@ def test_a_refused_key_is_told(cli: Cli, monkeypatch: pytest.MonkeyPatch, server
     assert "hch-secret" not in done.output
 
 
-def test_a_misspelt_variable_is_a_warning(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_misspelt_variable_is_a_note(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HONCHO_TIMOUT", "5")
     done = cli("status")
     assert done.exit_code == 0
-    assert "warning     HONCHO_TIMOUT is not a setting; did you mean HONCHO_TIMEOUT?" in done.stdout
+    assert "note        HONCHO_TIMOUT is not a setting; did you mean HONCHO_TIMEOUT?" in done.stdout
 
 
 def test_hints_at_the_memory_of_hermes(cli: Cli, tmp_path: Path) -> None:

@@ -1,0 +1,143 @@
+"""Looks at everything once, with a real request."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from honcho_exec.clock import Clock
+from honcho_exec.errors import HonchoExecError, RequestError, StateError
+from honcho_exec.ledger import Ledger, SessionCost
+from honcho_exec.rows import Counts, History
+from honcho_exec.settings import LoadedSettings
+from honcho_exec.status import Status, findings
+
+if TYPE_CHECKING:
+    from honcho_exec.conversation import Conversation
+
+__all__ = ["take"]
+
+
+def take(
+    conversation: Conversation | None,
+    loaded: LoadedSettings | None,
+    home: Path,
+    trouble: HonchoExecError | None,
+    clock: Clock,
+    *,
+    ledger: Ledger | None = None,
+) -> Status:
+    """Look at everything once, with a real request to the server."""
+    settings = loaded.settings if loaded else None
+    seen = _Seen(trouble=trouble)
+    warnings = loaded.warnings if loaded else ()
+    if conversation is not None:
+        seen.look(conversation)
+        warnings += tuple(
+            f"the outbox was damaged and is kept as {path}; what waited in it was not delivered"
+            for path in conversation.outbox.set_aside()
+        )
+    ref = conversation.ref if conversation else None
+    own, recalled = SessionCost(""), list[SessionCost]()
+    if ledger is not None and ref is not None:
+        try:
+            own, recalled = ledger.costs(ref.session)
+        except HonchoExecError as error:
+            warnings += (f"what recall costs is not known: {error}",)
+    counts, history = seen.counts, seen.history
+    delivered_at = _iso(history.delivered_at) if history else None
+    status = Status(
+        ok=False,
+        backend=settings.backend if settings else "none",
+        url=settings.shown_url if settings else "",
+        workspace=ref.workspace if ref else "",
+        session=ref.session if ref else "",
+        user_peer=ref.user_peer if ref else "",
+        ai_peer=ref.ai_peer if ref else "",
+        state=str(home),
+        reachable=seen.latency is not None,
+        key_accepted=seen.key_accepted if settings and settings.backend != "embedded" else None,
+        latency=seen.latency,
+        problem=str(seen.trouble) or "no answer in time" if seen.trouble else None,
+        problem_cause=seen.trouble.cause if seen.trouble else None,
+        breaker=conversation.breaker.state if conversation else "closed",
+        breaker_retry_in=conversation.breaker.remaining() if conversation else 0.0,
+        pending=counts.pending if counts else 0,
+        in_flight=counts.in_flight if counts else 0,
+        parked=counts.parked if counts else 0,
+        elsewhere=counts.elsewhere if counts else 0,
+        held=counts.held if counts else 0,
+        oldest_pending_age=clock.now() - counts.oldest_at if counts and counts.oldest_at else None,
+        last_delivery_at=delivered_at,
+        last_success_at=_iso(clock.now()) if seen.latency is not None else delivered_at,
+        last_error=history.error if history else None,
+        last_error_at=_iso(history.error_at) if history else None,
+        llm_calls=own.llm_calls,
+        injected_characters=own.characters,
+        recalled=tuple(recalled),
+        deriving=seen.deriving,
+        sdk_version=_sdk_version(),
+        warnings=warnings,
+    )
+    found = findings(status)
+    needs_person = any(finding.level == "problem" for finding in found)
+    return replace(status, findings=found, ok=status.reachable and not needs_person)
+
+
+@dataclass(slots=True)
+class _Seen:
+    """What was found out by asking; `trouble` is the gravest of what was in the way."""
+
+    trouble: HonchoExecError | None
+    latency: float | None = None
+    key_accepted: bool | None = None
+    deriving: int | None = None
+    counts: Counts | None = None
+    history: History | None = None
+
+    def look(self, conversation: Conversation) -> None:
+        self._ask(conversation)
+        delivery = conversation.delivery
+        if delivery.refusal is not None:
+            self.trouble = StateError(f"the last turn was not stored: {delivery.refusal}")
+        elif self.trouble is None and delivery.health.failing and delivery.health.error is not None:
+            self.trouble = _Failing(delivery.health.error)
+        try:
+            self.counts, self.history = conversation.outbox.counts(), conversation.outbox.history()
+        except HonchoExecError as error:
+            self.trouble = error
+
+    def _ask(self, conversation: Conversation) -> None:
+        try:
+            self.latency = conversation.ping()
+            self.key_accepted = True
+            self.deriving = conversation.deriving()
+        except TimeoutError:
+            self.trouble = RequestError(
+                f"{conversation.where} did not answer within the sync join timeout", cause="timeout"
+            )
+        except HonchoExecError as error:
+            self.trouble = error
+            self.key_accepted = False if error.cause == "auth" else None
+
+
+class _Failing(HonchoExecError):  # noqa: N818 - reads as the state it reports
+    """Delivery fails."""
+
+    def __init__(self, error: HonchoExecError) -> None:
+        super().__init__(f"delivery is failing: {error}")
+        self.cause = error.cause
+
+
+def _sdk_version() -> str:
+    try:
+        return version("honcho-ai")
+    except PackageNotFoundError:
+        return ""
+
+
+def _iso(at: float | None) -> str | None:
+    return None if at is None else datetime.fromtimestamp(at, tz=UTC).isoformat(timespec="seconds")

@@ -1,0 +1,75 @@
+"""`doctor`: everything that can be looked at, with what to do about what is wrong."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from honcho_exec.cli.run import FAILED, Run, command, json_option, opened, pass_run, print_json
+from honcho_exec.cli.show import stdout, text
+from honcho_exec.cli.status import look
+from honcho_exec.hermes.host_config import read_provider
+from honcho_exec.status import Finding
+
+__all__ = ["doctor"]
+
+_MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("PROBLEM", "bold red")}
+
+
+@command(
+    "honcho-exec doctor",
+    "honcho-exec --hermes-home ~/.hermes doctor       Hermes's own memory",
+    "honcho-exec doctor --json | jq '.findings[] | select(.level == \"problem\")'",
+)
+@json_option
+@pass_run
+@click.pass_context
+def doctor(ctx: click.Context, run: Run) -> None:
+    """Look at everything, and say what to do about what is wrong.
+
+    Makes real requests: settings, state, server, key, versions, outbox. Exits with 1 when something needs a person.
+    """
+    with opened(run) as provider:
+        look(provider)
+        found = (*provider.doctor(), *_hermes(run))
+    healthy = all(finding.level != "problem" for finding in found)
+    if run.as_json:
+        print_json({"ok": healthy, "findings": [asdict(finding) for finding in found]})
+    else:
+        _show(found, healthy=healthy)
+    ctx.exit(0 if healthy else FAILED)
+
+
+def _show(found: tuple[Finding, ...], *, healthy: bool) -> None:
+    console = stdout()
+    for finding in found:
+        mark, style = _MARKS[finding.level]
+        console.print(f"{mark:>7}  ", style=style, end="")
+        console.print(finding.what, soft_wrap=True, markup=False)
+        if finding.advice:
+            text(console, finding.advice, indent=9, style="dim")
+    console.print()
+    verdict = (
+        ("Nothing needs you.", "bold green") if healthy else ("Something needs you: see PROBLEM above.", "bold red")
+    )
+    console.print(verdict[0], style=verdict[1])
+
+
+def _hermes(run: Run) -> Iterator[Finding]:
+    """Whether Hermes Agent uses this memory, where there is a Hermes."""
+    home = Path(run.hermes_home or os.environ.get("HERMES_HOME", "").strip() or "~/.hermes").expanduser()
+    if not (home / "config.yaml").is_file():
+        return
+    provider = read_provider(home)
+    if provider == "honcho_exec":
+        yield Finding("ok", f"Hermes Agent in {home} uses honcho_exec as its memory")
+    else:
+        yield Finding(
+            "note",
+            f"Hermes Agent in {home} uses {provider or 'no memory provider'}",
+            "honcho-exec install; then set memory.provider: honcho_exec in its config.yaml",
+        )

@@ -1,0 +1,99 @@
+"""Everything that can be looked at on this machine and asked of the server, as findings."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import stat
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from honcho_exec.errors import HonchoExecError
+from honcho_exec.status import Finding, Status
+from honcho_exec.text import duration
+
+if TYPE_CHECKING:
+    from honcho_exec.conversation import Conversation
+
+__all__ = ["examine"]
+
+# Room on the disk below which the state may soon not fit any more (bytes).
+_LITTLE_ROOM = 100 * 1024 * 1024
+
+
+def examine(status: Status, conversation: Conversation | None) -> tuple[Finding, ...]:
+    """What was found, good and bad, in the order in which a person would look: machine, state, server, outbox."""
+    found = [*_machine(status), *_state(Path(status.state), conversation)]
+    if conversation is not None:
+        found += _server(status, conversation)
+        found += _outbox(status)
+    return (*found, *status.findings)
+
+
+def _machine(status: Status) -> Iterator[Finding]:
+    versions = (
+        f"honcho_exec {_version('honcho_exec')}, honcho-ai {status.sdk_version}, Python {platform.python_version()}"
+    )
+    if status.sdk_version:
+        yield Finding("ok", versions)
+    else:
+        yield Finding("problem", "the Honcho SDK is not installed", "pip install 'honcho-ai>=2.2,<3'")
+
+
+def _state(home: Path, conversation: Conversation | None) -> Iterator[Finding]:
+    if not home.is_dir():
+        return
+    yield Finding("ok", f"state is kept in {home}")
+    for path in (home, *sorted(home.glob("*.db*"))):
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            yield Finding(
+                "problem", f"others on this machine may read {path} (mode {mode:03o})", f"chmod go-rwx {path}"
+            )
+    free = shutil.disk_usage(home).free
+    if free < _LITTLE_ROOM:
+        yield Finding(
+            "problem",
+            f"only {free // 1024**2} MB are free where the state is kept",
+            "make room, or set HONCHO_EXEC_HOME",
+        )
+    if conversation is not None:
+        try:
+            conversation.outbox.check()
+            yield Finding("ok", "the outbox is whole")
+        except HonchoExecError as error:
+            yield Finding("problem", str(error))
+
+
+def _server(status: Status, conversation: Conversation) -> Iterator[Finding]:
+    if not status.reachable or status.latency is None:
+        return
+    answered = f"{conversation.where} answers in {status.latency * 1000:.1f} ms"
+    if status.backend == "embedded":
+        yield Finding("ok", f"{answered}; no server and no key are needed")
+        return
+    yield Finding("ok", f"{answered}, as {conversation.server_version() or 'a version that it does not tell'}")
+    yield Finding("ok", "the key is taken, or none is needed")
+    if status.deriving is None:
+        yield Finding("note", "the server does not tell what it has stored and not yet derived")
+    elif not status.deriving:
+        yield Finding("ok", "everything that is stored is derived")
+
+
+def _outbox(status: Status) -> Iterator[Finding]:
+    waiting = f"{status.pending} writes are waiting" if status.pending else "nothing is waiting"
+    oldest = status.oldest_pending_age
+    age = f", the oldest for {duration(oldest)}" if oldest is not None else ""
+    last = f"the last delivery was at {status.last_delivery_at}" if status.last_delivery_at else "nothing delivered yet"
+    yield Finding("ok", f"outbox: {waiting}{age}; {last}")
+    if status.last_error:
+        yield Finding("note", f"the last failure was at {status.last_error_at}: {status.last_error}")
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "(not installed as a package)"
