@@ -157,9 +157,10 @@ class Conversation:
     def begin(self) -> None:
         """Queue the lane's first job: making the session. What earlier processes left is delivered behind it.
 
-        Where nothing is injected the session is made when a turn or a tool needs it, if `initOnSessionStart` is false.
+        Where nothing is injected the session is made when a turn or a tool needs it, if `initOnSessionStart` is false;
+        by runs that only read it is not made at all.
         """
-        if self._settings.recall_mode != "tools" or self._settings.init_on_session_start:
+        if self._writes and (self._settings.recall_mode != "tools" or self._settings.init_on_session_start):
             self._open()
         self.delivery.pump()
 
@@ -168,8 +169,9 @@ class Conversation:
         self._release()
         with self._lock:
             self._ref = ref
-            self._opening = None
-        self._open()
+            opened, self._opening = self._opening is not None, None
+        if opened:
+            self._open()
 
     def sync(self, writes: Sequence[Write], ref: SessionRef | None = None) -> Future[Receipt]:
         """Store messages durably; tool calls wait for the Future before they read."""
@@ -358,8 +360,12 @@ class Conversation:
             opening, ref = self._opening, self._ref
             if opening is None or (opening.done() and opening.exception() is not None):
                 self._opening_since = self._clock.monotonic()
-                opening = self._opening = self.lane.submit(lambda: self._connection.open().cache.session(ref))
+                opening = self._opening = self.lane.submit(lambda: self._session(ref))
             return opening
+
+    def _session(self, ref: SessionRef) -> SessionRef:
+        cache = self._connection.open().cache
+        return cache.session(ref) if self._writes else ref
 
     def _await_sync(self, deadline: Deadline) -> None:
         """Wait for what was given before this call: well or not, it must be settled before a tool reads.

@@ -172,5 +172,9 @@ def test_runs_that_only_read_mirror_nothing(server: FaultyServer, tmp_path: Path
     provider.on_memory_write("add", "user", "Never").result(0)
     provider.on_delegation("task", "result").result(0)
     assert provider.on_pre_compress([]) == ""
+    assert "conclusions" in provider.handle_tool_call("honcho_conclude", {"list": True})
+    provider.on_session_switch("another")
     provider.shutdown()
-    assert server.count(*CONCLUDE) + server.count("POST", "/messages$") == 0
+    # Reading makes no session either, and joins nobody.
+    asked = {seen.path.rpartition("/hermes")[2] for seen in server.requests}
+    assert asked == {"/v3/workspaces", "/conclusions/list"}
