@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
+import sqlite3
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -474,3 +477,18 @@ def test_status_says_when_turns_cannot_be_stored(make_provider: MakeProvider) ->
         connection.execute(f"PRAGMA max_page_count = {pages}")
     assert "full" in str(provider.sync_turn("x" * 100_000, "").exception(0))
     assert "the last turn was not stored" in str(provider.status().problem)
+
+
+def test_what_the_lane_has_seen_survives_a_power_cut(
+    server: FaultyServer, make_provider: MakeProvider, tmp_path: Path
+) -> None:
+    server.stop()
+    provider = make_provider(base_url=server.url, **QUICK)
+    assert isinstance(provider.sync_turn("said", "").exception(10), Unavailable)
+    # A power cut leaves what was flushed: the file, and of the log beside it perhaps nothing.
+    left = tmp_path / "after" / "outbox.db"
+    left.parent.mkdir()
+    shutil.copy(tmp_path / "state" / "outbox.db", left)
+    with closing(sqlite3.connect(left)) as connection:
+        (payload,) = connection.execute("SELECT payload FROM rows").fetchone()
+    assert "said" in payload

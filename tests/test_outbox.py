@@ -136,6 +136,7 @@ def test_within_a_stream_only_the_holder_of_the_oldest_row_may_send(tmp_path: Pa
     held = first.outbox.claim()
     assert held is not None
     assert [write.content for write in held.writes if isinstance(write, Message)] == ["1"]
+    assert second.outbox.claim() is None
     first.outbox.settle(held.rows)
     assert first.outbox.claim() is None
     assert contents(second) == [["2"]]

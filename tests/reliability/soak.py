@@ -17,10 +17,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 # A checkout is enough: nothing has to be installed but what the package needs.
 sys.path[:0] = map(str, Path(__file__).parents[1:3])
@@ -47,6 +49,9 @@ from support.processes import Victim, conclusions_on, messages_on
 from honcho_exec import HonchoProvider
 from honcho_exec.embedded import EmbeddedHoncho
 
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
 TIMEOUT = 1.0
 SETTINGS = {
     "timeout": TIMEOUT,
@@ -54,6 +59,7 @@ SETTINGS = {
     "retry_max_wait": 0.2,
     "sync_join_timeout": 0.3,
     "shutdown_timeout": 0.5,
+    "breaker_cooldown": 1,
     "recall_mode": "tools",
 }
 SHARED = "shared"
@@ -61,6 +67,7 @@ TICK = 0.1
 DRAIN_SECONDS = 120.0
 POSTS = ("POST", "/(messages|conclusions)$")
 LISTS = ("POST", "/list$")
+POISON = {"poison": status(422), "choke": status(500)}
 
 
 @dataclass
@@ -81,6 +88,8 @@ class Result:
     stops: int = 0
     restarts: int = 0
     outages: int = 0
+    server_restarts: int = 0
+    wrong_keys: int = 0
     requests: int = 0
     faults: dict[str, int] = field(default_factory=dict)
 
@@ -114,10 +123,9 @@ def run(seconds: float, seed: int, processes: int, *, ticks: Console | None = No
     start = time.monotonic()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
-        honcho = EmbeddedHoncho(folder / "server" / "memory.db")
-        stack.callback(honcho.close)
+        honcho = stack.enter_context(Restartable(folder / "server" / "memory.db"))
         server = stack.enter_context(FaultyServer(honcho.app))
-        weather = Weather(server, random.Random(seed), result)  # noqa: S311 - moments, not secrets
+        weather = Weather(server, honcho, random.Random(seed), result)  # noqa: S311 - moments, not secrets
         crowd = Crowd(server.url, folder / "state", processes, random.Random(seed + 1), result)  # noqa: S311 - as above
         stack.callback(crowd.end)
         steps = range(int(seconds / TICK))
@@ -135,11 +143,35 @@ def run(seconds: float, seed: int, processes: int, *, ticks: Console | None = No
     return result
 
 
-class Weather:
-    """The server's faults: now these, now those, now none, and sometimes no server at all."""
+class Restartable:
+    """A Honcho that forgets all but its file when it is told to."""
 
-    def __init__(self, server: FaultyServer, dice: random.Random, result: Result) -> None:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._honcho = EmbeddedHoncho(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._honcho.close()
+
+    def app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """The WSGI application."""
+        return self._honcho.app(environ, start_response)
+
+    def restart(self) -> None:
+        """End, and begin again."""
+        self._honcho.close()
+        self._honcho = EmbeddedHoncho(self._path)
+
+
+class Weather:
+    """The server's faults: now these, now those, now none, a key that it refuses, and sometimes no server at all."""
+
+    def __init__(self, server: FaultyServer, honcho: Restartable, dice: random.Random, result: Result) -> None:
         self._server = server
+        self._honcho = honcho
         self._dice = dice
         self._result = result
         self._rules: list[tuple[str, Rule]] = []
@@ -153,19 +185,28 @@ class Weather:
             return
         self._lasts = self._dice.randrange(2, 30)
         self.clear_up()
-        self._server.rule(match=is_poison, fault=status(422))
         kind = self._dice.random()
-        if kind < 0.1:
+        if kind < 0.12:
             self._server.stop()
             self._down = True
             self._result.outages += 1
+            if self._dice.random() < 0.7:
+                self._honcho.restart()
+                self._result.server_restarts += 1
+        elif kind < 0.15:
+            self._lasts = min(self._lasts, 10)
+            self._rules.append(("a refused key", self._server.rule(fault=status(401))))
+            self._result.wrong_keys += 1
         elif kind < 0.8:
             for _ in range(self._dice.randrange(1, 4)):
                 self._put_in(self.fault())
 
     def clear_up(self) -> None:
-        """Heal everything."""
+        """Heal everything but what ails single messages."""
         self._server.heal()
+        for word, answer in POISON.items():
+            rule = self._server.rule(match=partial(has, word), fault=answer)
+            self._rules.append((f"{answer.name} for a message with {word!r}", rule))
         self._server.release()
         if self._down:
             self._server.start()
@@ -271,19 +312,21 @@ class Crowd:
         return victim
 
 
-def is_poison(seen: Seen) -> bool:
-    """Whether a message that the server is to refuse is among those to be written."""
-    return seen.is_for("POST", "/messages$") and "poison" in str(seen.body_json)
+def has(word: str, seen: Seen) -> bool:
+    """Whether a message with this word is among those to be written."""
+    return seen.is_for("POST", "/messages$") and word in str(seen.body_json)
 
 
 def drain(url: str, home: Path, result: Result) -> set[str]:
     """Deliver what is left, and return what is parked."""
     with provider(url, home) as last:
+        # What the server chokes on is told from a server that fails by what passes beside it.
+        last.sync_turn("the end", "")
         result.pending = last.flush(DRAIN_SECONDS)
         with last.outbox() as outbox:
             result.pending = max(result.pending, outbox.counts().pending)
             parked = {str(getattr(row.write, "content", "")) for row in outbox.rows(parked=True, limit=1_000_000)}
-    result.parked_poison = sum(text.startswith("poison") for text in parked)
+    result.parked_poison = sum(text.startswith(tuple(POISON)) for text in parked)
     result.parked_otherwise = len(parked) - result.parked_poison
     return parked
 

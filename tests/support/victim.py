@@ -77,8 +77,9 @@ def _chat(provider: HonchoProvider, name: str, pause: float, shared: str) -> Non
         mark = f"{name}.{number}"
         if number % 11 == 5:
             _conclude(provider, f"conclusion {mark}")
-        elif number % 41 == 7:
-            _give(f"poison {mark}", lambda: provider.sync_turn(f"poison {mark}", ""))  # noqa: B023 - at once
+        elif number % 101 == 7:
+            word = "choke" if number % 5 == 0 else "poison"
+            _give(f"{word} {mark}", lambda: provider.sync_turn(f"{word} {mark}", ""))  # noqa: B023 - at once
         elif number % 2:
             _give(f"own {mark}", lambda: provider.sync_turn(f"own {mark}", ""))  # noqa: B023 - at once
         else:

@@ -1,0 +1,403 @@
+"""Take each protection out, and see that a test fails without it.
+
+    python tests/reliability/protections.py [WORD …] [--jobs 2]
+
+Each protection is a few lines of the package. In a copy of the checkout they are changed so that they protect nothing,
+and the tests that ought to notice are run there. What was noticed, and by which test, is printed as a table. The exit
+status is 1 if nobody noticed, or if one of the tests fails with every protection in its place. With WORDs, only the
+protections in whose names one of them is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["PROTECTIONS", "Protection"]
+
+ROOT = Path(__file__).parents[2]
+COPIED = ("honcho_exec", "tests", "docs", "setup.cfg", "README.md")
+PATIENCE = 300.0
+"""Seconds after which a run counts as failed: without some protections a test waits for ever."""
+
+DELIVERY = "tests/test_delivery.py"
+OUTBOX = "tests/test_outbox.py"
+KILL = "tests/reliability/test_kill.py"
+MACHINE = "tests/reliability/test_delivery_machine.py"
+OUTBOX_MACHINE = "tests/reliability/test_outbox_machine.py"
+CONTRACT = "tests/reliability/test_contract.py"
+
+
+@dataclass(frozen=True)
+class Protection:
+    """Something that keeps a promise.
+
+    Attributes:
+        name: what is protected, in words.
+        module: where, below `honcho_exec/`.
+        lines: as they stand in the source, once.
+        without: what stands there when it protects nothing.
+        tests: which tests must notice.
+    """
+
+    name: str
+    module: str
+    lines: str
+    without: str
+    tests: tuple[str, ...]
+
+    def take_out(self, package: Path) -> None:
+        """Change the copy of the package; ValueError when its source has other lines."""
+        path = package / self.module
+        source = path.read_text(encoding="utf-8")
+        if source.count(self.lines) != 1:
+            raise ValueError(
+                f"{self.module} has these lines {source.count(self.lines)} times, not once; say in"
+                f" {Path(__file__).name} how {self.name!r} is kept now: {self.lines!r}"
+            )
+        path.write_text(source.replace(self.lines, self.without), encoding="utf-8")
+
+
+PROTECTIONS = (
+    Protection(
+        "a turn is committed before sync_turn returns",
+        "outbox.py",
+        "        with self._db.writing() as connection:\n            added = connection.execute(",
+        '        with self._db.writing() as connection:\n            connection.execute("BEGIN")\n'
+        "            added = connection.execute(",
+        (f"{OUTBOX}::test_what_was_admitted_survives_the_process",),
+    ),
+    Protection(
+        "what was committed is flushed to the disk by the lane",
+        "delivery.py",
+        "            self._outbox.flush_to_disk()\n",
+        "",
+        (f"{DELIVERY}::test_what_the_lane_has_seen_survives_a_power_cut",),
+    ),
+    Protection(
+        "the server is asked before anything is sent again",
+        "sending.py",
+        "        if looks and self._arrived(api, current):\n",
+        "        if False and self._arrived(api, current):\n",
+        (f"{MACHINE}::test_each_failure_by_itself",),
+    ),
+    Protection(
+        "what may still arrive is waited for",
+        "sending.py",
+        "        if wait > 0:\n            raise Ambiguous(",
+        "        if wait > 1e9:\n            raise Ambiguous(",
+        (f"{MACHINE}::test_each_failure_by_itself",),
+    ),
+    Protection(
+        "a look counts from its beginning",
+        "sending.py",
+        "        wait = batch.settle_at - self._clock.now()\n        if there(api, batch):\n",
+        "        arrived = there(api, batch)\n"
+        "        wait = batch.settle_at - self._clock.now()\n"
+        "        if arrived:\n",
+        (f"{MACHINE}::test_what_is_done_while_the_server_looks_is_not_sent_again",),
+    ),
+    Protection(
+        "a request is recorded before it is sent",
+        "outbox.py",
+        '"UPDATE rows SET attempts = attempts + 1, look = 1, settle_at = ?"',
+        '"UPDATE rows SET attempts = attempts + 1, settle_at = ?"',
+        (f"{MACHINE}::test_each_failure_by_itself",),
+    ),
+    Protection(
+        "a row leaves the file only after the answer",
+        "sending.py",
+        "        try:\n            write(api, batch, rows, self._clock.now())\n",
+        "        self._settle(batch, rows)\n        try:\n            write(api, batch, rows, self._clock.now())\n",
+        (f"{MACHINE}::test_each_failure_by_itself",),
+    ),
+    Protection(
+        "a batch keeps the id that it was first sent with",
+        "batches.py",
+        "batch=batch.id\n",
+        'batch=f"{batch.id}-{now}"\n',
+        (f"{MACHINE}::test_each_failure_by_itself",),
+    ),
+    Protection(
+        "rows of a batch that was sent are not sent in another",
+        "outbox.py",
+        "owner <> ? OR batch IS NOT NULL AS barred",
+        "owner <> ? AS barred",
+        (f"{OUTBOX_MACHINE}::TestOutbox", f"{MACHINE}::test_a_message_that_is_tried_again_lets_nobody_overtake"),
+    ),
+    Protection(
+        "only Honcho's own list is taken for an answer to the look",
+        "honcho_api.py",
+        '{"metadata": {BATCH_KEY: batch}}, size=1)\n            self._check_answer("items")\n',
+        '{"metadata": {BATCH_KEY: batch}}, size=1)\n',
+        (f"{MACHINE}::test_a_look_that_fails_says_nothing_of_what_was_looked_for",),
+    ),
+    Protection(
+        "a look that is refused parks nothing",
+        "batches.py",
+        "        raise Unavailable(str(error), cause=error.cause, status=error.status) from error\n",
+        "        raise\n",
+        (f"{MACHINE}::test_a_look_that_fails_says_nothing_of_what_was_looked_for",),
+    ),
+    Protection(
+        "all conclusions of a batch must be there, not one",
+        "honcho_api.py",
+        "        return found >= {conclusion.content for conclusion in conclusions}\n",
+        "        return bool(found & {conclusion.content for conclusion in conclusions})\n",
+        (f"{MACHINE}::test_a_conclusion_that_is_there_already_does_not_vouch_for_those_beside_it",),
+    ),
+    Protection(
+        "what has a source key is not written twice",
+        "sending.py",
+        "        before = known(api, current)\n",
+        "        before = known(api, current)[:0]\n",
+        ("tests/test_promises.py::test_what_was_imported_twice_is_there_once",),
+    ),
+    Protection(
+        "only the holder of a stream's oldest row may send",
+        "outbox.py",
+        '            if head is None or head["owner"] != self._holder.name:\n',
+        "            if head is None:\n",
+        (f"{OUTBOX}::test_within_a_stream_only_the_holder_of_the_oldest_row_may_send",),
+    ),
+    Protection(
+        "a living holder's rows are not adopted",
+        "outbox.py",
+        "                if not self._holder.alive(owner)\n",
+        "",
+        (f"{OUTBOX}::test_a_row_is_its_holders_until_that_is_dead", f"{MACHINE}::TestDelivery"),
+    ),
+    Protection(
+        "another process is alive as long as its mark is locked",
+        "lease.py",
+        "        except OSError:\n            return True\n        finally:\n",
+        "        except OSError:\n            return False\n        finally:\n",
+        (f"{KILL}::test_a_dead_process_is_followed_within_seconds_and_a_living_one_that_hangs_is_not",),
+    ),
+    Protection(
+        "a dead holder's rows are adopted",
+        "delivery.py",
+        "            elif not self._outbox.adopt():\n",
+        "            elif True:\n",
+        (f"{DELIVERY}::test_a_later_process_delivers_to_the_session_the_turn_was_given_in",),
+    ),
+    Protection(
+        "a forked child does not go by its parent's lane",
+        "lane.py",
+        "                self._executor, self._thread, self._pid = None, None, os.getpid()\n",
+        "                self._thread, self._pid = None, os.getpid()\n",
+        ("tests/test_lane.py::test_a_forked_child_has_a_lane_of_its_own",),
+    ),
+    Protection(
+        "only the lane reaches the cache",
+        "cache.py",
+        "        self._lane.check()\n        wanted = ",
+        "        wanted = ",
+        ("tests/test_race.py::test_the_cache_cannot_be_reached_from_another_thread",),
+    ),
+    Protection(
+        "who is a member does not join again",
+        "cache.py",
+        "for peer, observes in wanted.items() if peer not in self._members[session]}",
+        "for peer, observes in wanted.items()}",
+        ("tests/test_joining.py",),
+    ),
+    Protection(
+        "a list of members that is nonsense has nobody join again",
+        "honcho_api.py",
+        'honcho.Session(session, self._sdk).peers())\n            self._check_answer("items")\n',
+        "honcho.Session(session, self._sdk).peers())\n",
+        (f"{MACHINE}::test_a_list_of_members_that_is_nonsense_joins_nobody_again",),
+    ),
+    Protection(
+        "Futures settle in the order of their turns",
+        "turns.py",
+        "        for turn in done:\n",
+        "        for turn in reversed(done):\n",
+        (f"{MACHINE}::TestDelivery",),
+    ),
+    Protection(
+        "a refused batch is halved until the row is found",
+        "sending.py",
+        "        if len(batch.rows) > 1:\n            self._outbox.halve(batch)\n            return\n",
+        "",
+        (f"{DELIVERY}::test_a_refused_message_is_parked_and_the_others_arrive",),
+    ),
+    Protection(
+        "a refused key parks nothing",
+        "sending.py",
+        '            if error.cause == "auth":\n                raise\n            if error.cause == "not_found"',
+        '            if error.cause == "not_found"',
+        (f"{DELIVERY}::test_a_server_that_refuses_everything_parks_nothing", f"{MACHINE}::test_each_failure_by_itself"),
+    ),
+    Protection(
+        "a refused key is not hammered",
+        "delivery.py",
+        "_AUTH_PAUSE = 60.0\n",
+        "_AUTH_PAUSE = 0.0\n",
+        (f"{MACHINE}::test_each_failure_by_itself", f"{DELIVERY}::test_a_server_that_refuses_everything_parks_nothing"),
+    ),
+    Protection(
+        "a server that fails everything parks nothing",
+        "sending.py",
+        "            if not self._something_passes(batch):\n",
+        "            if False:\n",
+        (f"{DELIVERY}::test_a_server_that_chokes_on_everything_parks_nothing",),
+    ),
+    Protection(
+        "what fails beside a suspect is a suspect too",
+        "sending.py",
+        "                suspects.append(behind)\n",
+        "                passed_over.add(behind.stream)\n",
+        (f"{MACHINE}::test_many_that_cannot_go_hold_nobody_up",),
+    ),
+    Protection(
+        "a suspect is handed to whoever waits behind it",
+        "sending.py",
+        "                    self._outbox.hand_over(suspect)\n",
+        "                    pass\n",
+        (f"{MACHINE}::test_one_that_the_server_chokes_on_does_not_hold_up_another_process",),
+    ),
+    Protection(
+        "a suspect is parked before what overtook it is settled",
+        "sending.py",
+        "        if self._probing:\n"
+        "            self._park_overtaken(batch)\n"
+        "        self._outcome.settled(rows, new=True)\n",
+        "        self._outcome.settled(rows, new=True)\n"
+        "        if self._probing:\n"
+        "            self._park_overtaken(batch)\n",
+        (f"{MACHINE}::test_killed_where_a_suspect_is_overtaken",),
+    ),
+    Protection(
+        "a suspect waits until it is known whether it was overtaken",
+        "sending.py",
+        "        if self._was_overtaken(api, batch):\n",
+        "        if False:\n",
+        (f"{MACHINE}::test_a_suspect_whose_overtaking_is_not_known_waits",),
+    ),
+    Protection(
+        "an outage is met with waits that grow",
+        "delivery.py",
+        "            self._pause(error, self._patience(error))\n",
+        "            self._pause(error, 0.0)\n",
+        (f"{MACHINE}::test_during_an_outage_it_is_tried_again_and_not_hammered",),
+    ),
+    Protection(
+        "a backlog goes in batches of 100",
+        "outbox.py",
+        "MAX_BATCH = 100\n",
+        "MAX_BATCH = 10\n",
+        (f"{DELIVERY}::test_a_backlog_drains_in_few_requests",),
+    ),
+    Protection(
+        "a full outbox takes nothing more",
+        "outbox.py",
+        '" WHERE (SELECT rows FROM size) + ? <= ? ON CONFLICT',
+        '" WHERE (SELECT rows FROM size) + ? <= ? + 9 ON CONFLICT',
+        (f"{OUTBOX}::test_a_full_outbox_takes_all_of_a_turn_or_nothing",),
+    ),
+    Protection(
+        "what is being sent cannot be dropped",
+        "outbox.py",
+        '"DELETE FROM rows WHERE (parked_at IS NOT NULL OR NOT look) AND id IN',
+        '"DELETE FROM rows WHERE id IN',
+        (f"{DELIVERY}::test_a_turn_that_a_person_drops_is_told_to_whoever_waits", f"{OUTBOX_MACHINE}::TestOutbox"),
+    ),
+    Protection(
+        "a damaged file is kept",
+        "sqlite.py",
+        "            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))\n",
+        "            path.with_name(path.name + suffix).unlink()\n",
+        (f"{OUTBOX}::test_a_damaged_file_is_set_aside_and_a_new_one_begun",),
+    ),
+    Protection(
+        "deleted rows are overwritten",
+        "sqlite.py",
+        "PRAGMA secure_delete=ON",
+        "PRAGMA secure_delete=OFF",
+        (f"{OUTBOX}::test_nothing_of_what_was_delivered_stays_in_the_files",),
+    ),
+    Protection(
+        "the log beside the file is emptied",
+        "outbox.py",
+        "        self._db.truncate_log()\n",
+        "        self._db.checkpoint()\n",
+        (f"{OUTBOX}::test_nothing_of_what_was_delivered_stays_in_the_files",),
+    ),
+    Protection(
+        "nobody else may read the files",
+        "sqlite.py",
+        "os.O_RDWR | os.O_CREAT, 0o600",
+        "os.O_RDWR | os.O_CREAT, 0o644",
+        (f"{OUTBOX}::test_nothing_of_what_was_delivered_stays_in_the_files",),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Noticed:
+    """What tests said; `by` is the first that failed, or why there is none, and None where all passed."""
+
+    by: str | None
+
+
+def run(tests: Iterable[str], out: Protection | None = None) -> Noticed:
+    """Run tests in a copy of the checkout, with a protection taken out of it."""
+    with tempfile.TemporaryDirectory(prefix="without-") as folder:
+        copy = Path(folder)
+        for name in COPIED:
+            place = ROOT / name
+            if place.is_dir():
+                shutil.copytree(place, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(place, copy / name)
+        if out is not None:
+            out.take_out(copy / "honcho_exec")
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", *tests]
+        try:
+            done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=PATIENCE, check=False)
+        except subprocess.TimeoutExpired:
+            return Noticed(f"it is busy for ever ({' '.join(tests)})")
+        if done.returncode == 0:
+            return Noticed(None)
+        failed = re.search(r"^(?:FAILED|ERROR) \S+?::(.+?)(?: - .*)?$", done.stdout, re.MULTILINE)
+        if failed is None or done.returncode != 1:
+            raise RuntimeError(f"{out and out.name}: the tests did not run\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        return Noticed(failed[1])
+
+
+def main() -> None:
+    """Take out what was asked for, print the table, and fail if anything went unnoticed."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("words", nargs="*", metavar="WORD")
+    parser.add_argument("--jobs", type=int, default=2)
+    arguments = parser.parse_args()
+    chosen = [one for one in PROTECTIONS if not arguments.words or any(word in one.name for word in arguments.words)]
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        whole = pool.submit(run, sorted({test for one in chosen for test in one.tests}))
+        found = list(zip(chosen, pool.map(lambda one: run(one.tests, one), chosen), strict=True))
+    sys.exit(show(found, whole.result()))
+
+
+def show(found: Sequence[tuple[Protection, Noticed]], whole: Noticed) -> int:
+    """Print the table; returns the exit status."""
+    print("| without this | this test fails |")
+    print("| --- | --- |")
+    for protection, noticed in found:
+        print(f"| {protection.name} | {f'`{noticed.by}`' if noticed.by else '**nobody noticed**'} |")
+    if whole.by is not None:
+        print(f"\nWith every protection in its place, {whole.by} fails.")
+    return 1 if whole.by is not None or any(noticed.by is None for _, noticed in found) else 0
+
+
+if __name__ == "__main__":
+    main()
