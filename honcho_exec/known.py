@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
@@ -10,6 +11,7 @@ from sqlite3 import Row
 
 from honcho_exec.clock import Clock
 from honcho_exec.errors import Damaged, StateError
+from honcho_exec.model import Chosen
 from honcho_exec.sqlite import Database, set_aside
 
 __all__ = ["Known"]
@@ -103,6 +105,16 @@ class Known:
         self._write(
             ("DELETE FROM entries WHERE (destination, observer, observed) = (?, ?, ?) AND content = ?", (*about, old)),
             ("INSERT OR IGNORE INTO entries SELECT ?, ?, ?, ? WHERE ?", (*about, new, bool(new))),
+        )
+
+    def purge(self, chosen: Chosen) -> None:
+        """Know nothing any more of what a person wants forgotten, whatever the destination."""
+        everything, names = chosen.everything, (chosen.session, chosen.peer)
+        held = [row["content"] for row in self._read("SELECT content FROM entries", ()) if chosen.holds(row["content"])]
+        self._write(
+            ("DELETE FROM members WHERE ? OR session = ? OR peer = ?", (everything, *names)),
+            ("DELETE FROM entries WHERE ? OR ? IN (observer, observed)", (everything, chosen.peer)),
+            ("DELETE FROM entries WHERE content IN (SELECT value FROM json_each(?))", (json.dumps(held),)),
         )
 
     def is_done(self, what: str) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from honcho_exec.cadence import Cadence
 from honcho_exec.clock import Clock
 from honcho_exec.errors import StateError, Unavailable
+from honcho_exec.model import Chosen
 from honcho_exec.sqlite import Database, private_folder
 
 __all__ = ["Ledger", "SessionCost"]
@@ -160,6 +161,16 @@ class Ledger:
         ]
         own = next((cost for cost in found if cost.session == session), SessionCost(session))
         return own, sorted(found, key=lambda cost: cost.used_at or "", reverse=True)
+
+    def purge(self, chosen: Chosen) -> None:
+        """Forget the costs of sessions that a person wants forgotten, whatever the destination.
+
+        Raises:
+            StateError: the file cannot be changed.
+        """
+        if (database := self._opened(make=False)) is not None:
+            with database.writing() as connection:
+                connection.execute("DELETE FROM session WHERE ? OR name = ?", (chosen.everything, chosen.session))
 
     def close(self) -> None:
         """Close the file; what is counted after that is lost."""

@@ -125,3 +125,27 @@ class Receipt:
 
     written: int
     already: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What a person wants forgotten: what belongs to a peer or a session, or holds a text; else everything.
+
+    Attributes:
+        workspace: only there; None for every workspace.
+        text: whatever its case.
+    """
+
+    workspace: str | None = None
+    peer: str | None = None
+    session: str | None = None
+    text: str | None = None
+
+    @property
+    def everything(self) -> bool:
+        """Whether nothing is left."""
+        return self.peer is None and self.session is None and self.text is None
+
+    def holds(self, said: str) -> bool:
+        """Whether what was said holds the chosen text."""
+        return self.text is not None and self.text.casefold() in said.casefold()

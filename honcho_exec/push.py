@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 
-from honcho_exec.backend import Backend
-from honcho_exec.errors import Ambiguous, Rejected, RequestError, Unavailable
+from honcho_exec.errors import Rejected, RequestError
 from honcho_exec.honcho_api import SOURCE_KEY
+from honcho_exec.rest import Rest, part, workspace_path
 from honcho_exec.retry import RetryPolicy
 
 __all__ = ["Push", "Pushed"]
 
 _BATCH = 100
 _BATCH_CHARS = 400_000
-_LATE = 3.0
-_UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
 Record = Mapping[str, Any]
 Told = Callable[[int, str], None]
@@ -50,13 +47,13 @@ class Push:
     the source key in their metadata, conclusions by their words, everything else by its id.
 
     Args:
-        backend: the server.
+        rest: the server.
         retry: how often a step is tried.
         told: hears how many more messages and conclusions are done.
     """
 
-    def __init__(self, backend: Backend, retry: RetryPolicy, told: Told) -> None:
-        self._backend = backend
+    def __init__(self, rest: Rest, retry: RetryPolicy, told: Told) -> None:
+        self._rest = rest
         self._retry = retry
         self._told = told
         self._known: dict[str, set[str]] = {}
@@ -106,35 +103,35 @@ class Push:
 
     def _workspace(self, record: Record) -> None:
         body = _with_settings(record)
-        if len(body) > 1 and record["id"] in self._ids("/v3/workspaces"):
+        if len(body) > 1 and record["id"] in self._rest.ids("/v3/workspaces"):
             body = {"id": record["id"]}
-        answer = self._request("POST", "/v3/workspaces", body)
+        answer = self._rest.request("POST", "/v3/workspaces", body)
         self._count("workspace", new=answer.status_code == httpx.codes.CREATED)
 
     def _place(self, places: str, record: Record) -> None:
-        path = f"{_workspace(record['workspace'])}/{places}"
+        path = f"{workspace_path(record['workspace'])}/{places}"
         if path not in self._known:
-            self._known[path] = self._ids(path)
+            self._known[path] = self._rest.ids(path)
         new = record["id"] not in self._known[path]
         if new:
-            self._request("POST", path, _with_settings(record))
+            self._rest.request("POST", path, _with_settings(record))
             self._known[path].add(record["id"])
         self._count(record["kind"], new=new)
 
     def _members(self, group: tuple[str, ...], records: Sequence[Record]) -> None:
         workspace, session = group
-        path = f"{_workspace(workspace)}/sessions/{_part(session)}/peers"
+        path = f"{workspace_path(workspace)}/sessions/{part(session)}/peers"
 
         def join() -> None:
             # Who is a member already must not join again: that hides from it what was said before.
-            there = {peer["id"] for peer in self._pages("GET", path)}
+            there = {peer["id"] for peer in self._rest.pages("GET", path)}
             joining = {
                 record["peer"]: {name: record[name] for name in ("observe_me", "observe_others")}
                 for record in sorted(records, key=lambda record: str(record["peer"]))
                 if record["peer"] not in there
             }
             if joining:
-                self._request("POST", path, joining)
+                self._rest.request("POST", path, joining)
 
         self._attempt(join)
 
@@ -151,17 +148,17 @@ class Push:
         self._batch(group, batch)
 
     def _batch(self, group: tuple[str, ...], records: Sequence[Record]) -> None:
-        path = f"{_workspace(group[0])}/sessions/{_part(group[1])}/messages"
+        path = f"{workspace_path(group[0])}/sessions/{part(group[1])}/messages"
         keyed = {_source_key(record): record for record in records}
         sent: set[str] = set()
 
         def send() -> None:
             wanted = {"filters": {"metadata": {SOURCE_KEY: {"in": list(keyed)}}}}
-            there = {item["metadata"].get(SOURCE_KEY) for item in self._pages("POST", f"{path}/list", wanted)}
+            there = {item["metadata"].get(SOURCE_KEY) for item in self._rest.pages("POST", f"{path}/list", wanted)}
             missing = [key for key in keyed if key not in there]
             if missing:
                 sent.update(missing)
-                self._request("POST", path, {"messages": [_message(keyed[key], key) for key in missing]})
+                self._rest.request("POST", path, {"messages": [_message(keyed[key], key) for key in missing]})
 
         try:
             self._attempt(send)
@@ -179,12 +176,12 @@ class Push:
 
     def _conclusions(self, group: tuple[str, ...], records: Sequence[Record]) -> None:
         workspace, observer, observed = group
-        path = f"{_workspace(workspace)}/conclusions"
+        path = f"{workspace_path(workspace)}/conclusions"
         pair = {"observer_id": observer, "observed_id": observed}
         before: list[int] = []
 
         def send() -> None:
-            found = self._pages("POST", f"{path}/list", {"filters": pair})
+            found = self._rest.pages("POST", f"{path}/list", {"filters": pair})
             there = Counter((item["content"], item["session_id"]) for item in found)
             missing = []
             for record in records:
@@ -194,7 +191,7 @@ class Push:
                     missing.append({**pair, "content": record["content"], "session_id": record["session"]})
             before.append(len(missing))
             for start in range(0, len(missing), _BATCH):
-                self._request("POST", path, {"conclusions": missing[start : start + _BATCH]})
+                self._rest.request("POST", path, {"conclusions": missing[start : start + _BATCH]})
 
         try:
             self._attempt(send)
@@ -206,16 +203,15 @@ class Push:
         self._done("conclusion", before[0], len(records))
 
     def _card(self, record: Record) -> None:
-        path = (
-            f"{_workspace(record['workspace'])}/peers/{_part(record['observer'])}/card?target={_part(record['target'])}"
-        )
-        there = self._request("GET", path).json()["peer_card"] or []
+        peer = f"{workspace_path(record['workspace'])}/peers/{part(record['observer'])}"
+        path = f"{peer}/card?target={part(record['target'])}"
+        there = self._rest.request("GET", path).json()["peer_card"] or []
         if there and there != record["lines"]:
             self.done.kept.append(f"the card that {record['observer']} keeps of {record['target']}")
             return
         new = there != record["lines"]
         if new:
-            self._request("PUT", path, {"peer_card": record["lines"]})
+            self._rest.request("PUT", path, {"peer_card": record["lines"]})
         self._count("card", new=new)
 
     def _count(self, kind: str, *, new: bool) -> None:
@@ -229,62 +225,13 @@ class Push:
     def _attempt(self, step: Callable[[], None]) -> None:
         def tried() -> None:
             try:
-                step()
+                with self._rest.understood():
+                    step()
             except RequestError as error:
                 self._told(0, str(error))
                 raise
-            except (ValueError, KeyError, TypeError) as error:
-                text = f"{self._backend.shown} gave an answer that is not Honcho's"
-                raise Ambiguous(text, cause="bad_answer") from error
 
         self._retry.call(tried)
-
-    def _ids(self, path: str) -> set[str]:
-        return {str(item["id"]) for item in self._pages("POST", f"{path}/list", {})}
-
-    def _pages(self, method: str, path: str, body: Record | None = None) -> Iterator[Record]:
-        number = pages = 1
-        while number <= pages:
-            found = self._request(method, f"{path}?page={number}&size=100", body).json()
-            yield from found["items"]
-            number, pages = number + 1, found["pages"]
-
-    def _request(self, method: str, path: str, body: Record | None = None) -> httpx.Response:
-        key = self._backend.api_key
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        shown = self._backend.shown
-        try:
-            answer = self._backend.http.request(method, self._backend.url + path, json=body, headers=headers)
-        except _UNSENT as error:
-            raise Unavailable(f"{shown} cannot be reached: {error}", cause="connection") from error
-        except httpx.HTTPError as error:
-            text = f"{shown} did not answer: {type(error).__name__}"
-            raise Ambiguous(text, cause="connection", retry_after=_LATE, late=_LATE) from error
-        _check(answer, shown)
-        return answer
-
-
-def _check(answer: httpx.Response, shown: str) -> None:
-    """Raise what the status means."""
-    status = answer.status_code
-    if answer.is_success:
-        return
-    if status in {401, 403}:
-        raise Rejected(f"{shown} refused the key ({status}); set HONCHO_API_KEY", cause="auth", status=status)
-    if status in {408, 425, 429}:
-        raise Unavailable(f"{shown} asks to wait ({status})", cause="rate_limited", status=status, retry_after=_LATE)
-    if status >= httpx.codes.INTERNAL_SERVER_ERROR and status != httpx.codes.NOT_IMPLEMENTED:
-        text = f"{shown} failed ({status})"
-        raise Ambiguous(text, cause="server_error", status=status, retry_after=_LATE, late=_LATE)
-    raise Rejected(f"{shown} refused it ({status}): {answer.text[:200]}", cause="refused", status=status)
-
-
-def _part(id_: str) -> str:
-    return quote(id_, safe="")
-
-
-def _workspace(id_: str) -> str:
-    return f"/v3/workspaces/{_part(id_)}"
 
 
 def _with_settings(record: Record) -> dict[str, Any]:

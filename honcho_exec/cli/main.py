@@ -21,6 +21,7 @@ from honcho_exec.cli.memory import conclude, context, profile, search
 from honcho_exec.cli.migrate import migrate
 from honcho_exec.cli.outbox import outbox
 from honcho_exec.cli.portable import export, import_
+from honcho_exec.cli.purge import purge
 from honcho_exec.cli.push import push
 from honcho_exec.cli.run import Run, TaughtGroup, tell_error
 from honcho_exec.cli.serve import serve
@@ -103,6 +104,6 @@ def _log(ctx: click.Context, *, verbose: bool) -> None:
 
 for _command in (
     demo, install, uninstall, status, doctor, config, ingest, search, conclude, profile, context, outbox,
-    serve, export, import_, push, migrate,
+    serve, export, import_, push, migrate, purge,
 ):  # fmt: skip
     main.add_command(_command)

@@ -12,7 +12,7 @@ import click
 
 from honcho_exec.cli.homes import environment
 from honcho_exec.cli.portable import PLURALS, counted
-from honcho_exec.cli.run import FAILED, Run, command, json_option, memory, pass_run, print_json, tell_error
+from honcho_exec.cli.run import FAILED, Run, command, json_option, memory, pass_run, print_json, reached, tell_error
 from honcho_exec.cli.show import Told, plain, progress, stdout, text
 from honcho_exec.errors import ConfigurationError, RequestError
 
@@ -81,12 +81,8 @@ def _belongs(record: dict[str, object], workspace: str | None) -> bool:
 
 @contextmanager
 def _pushing(loaded: LoadedSettings, told: Told) -> Iterator[Push]:
-    from pathlib import Path  # noqa: PLC0415 - see TYPE_CHECKING
-
-    from honcho_exec.backend import open_backend  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.breaker import Breaker  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.clock import SystemClock  # noqa: PLC0415 - see TYPE_CHECKING
-    from honcho_exec.grants import GrantFile  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.push import Push  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.retry import RetryPolicy  # noqa: PLC0415 - see TYPE_CHECKING
 
@@ -102,11 +98,8 @@ def _pushing(loaded: LoadedSettings, told: Told) -> Iterator[Push]:
         breaker=breaker,
         clock=clock,
     )
-    backend = open_backend(settings, Path(), clock, GrantFile.of(loaded))
-    try:
-        yield Push(backend, retry, told)
-    finally:
-        backend.close()
+    with reached(loaded) as rest:
+        yield Push(rest, retry, told)
 
 
 def _tell_plan(total: Counter[str], url: str, *, as_json: bool) -> None:

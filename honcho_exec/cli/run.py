@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from honcho_exec.embedded import EmbeddedHoncho
     from honcho_exec.outbox import Outbox
     from honcho_exec.provider import HonchoProvider
+    from honcho_exec.rest import Rest
+    from honcho_exec.settings import LoadedSettings
 
 __all__ = [
     "Run",
@@ -31,6 +34,7 @@ __all__ = [
     "opened",
     "pass_run",
     "print_json",
+    "reached",
     "tell_error",
 ]
 
@@ -136,6 +140,21 @@ def memory(run: Run, *, make: bool = False) -> Iterator[EmbeddedHoncho]:
         yield honcho
     finally:
         honcho.close()
+
+
+@contextmanager
+def reached(loaded: LoadedSettings) -> Iterator[Rest]:
+    """The server that the settings choose, over all of its workspaces; makes no request."""
+    from honcho_exec.backend import open_backend  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.clock import SystemClock  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.grants import GrantFile  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.rest import Rest  # noqa: PLC0415 - see TYPE_CHECKING
+
+    backend = open_backend(loaded.settings, Path(), SystemClock(), GrantFile.of(loaded))
+    try:
+        yield Rest(backend)
+    finally:
+        backend.close()
 
 
 def print_json(answer: Mapping[str, object]) -> None:

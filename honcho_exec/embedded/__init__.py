@@ -9,8 +9,10 @@ from typing import Any
 
 from honcho_exec.clock import Clock, SystemClock
 from honcho_exec.embedded.app import build_app
+from honcho_exec.embedded.forgetting import count_chosen, forget_chosen
 from honcho_exec.embedded.portable import Record, dump_records, load_records
 from honcho_exec.embedded.store import Store
+from honcho_exec.model import Chosen
 
 __all__ = ["EmbeddedHoncho"]
 
@@ -53,6 +55,18 @@ class EmbeddedHoncho:
         """
         with self._store.writing() as writer:
             return load_records(writer, records)
+
+    def count(self, chosen: Chosen) -> Counter[str]:
+        """How much would be forgotten, by its kind."""
+        with self._store.reading() as connection:
+            return count_chosen(connection, chosen)
+
+    def forget(self, chosen: Chosen) -> Counter[str]:
+        """Take out what is chosen, also out of what is left of it in the file, and say how much it was."""
+        with self._store.writing() as writer:
+            counts = forget_chosen(writer, chosen)
+        self._store.flush()
+        return counts
 
     def close(self) -> None:
         """Close the file; what is asked after that is answered with 503."""

@@ -1,0 +1,222 @@
+"""`purge`: forget what a person wants forgotten, everywhere it is kept."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from honcho_exec.cli.homes import environment
+from honcho_exec.cli.portable import counted
+from honcho_exec.cli.rows import EVERY, many
+from honcho_exec.cli.run import FAILED, MEMORY, Run, command, json_option, lent, memory, pass_run, print_json, reached
+from honcho_exec.cli.show import fields, plain, stdout, text, without_password
+from honcho_exec.errors import RequestError
+from honcho_exec.model import Card, Chosen, Conclusion, Message
+
+if TYPE_CHECKING:
+    # They take long to import; --help does without them.
+    from honcho_exec.outbox import Outbox
+    from honcho_exec.rows import OutboxRow
+    from honcho_exec.settings import LoadedSettings
+
+__all__ = ["purge"]
+
+_FILES = (MEMORY, "outbox.db", "known.db", "recall.db")
+
+
+@dataclass(slots=True)
+class _Found:
+    """What was found, or taken out, in each place; and what could not be taken out.
+
+    Attributes:
+        here: in this machine's memory, by kind.
+        outbox: rows that wait, or are parked.
+        server: on the server, by kind; None where none is in use.
+        left: what is still there, and why.
+    """
+
+    here: Counter[str] = field(default_factory=Counter)
+    outbox: int = 0
+    server: Counter[str] | None = None
+    left: list[str] = field(default_factory=list)
+
+    @property
+    def nothing(self) -> bool:
+        """Whether there is nothing to forget."""
+        return not (self.here.total() or self.outbox or (self.server and self.server.total()) or self.left)
+
+
+@command(
+    'honcho-exec purge --text "4111 1111 1111 1111"',
+    "honcho-exec purge --session holiday --yes",
+    "honcho-exec purge --peer telegram-42 --dry-run --json",
+)
+@click.option("--peer", metavar="ID", help="What a peer said, and what is known of it or by it.")
+@click.option("--session", metavar="ID", help="A session and all it holds.")
+@click.option("--text", "words", metavar="TEXT", help="Whatever holds this text, in whatever case.")
+@click.option("--everything", is_flag=True, help="All of it.")
+@click.option("--all-workspaces", is_flag=True, help="In every workspace; by default in the one in use.")
+@click.option("--dry-run", is_flag=True, help="Only say what would be forgotten; never ask.")
+@click.option("--yes", "sure", is_flag=True, help="Do not ask.")
+@json_option
+@pass_run
+@click.pass_context
+def purge(
+    ctx: click.Context,
+    run: Run,
+    *,
+    peer: str | None,
+    session: str | None,
+    words: str | None,
+    everything: bool,
+    all_workspaces: bool,
+    dry_run: bool,
+    sure: bool,
+) -> None:
+    """Forget what you name, wherever it is kept, after asking.
+
+    Says first what would be forgotten. Without a terminal to ask on, and without --yes, nothing more happens. What is
+    forgotten here is overwritten in the files. A server deletes no single message and no peer: what stays there is
+    said, and the exit code is 1.
+    """
+    if [bool(one) for one in (peer, session, words and words.strip(), everything)].count(True) != 1:
+        raise click.UsageError("give exactly one of --peer, --session, --text and --everything")
+    loaded = _settings(run)
+    chosen = Chosen(None if all_workspaces else loaded.settings.workspace, peer, session, words)
+    found = _look(run, loaded, chosen, do=False)
+    if not run.as_json:
+        _show(found, "would be forgotten" if not sure else "is to be forgotten")
+    if dry_run or found.nothing or not (sure or _agreed(as_json=run.as_json)):
+        if run.as_json:
+            print_json({"dry_run": True, **_plain(found)})
+        return
+    done = _look(run, loaded, chosen, do=True)
+    if run.as_json:
+        print_json({"dry_run": False, **_plain(done)})
+    else:
+        _show(done, "was forgotten")
+    ctx.exit(FAILED if done.left else 0)
+
+
+def _settings(run: Run) -> LoadedSettings:
+    from honcho_exec.settings import load  # noqa: PLC0415 - see TYPE_CHECKING
+
+    return load(environment(run.hermes_home), hermes_home=run.hermes_home)
+
+
+def _look(run: Run, loaded: LoadedSettings, chosen: Chosen, *, do: bool) -> _Found:
+    """Look in every place, and with `do` take out what is found: first what would be delivered yet, here last."""
+    found = _Found()
+    with ExitStack() as stack:
+        outbox = stack.enter_context(lent(run))
+        home = outbox.path.parent
+        _from_outbox(outbox, chosen, found, do=do)
+        if loaded.settings.backend != "embedded":
+            _from_server(loaded, chosen, found, do=do)
+        if (home / MEMORY).exists():
+            honcho = stack.enter_context(memory(run))
+            found.here = honcho.forget(chosen) if do else honcho.count(chosen)
+        if do:
+            _from_rest(home, outbox, chosen)
+    found.left += [f"{path.name}, which was damaged and set aside, may hold some" for path in _aside(home)]
+    if do and chosen.text is not None:
+        found.left += _still(home, chosen.text)
+    return found
+
+
+def _from_outbox(outbox: Outbox, chosen: Chosen, found: _Found, *, do: bool) -> None:
+    rows = [row for row in outbox.rows(everywhere=True, limit=EVERY) if _is_chosen(row, chosen)]
+    found.outbox = outbox.drop([row.id for row in rows]) if do and rows else len(rows)
+    if do and found.outbox < len(rows):
+        found.left.append(f"{many(len(rows) - found.outbox)} of the outbox that are being sent; run it again later")
+
+
+def _is_chosen(row: OutboxRow, chosen: Chosen) -> bool:
+    if chosen.workspace not in (None, row.ref.workspace):
+        return False
+    if chosen.everything or chosen.session == row.ref.session:
+        return True
+    match row.write:
+        case Message() as said:
+            return chosen.peer == said.peer or any(map(chosen.holds, [said.content, *map(str, said.metadata.values())]))
+        case Conclusion() as concluded:
+            about = (concluded.observer, concluded.observed)
+            return chosen.peer in about or chosen.holds(concluded.content)
+        case Card() as card:
+            return chosen.peer in (card.observer, card.observed) or any(map(chosen.holds, card.facts))
+    return False
+
+
+def _from_server(loaded: LoadedSettings, chosen: Chosen, found: _Found, *, do: bool) -> None:
+    from honcho_exec.forget import ServerForgetting  # noqa: PLC0415 - see TYPE_CHECKING
+
+    found.server = Counter()
+    with reached(loaded) as rest:
+        try:
+            workspaces = [chosen.workspace] if chosen.workspace is not None else sorted(rest.ids("/v3/workspaces"))
+            for workspace in workspaces:
+                done = ServerForgetting(rest, workspace, dry_run=not do).forget(chosen)
+                found.server += done.gone
+                found.left += [f"on the server: {what}" for what in done.left]
+        except RequestError as error:
+            found.left.append(f"on the server: {error}; run it again")
+
+
+def _from_rest(home: Path, outbox: Outbox, chosen: Chosen) -> None:
+    """Take out what other files know of it, and empty the logs beside them."""
+    from honcho_exec.clock import SystemClock  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.known import Known  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.ledger import Ledger  # noqa: PLC0415 - see TYPE_CHECKING
+
+    outbox.tidy()
+    if (home / "known.db").exists():
+        Known(home / "known.db", destination=outbox.destination, clock=SystemClock()).purge(chosen)
+    ledger = Ledger(home / "recall.db", destination=outbox.destination, clock=SystemClock())
+    ledger.purge(chosen)
+    ledger.close()
+
+
+def _aside(home: Path) -> list[Path]:
+    return sorted(path for path in home.glob("*.damaged-*") if not path.name.endswith(("-wal", "-shm")))
+
+
+def _still(home: Path, words: str) -> Iterator[str]:
+    """Where the bytes of the text are nevertheless: a file's log is emptied only when nobody else reads it."""
+    wanted = {words.encode(), json.dumps(words)[1:-1].encode(), json.dumps(words, ensure_ascii=False)[1:-1].encode()}
+    for name in _FILES:
+        for path in (home / name, home / f"{name}-wal"):
+            if path.exists() and any(one in path.read_bytes() for one in wanted):
+                yield f"{path.name} still holds the text: another process uses it; end that and run it again"
+
+
+def _agreed(*, as_json: bool) -> bool:
+    if as_json or not sys.stdin.isatty():
+        return False
+    return click.confirm("Forget it for good?", err=True)
+
+
+def _plain(found: _Found) -> dict[str, object]:
+    server = None if found.server is None else dict(found.server)
+    return {"memory": dict(found.here), "outbox": found.outbox, "server": server, "left": found.left}
+
+
+def _show(found: _Found, what: str) -> None:
+    console = stdout()
+    if found.nothing:
+        text(console, "Nothing of that is kept.")
+        return
+    text(console, f"What {what}:")
+    rows = [("memory", counted(found.here), ""), ("outbox", many(found.outbox) if found.outbox else "nothing", "")]
+    if found.server is not None:
+        rows.append(("server", counted(found.server), ""))
+    fields(console, rows)
+    for one in found.left:
+        click.echo(f"Stays: {plain(without_password(one))}", err=True)

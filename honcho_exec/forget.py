@@ -1,0 +1,122 @@
+"""Forgetting on a Honcho server: what it lets a client delete is deleted, and the rest is said."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from honcho_exec.errors import Rejected
+from honcho_exec.model import Chosen
+from honcho_exec.rest import Rest, part, workspace_path
+
+__all__ = ["Forgetting", "ServerForgetting"]
+
+
+@dataclass(slots=True)
+class Forgetting:
+    """What was found and, unless it was only looked, taken out; and what could not be, with the reason."""
+
+    gone: Counter[str] = field(default_factory=Counter)
+    left: list[str] = field(default_factory=list)
+
+
+class ServerForgetting:
+    """Forgets in one workspace of a server.
+
+    A Honcho server deletes sessions and conclusions and overwrites cards. It deletes no single message and no peer.
+
+    Args:
+        rest: the server.
+        workspace: which of its workspaces.
+        dry_run: only look.
+    """
+
+    def __init__(self, rest: Rest, workspace: str, *, dry_run: bool) -> None:
+        self._rest = rest
+        self._path = workspace_path(workspace)
+        self._dry_run = dry_run
+
+    def forget(self, chosen: Chosen) -> Forgetting:
+        """Look for what is chosen, and delete what can be.
+
+        Raises:
+            RequestError: the server fails, or refuses the key; running it again goes on from here.
+        """
+        done = Forgetting()
+        with self._rest.understood():
+            for id_ in self._conclusions(chosen):
+                self._delete(f"conclusions/{part(id_)}", done, "conclusion")
+            self._cards(chosen, done)
+            if chosen.everything or chosen.session is not None:
+                for session in sorted(self._sessions(chosen)):
+                    self._delete(f"sessions/{part(session)}", done, "session")
+            else:
+                self._messages(chosen, done)
+            if chosen.peer is not None and chosen.peer in self._rest.ids(f"{self._path}/peers"):
+                done.left.append(f"the name of the peer {chosen.peer}: a server deletes no peers")
+            if chosen.everything and self._rest.ids(f"{self._path}/peers"):
+                done.left.append("the names of the workspace and its peers: a server deletes no peers")
+        return done
+
+    def _conclusions(self, chosen: Chosen) -> list[str]:
+        found = self._rest.pages("POST", f"{self._path}/conclusions/list", {})
+        return [
+            one["id"]
+            for one in found
+            if chosen.everything
+            or chosen.peer in (one["observer_id"], one["observed_id"])
+            or (chosen.session is not None and one["session_id"] == chosen.session)
+            or chosen.holds(one["content"])
+        ]
+
+    def _sessions(self, chosen: Chosen) -> set[str]:
+        there = self._rest.ids(f"{self._path}/sessions")
+        return there if chosen.everything else there & {str(chosen.session)}
+
+    def _cards(self, chosen: Chosen, done: Forgetting) -> None:
+        if chosen.session is not None:
+            return
+        peers = sorted(self._rest.ids(f"{self._path}/peers"))
+        for observer in peers:
+            for target in peers:
+                if chosen.peer is None or chosen.peer in (observer, target):
+                    self._card(observer, target, chosen, done)
+
+    def _card(self, observer: str, target: str, chosen: Chosen, done: Forgetting) -> None:
+        path = f"{self._path}/peers/{part(observer)}/card?target={part(target)}"
+        lines = self._rest.request("GET", path).json()["peer_card"] or []
+        left = [line for line in lines if chosen.text is not None and not chosen.holds(line)]
+        if left != lines:
+            done.gone["card"] += 1
+            if not self._dry_run:
+                self._rest.request("PUT", path, {"peer_card": left})
+
+    def _messages(self, chosen: Chosen, done: Forgetting) -> None:
+        """Say which sessions hold messages that a server cannot delete one by one."""
+        for session in sorted(self._rest.ids(f"{self._path}/sessions")):
+            count = sum(1 for _ in self._said(session, chosen))
+            if count:
+                done.left.append(
+                    f"{count} message{'' if count == 1 else 's'} of the session {session}: a server deletes only whole"
+                    f" sessions (purge --session {session})"
+                )
+
+    def _said(self, session: str, chosen: Chosen) -> Iterator[object]:
+        path = f"{self._path}/sessions/{part(session)}/messages/list"
+        for message in self._rest.pages("POST", path, {}):
+            if message["peer_id"] == chosen.peer or chosen.holds(message["content"]):
+                yield message
+
+    def _delete(self, path: str, done: Forgetting, kind: str) -> None:
+        done.gone[kind] += 1
+        if self._dry_run:
+            return
+        try:
+            self._rest.request("DELETE", f"{self._path}/{path}")
+        except Rejected as error:
+            if error.cause == "auth":
+                raise
+            if error.cause != "not_found":
+                done.gone[kind] -= 1
+                done.left.append(f"{path}: {error}")

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.commands import Cli
+from support.faulty import FaultyServer, status
+
+from honcho_exec import HonchoProvider
+from honcho_exec.embedded import EmbeddedHoncho
+
+SECRET = 'Zanzibar "orchid" 4711'
+CARD = ["Lives by a lake", f"Says {SECRET}"]
+
+
+def fill(environ: dict[str, str]) -> None:
+    """Two sessions of two people, of whom one says a secret, and things that are known of them."""
+    with HonchoProvider("talk", environ=environ) as provider:
+        for session, name, text in [
+            ("talk", "ada", "hello there"),
+            ("talk", "ada", f"remember {SECRET.upper()}, please"),
+            ("talk", "ada", f"remember {SECRET}, please"),
+            ("talk", "bob", "bob was here"),
+            ("other", "bob", "bob was there"),
+        ]:
+            provider.remember(session, "user", text, name=name)
+        for args in ({"conclusion": f"ada told of {SECRET}"}, {"conclusion": "ada likes tea"}):
+            assert "error" not in json.loads(provider.handle_tool_call("honcho_conclude", args))
+        assert "error" not in json.loads(provider.handle_tool_call("honcho_profile", {"card": CARD}))
+        assert provider.flush(20) == 0
+
+
+@pytest.fixture
+def environ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    chosen = {"HOME": str(tmp_path), "HONCHO_EXEC_HOME": str(tmp_path / "state"), "HONCHO_PEER_NAME": "ada"}
+    for name, value in chosen.items():
+        monkeypatch.setenv(name, value)
+    return chosen
+
+
+@pytest.fixture
+def kept(environ: dict[str, str], tmp_path: Path) -> Any:
+    """Fill this machine's memory, and return what lists what it holds."""
+    fill(environ)
+    return lambda: records(tmp_path / "state" / "memory.db")
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    honcho = EmbeddedHoncho(path)
+    found = list(honcho.export())
+    honcho.close()
+    return found
+
+
+def of(found: list[dict[str, Any]], kind: str, name: str) -> list[Any]:
+    return [record[name] for record in found if record["kind"] == kind]
+
+
+def ghosts(folder: Path, words: str) -> list[str]:
+    """The files that hold some of the words' bytes."""
+    return [path.name for path in folder.rglob("*") if path.is_file() and words.encode() in path.read_bytes()]
+
+
+def test_first_it_only_looks(cli: Cli, kept: Any) -> None:
+    before = kept()
+    for args in (["--text", SECRET], ["--text", SECRET, "--dry-run"], ["--everything", "--json"]):
+        done = cli("purge", *args)
+        assert done.exit_code == 0
+    told = cli("purge", "--text", SECRET.lower()).stdout
+    assert "2 messages, 1 conclusion, 1 card" in told
+    assert "Nothing of that is kept" in cli("purge", "--peer", "nobody").stdout
+    assert kept() == before
+    for args in ([], ["--peer", "a", "--text", "b"], ["--text", " "]):
+        assert cli("purge", *args).exit_code == 2
+
+
+def test_a_text_is_gone_from_the_files_too(cli: Cli, kept: Any, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    assert "memory.db" in ghosts(state, "Zanzibar")
+    done = cli("purge", "--text", SECRET, "--yes")
+    assert (done.exit_code, done.stderr) == (0, "")
+    for words in ("Zanzibar", "ZANZIBAR", "zanzibar", "orchid", "4711"):
+        assert ghosts(state, words) == []
+    found = kept()
+    assert of(found, "message", "content") == ["hello there", "bob was here", "bob was there"]
+    assert of(found, "conclusion", "content") == ["ada likes tea"]
+    assert of(found, "card", "lines") == [["Lives by a lake"]]
+    assert "hello there" in cli("search", "hello").stdout
+
+
+def test_a_session_is_gone_and_others_stay(cli: Cli, kept: Any, tmp_path: Path) -> None:
+    assert cli("purge", "--session", "talk", "--yes").exit_code == 0
+    found = kept()
+    assert of(found, "session", "id") == ["other"]
+    assert of(found, "message", "content") == ["bob was there"]
+    assert of(found, "conclusion", "content") == []
+    assert ghosts(tmp_path / "state", "hello there") == []
+
+
+def test_a_peer_is_gone_and_others_stay(cli: Cli, kept: Any, tmp_path: Path) -> None:
+    assert cli("purge", "--peer", "ada", "--yes").exit_code == 0
+    found = kept()
+    assert sorted(of(found, "peer", "id")) == ["bob", "hermes"]
+    assert of(found, "message", "content") == ["bob was here", "bob was there"]
+    assert (of(found, "conclusion", "content"), of(found, "card", "lines")) == ([], [])
+    assert ghosts(tmp_path / "state", "hello there") == []
+
+
+def test_everything_is_of_the_workspace_in_use_unless_it_is_said(
+    cli: Cli, kept: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HONCHO_WORKSPACE", "another")
+    assert cli("conclude", "of another").exit_code == 0
+    assert cli("purge", "--everything", "--yes").exit_code == 0
+    assert of(kept(), "workspace", "id") == ["hermes"]
+    assert len(of(kept(), "message", "content")) == 5
+    assert cli("purge", "--everything", "--all-workspaces", "--yes").exit_code == 0
+    assert [record["kind"] for record in kept()] == ["honcho_exec"]
+
+
+@pytest.mark.usefixtures("unreachable")
+def test_what_waits_in_the_outbox_is_never_delivered(cli: Cli, environ: dict[str, str], tmp_path: Path) -> None:
+    with HonchoProvider("talk", environ=environ | {"HONCHO_BASE_URL": "http://127.0.0.1:9"}) as provider:
+        provider.sync_turn(f"remember {SECRET}", "noted")
+    done = cli("purge", "--text", SECRET, "--yes")
+    assert "cannot be reached" in done.stderr
+    assert ghosts(tmp_path / "state", "Zanzibar") == []
+    assert [row["text"] for row in json.loads(cli("outbox", "list", "--json").stdout)["rows"]] == ["noted"]
+
+
+@pytest.fixture
+def there(environ: dict[str, str], server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Fill a server's memory, and return what lists what it holds."""
+    monkeypatch.setenv("HONCHO_BASE_URL", server.url)
+    fill(environ | {"HONCHO_BASE_URL": server.url})
+    return lambda: records(tmp_path / "server" / "memory.db")
+
+
+def test_on_a_server_what_can_be_deleted_is_and_the_rest_is_said(cli: Cli, there: Any) -> None:
+    before = there()
+    assert "2 messages of the session talk" in cli("purge", "--text", SECRET, "--dry-run").stderr
+    assert there() == before
+    done = cli("purge", "--text", SECRET, "--yes")
+    assert done.exit_code == 1
+    assert "2 messages of the session talk: a server deletes only whole sessions (purge --session talk)" in done.stderr
+    assert of(there(), "conclusion", "content") == ["ada likes tea"]
+    assert of(there(), "card", "lines") == [["Lives by a lake"]]
+    assert cli("purge", "--session", "talk", "--yes").exit_code == 0
+    assert of(there(), "message", "content") == ["bob was there"]
+    done = cli("purge", "--everything", "--yes", "--json")
+    assert json.loads(done.stdout)["left"] == [
+        "on the server: the names of the workspace and its peers: a server deletes no peers"
+    ]
+    assert of(there(), "message", "content") == []
+
+
+def test_a_server_that_fails_is_said(cli: Cli, there: Any, server: FaultyServer) -> None:
+    server.rule(match=("DELETE", ""), fault=status(503))
+    done = cli("purge", "--text", SECRET, "--yes")
+    assert (done.exit_code, "failed (503); run it again" in done.stderr) == (1, True)
+    assert len(of(there(), "conclusion", "content")) == 2
