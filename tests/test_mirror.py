@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import httpx
 import pytest
 from support.faulty import Fault, FaultyServer, late_work, reset_after_work, status
 from support.processes import conclusions_on, messages_on
@@ -57,6 +58,20 @@ def test_a_later_process_knows_what_an_earlier_one_gave(server: FaultyServer, ma
     replace(second, "Lisbon", "Lives in Porto")
     assert second.flush(20) == 0
     assert conclusions_on(server.url) == ["Lives in Porto"]
+
+
+def test_the_oldest_of_many_conclusions_is_found(server: FaultyServer, make_provider: MakeProvider) -> None:
+    provider = make_provider(base_url=server.url)
+    provider.on_memory_write("add", "user", "Number 0").result(10)
+    url = f"{server.url}/v3/workspaces/hermes/conclusions"
+    for start in (1, 101):
+        many = [
+            {"content": f"Number {number}", "observer_id": "hermes", "observed_id": "ada", "session_id": "s1"}
+            for number in range(start, start + 100)
+        ]
+        httpx.post(url, json={"conclusions": many}, trust_env=False).raise_for_status()
+    provider.on_memory_write("remove", "user", "", metadata={"old_text": "Number 0"}).result(10)
+    assert conclusions_on(server.url) == [f"Number {number}" for number in range(1, 201)]
 
 
 def test_adding_again_what_was_removed_while_the_server_was_away(

@@ -64,6 +64,19 @@ def test_killed_inside(server: FaultyServer, tmp_path: Path, deliver: Callable[[
     assert conclusions_on(server.url) == ["likes tea"]
 
 
+@pytest.mark.parametrize("point", ["recorded", "answered", "settling"])
+def test_killed_while_an_entry_of_the_hosts_memory_is_replaced(
+    server: FaultyServer, tmp_path: Path, deliver: Callable[[], HonchoProvider], point: str
+) -> None:
+    deliver().on_memory_write("add", "user", "Works at a bank").result(10)
+    with Victim(tmp_path / "state", "said", point=point, base_url=server.url, **QUICK) as victim:
+        victim.hear("ready")
+        victim.order("replace", "bank", "Works at a school")
+        victim.wait()
+    deliver()
+    assert conclusions_on(server.url) == ["Works at a school"]
+
+
 def test_killed_right_after_admission(
     server: FaultyServer, tmp_path: Path, deliver: Callable[[], HonchoProvider]
 ) -> None:

@@ -3,10 +3,10 @@
     python victim.py HOME SESSION SETTINGS [POINT]
 
 SETTINGS is a JSON object of settings. Orders come on stdin and answers go to stdout, a JSON array a line:
-`["turn", text, …]`, `["conclude", text]`, `["talk", name, pause]`, `["chat", name, pause, shared session]`,
-`["flush", seconds]`. Talking and chatting go on until the next order. What was accepted is printed once its call has
-returned: `["accepted", text, begun, ended]`, in seconds that all processes share. The end of stdin shuts the provider
-down.
+`["turn", text, …]`, `["conclude", text]`, `["replace", old, new]` (in the host's memory), `["talk", name, pause]`,
+`["chat", name, pause, shared session]`, `["flush", seconds]`. Talking and chatting go on until the next order. What was
+accepted is printed once its call has returned: `["accepted", text, begun, ended]`, in seconds that all processes share.
+The end of stdin shuts the provider down.
 
 POINT names where it dies:
     frozen: a batch is frozen and nothing sent
@@ -61,6 +61,9 @@ def _obey(provider: HonchoProvider, order: str, *details: Any) -> None:
                 _give(text, lambda text=text: provider.sync_turn(text, ""))  # type: ignore[misc]
         case "conclude":
             _conclude(provider, details[0])
+        case "replace":
+            old, new = details
+            _give(new, lambda: provider.on_memory_write("replace", "user", new, metadata={"old_text": old}))
         case "talk":
             name, pause = details
             for number in _until_told(pause):
