@@ -20,6 +20,7 @@ from honcho_exec.model import SessionRef
 from honcho_exec.sections import CHARS_PER_TOKEN, Section, compose
 from honcho_exec.settings import Settings
 from honcho_exec.text import cut_at_word, storable
+from honcho_exec.workers import Strand, Workers
 
 if TYPE_CHECKING:
     # The SDK takes long to import; only the lane's first job does.
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 __all__ = ["Recall"]
 
 T = TypeVar("T")
+
+# A gateway's conversations share these threads; two kinds, so that an answer that takes long holds nothing else back.
+_BASE = Workers("honcho-recall", 16)
+_DIALECTIC = Workers("honcho-dialectic", 16)
 
 # How long a turn waits in the current-query mode, where the request timeout is longer (seconds).
 _LONGEST_SYNC = 5.0
@@ -60,7 +65,7 @@ class _Stretch:
 
 
 class Recall:
-    """Base context and dialectic of a conversation, each in its own cadence and on its own thread.
+    """Base context and dialectic of a conversation, each in its own cadence and beside each other.
 
     A turn waits for neither, save the first one and in the current-query mode, and then as long as the settings say.
 
@@ -90,9 +95,8 @@ class Recall:
         self._rewrite = rewrite if settings.query_rewrite else None
         self._observes_others = settings.observes(ai=True)[1]
         self._lock = threading.Lock()
-        # Two, so that an answer that takes long holds nothing else back.
-        self._base_lane = Lane("honcho-recall", abandon=abandon)
-        self._dialectic_lane = Lane("honcho-dialectic", abandon=abandon)
+        self._base_lane = Lane(executor=lambda: Strand(_BASE), abandon=abandon)
+        self._dialectic_lane = Lane(executor=lambda: Strand(_DIALECTIC), abandon=abandon)
         self._stretch: _Stretch | None = None
         self._switched = False
 

@@ -18,6 +18,8 @@ from honcho_exec.clock import SystemClock
 from honcho_exec.settings import Settings
 
 CHATS = 200
+# The alarm, and what recall shares.
+BESIDE = 1 + 32
 SOON = 0.3
 
 
@@ -45,7 +47,7 @@ def test_two_hundred_conversations_keep_to_themselves_and_give_back_what_they_do
     files = open_files()
     chats = [chat(number, server, tmp_path) for number in range(CHATS)]
     turns = [provider.sync_turn(f"I am number {number}", "") for number, provider in enumerate(chats)]
-    assert sum(name.startswith("honcho-lane") for name in own_threads()) <= CHATS
+    assert len(own_threads()) <= CHATS + BESIDE
     assert [turn.result(120).written for turn in turns] == [1] * CHATS
     backend = open_backend(Settings(base_url=server.url), tmp_path, SystemClock())
     api = api_of(backend, "hermes")
