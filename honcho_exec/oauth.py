@@ -20,6 +20,7 @@ from honcho_exec.errors import Rejected, RequestError, Unavailable
 from honcho_exec.grants import GrantFile, Tokens
 from honcho_exec.locks import exclusive
 from honcho_exec.token_endpoint import ADVICE, LOOK_AGAIN, PATIENCE
+from honcho_exec.transport import time_left
 
 __all__ = ["Grant", "GrantAuth", "TokenEndpoint"]
 
@@ -151,12 +152,15 @@ class Grant:
         if state.failure is None or state.failed_at is None or tokens.refresh != state.failed_with:
             return None
         lasting = isinstance(state.failure, Rejected) or self._clock.monotonic() < state.failed_at + _PAUSE
-        return state.failure if lasting else None
+        # A new one each time: an error that is raised again and again gathers every place where it was.
+        failure = state.failure
+        again = type(failure)(str(failure), cause=failure.cause, status=failure.status, retry_after=failure.retry_after)
+        return again if lasting else None
 
     def _renewed(self, seen: Tokens, *, patience: float = PATIENCE) -> Tokens:
         """Newer tokens than `seen`: another's, or renewed now."""
         try:
-            deadline = Deadline.after(patience, self._clock)
+            deadline = Deadline.after(time_left(patience), self._clock)
             with exclusive(self._place.lock, deadline, stop=self._closing.is_set, keep=True):
                 self._state.version = None
                 current = self._current()
@@ -181,8 +185,9 @@ class Grant:
         try:
             fresh = self._endpoint.renew(current)
         except RequestError as error:
-            state.failure, state.failed_at, state.failed_with = error, now, current.refresh
-            _log.error("the key was not renewed: %s", error)
+            if not self._closing.is_set():
+                state.failure, state.failed_at, state.failed_with = error, now, current.refresh
+                _log.error("the key was not renewed: %s", error)
             raise
         state.ahead = min(_AHEAD, (fresh.expires_at - self._clock.now()) * _SHARE)
         state.tokens, state.renewed_at = fresh, now

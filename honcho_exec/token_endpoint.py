@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from urllib.parse import urlsplit
 
@@ -12,19 +14,21 @@ import httpx
 from honcho_exec.clock import Clock
 from honcho_exec.errors import Rejected, Unavailable
 from honcho_exec.grants import Tokens
-from honcho_exec.transport import DeadlineTransport
+from honcho_exec.transport import DeadlineTransport, request_deadline
 
 __all__ = ["ADVICE", "LOOK_AGAIN", "PATIENCE", "HttpTokenEndpoint"]
 
 ADVICE = "log in to Honcho again (`hermes memory setup`) or set HONCHO_API_KEY"
 """What a person can do about a grant that is worth nothing."""
 
-PATIENCE = 10.0
+PATIENCE = 8.0
 """One renewal, and the wait for somebody else's, take at most so long (seconds)."""
 
 LOOK_AGAIN = 2.0
 """How soon it is worth looking whether a person has logged in again (seconds)."""
 
+# What a renewal that is under way gets when everything is closed (seconds).
+_GRACE = 1.0
 # When a caller should try again while the endpoint fails (seconds).
 _AGAIN = 5.0
 # A life that the endpoint does not tell (seconds).
@@ -44,22 +48,17 @@ class HttpTokenEndpoint:
     def __init__(self, honcho_url: str, clock: Clock) -> None:
         self._honcho_host = urlsplit(honcho_url).hostname
         self._clock = clock
-        self._lock = threading.Lock()
         self._transport: DeadlineTransport | None = None
+        self._idle = threading.Condition()
         self.closing = threading.Event()
 
     def renew(self, tokens: Tokens) -> Tokens:
         """See `oauth.TokenEndpoint.renew`."""
         self._check(tokens.endpoint)
         form = {"grant_type": "refresh_token", "client_id": tokens.client_id, "refresh_token": tokens.refresh}
-        transport = DeadlineTransport(tokens.endpoint, clock=self._clock)
-        with self._lock:
-            self._transport = transport
-        if self.closing.is_set():
-            transport.abort()
         asked_at = self._clock.now()
         try:
-            with httpx.Client(transport=transport, timeout=PATIENCE) as client:
+            with self._sending(tokens.endpoint) as client:
                 answer = client.post(tokens.endpoint, data=form)
         except httpx.HTTPError as error:
             text = f"the token endpoint {_shown(tokens.endpoint)} did not answer ({type(error).__name__})"
@@ -67,12 +66,32 @@ class HttpTokenEndpoint:
         return _read_answer(answer, tokens, asked_at)
 
     def abort(self) -> None:
-        """Cut a renewal that is under way, and refuse the next."""
+        """Refuse the next renewal, and cut one that is under way and does not end within a second.
+
+        A renewal that is cut may have spent the refresh token, and then the grant is lost.
+        """
         self.closing.set()
-        with self._lock:
+        with self._idle:
+            self._idle.wait_for(lambda: self._transport is None, _GRACE)
             transport = self._transport
         if transport is not None:
             transport.abort()
+
+    @contextmanager
+    def _sending(self, url: str) -> Iterator[httpx.Client]:
+        """A client for one request, which ends for its own time only and not for that of whoever needs the token."""
+        transport = DeadlineTransport(url, clock=self._clock)
+        with self._idle:
+            self._transport = transport
+        if self.closing.is_set():
+            transport.abort()
+        try:
+            with request_deadline(None), httpx.Client(transport=transport, timeout=PATIENCE) as client:
+                yield client
+        finally:
+            with self._idle:
+                self._transport = None
+                self._idle.notify_all()
 
     def _check(self, url: str) -> None:
         """A refresh token is sent over TLS, or to this machine or Honcho's own."""

@@ -23,7 +23,7 @@ import httpx
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.idle import Idle
 
-__all__ = ["DeadlineTransport", "request_deadline"]
+__all__ = ["DeadlineTransport", "request_deadline", "time_left"]
 
 _MAX_BODY = 64 * 1024 * 1024
 _TICK = 0.1
@@ -44,6 +44,12 @@ def request_deadline(deadline: Deadline | None) -> Iterator[None]:
         yield
     finally:
         _ambient.reset(token)
+
+
+def time_left(seconds: float) -> float:
+    """So many seconds, or what the deadline around this call leaves of them."""
+    deadline = _ambient.get()
+    return seconds if deadline is None else min(seconds, deadline.remaining())
 
 
 class DeadlineTransport(httpx.BaseTransport):
