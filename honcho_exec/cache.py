@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from honcho_exec.clock import Clock, Deadline
-from honcho_exec.errors import Unavailable
+from honcho_exec.errors import StateError, Unavailable
 from honcho_exec.known import Known
 from honcho_exec.lane import Lane
 from honcho_exec.locks import exclusive
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from honcho_exec.honcho_api import HonchoApi
 
 __all__ = ["SessionCache"]
+
+_log = logging.getLogger(__name__)
 
 
 class SessionCache:
@@ -110,8 +113,12 @@ class SessionCache:
         """Let no other process of this state folder ask for the session meanwhile: each would join its peers."""
         name = hashlib.sha256(f"{self._destination} {session}".encode()).hexdigest()[:32]
         deadline = Deadline.after(self._patience, self._clock)
-        try:
-            with exclusive(private_folder(self._locks) / name, deadline, stop=self._closing):
-                yield
-        except TimeoutError as error:
-            raise Unavailable("another process is just opening the session", cause="busy", retry_after=1.0) from error
+        with ExitStack() as held:
+            try:
+                held.enter_context(exclusive(private_folder(self._locks) / name, deadline, stop=self._closing))
+            except TimeoutError:
+                text = "another process is just opening the session"
+                raise Unavailable(text, cause="busy", retry_after=1.0) from None
+            except (OSError, StateError) as error:
+                _log.warning("two processes that open a session at once may join its peers twice: %s", error)
+            yield

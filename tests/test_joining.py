@@ -174,6 +174,14 @@ def test_a_damaged_memory_of_sessions_costs_requests_and_nothing_else(
     assert server.count(*JOIN) == 0
 
 
+def test_a_state_folder_that_takes_no_locks_or_memory_does_not_keep_anybody_out(
+    server: FaultyServer, make_provider: MakeProvider, tmp_path: Path
+) -> None:
+    (tmp_path / "state" / "known.db").mkdir(parents=True)
+    (tmp_path / "state" / "joining").touch()
+    assert search(make_provider, server) == "Nothing was found for this query."
+
+
 def test_a_lock_is_one_at_a_time_and_leaves_no_file(tmp_path: Path) -> None:
     path, clock = tmp_path / "lock", SystemClock()
     inside, rounds = [], 20
