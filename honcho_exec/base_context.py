@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from honcho_exec.defuse import defuse_for_prompt, without_thinking
@@ -24,8 +25,11 @@ DIALECTIC_RANK = 1
 _MAX_QUERY = 2_000
 
 
-def fetch_base_context(api: HonchoApi, ref: SessionRef, query: str, *, observer: str) -> list[Section]:
+def fetch_base_context(api: HonchoApi, ref: SessionRef, query: str, *, observer: str, shared: bool) -> list[Section]:
     """The session's summary, the user's representation and card as `observer` has them, and the assistant's own.
+
+    Where several people share the assistant, what it knows of itself is that of this session: it answered the others,
+    and may have said what they told it.
 
     Raises:
         RequestError: a request failed.
@@ -34,7 +38,10 @@ def fetch_base_context(api: HonchoApi, ref: SessionRef, query: str, *, observer:
     asked = cut_at_word(query, _MAX_QUERY)
     summary = without_thinking(api.session_context(ref.session).summary)
     user = _known(lambda: api.peer_context(observer, target, query=asked))
-    assistant = _known(lambda: api.peer_context(ref.ai_peer, None))
+    itself = (
+        partial(api.self_context, ref.ai_peer, ref.session) if shared else partial(api.peer_context, ref.ai_peer, None)
+    )
+    assistant = _known(itself)
     return [
         Section("Session summary", presentable(summary), rank=3),
         Section("User representation", presentable(user.representation), rank=2),

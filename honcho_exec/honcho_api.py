@@ -257,6 +257,12 @@ class HonchoApi:
             found = honcho.Peer(observer, self._sdk).context(target=target, search_query=query or None)
             return Context(representation=found.representation or "", card=tuple(found.peer_card or ()))
 
+    def self_context(self, peer: str, session: str) -> Context:
+        """What a peer knows of itself from one session, and its own card, which belongs to no session."""
+        with self._door():
+            of = honcho.Peer(peer, self._sdk)
+            return Context(representation=of.representation(session=session) or "", card=tuple(of.get_card() or ()))
+
     def underived(self) -> int:
         """How many tasks of deriving facts Honcho has not finished."""
         with self._door():

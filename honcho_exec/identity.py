@@ -18,7 +18,7 @@ from honcho_exec.errors import InputError
 from honcho_exec.model import SessionRef
 from honcho_exec.settings import Settings
 
-__all__ = ["HostContext", "observer_of", "resolve", "safe_id", "session_name", "user_peer"]
+__all__ = ["HostContext", "is_shared", "observer_of", "resolve", "safe_id", "session_name", "user_peer"]
 
 _UNSAFE = re.compile(r"[^a-zA-Z0-9_-]")
 _UNSAFE_RUN = re.compile(r"[^a-zA-Z0-9_-]+")
@@ -52,6 +52,12 @@ class HostContext:
     def writes(self) -> bool:
         """Whether this conversation is a person's: cron, flush and subagent runs write and inject nothing."""
         return self.agent_context not in {"cron", "flush", "subagent"} and self.platform != "cron"
+
+
+def is_shared(settings: Settings, context: HostContext) -> bool:
+    """Whether other people may talk to the same assistant: the users of a gateway, unless all are one peer."""
+    pinned = settings.pin_user_peer and settings.peer_name is not None
+    return not pinned and bool(context.user_id or context.user_id_alt or context.gateway_session_key)
 
 
 def resolve(settings: Settings, context: HostContext, environ: Mapping[str, str]) -> SessionRef:

@@ -25,7 +25,7 @@ from honcho_exec.dialectic import Rewriter
 from honcho_exec.doctor import examine
 from honcho_exec.errors import Closed, ConfigurationError, Disabled, HonchoExecError, InputError
 from honcho_exec.grants import GrantFile
-from honcho_exec.identity import HostContext, resolve, safe_id
+from honcho_exec.identity import HostContext, is_shared, resolve, safe_id
 from honcho_exec.lease import Holder
 from honcho_exec.ledger import Ledger
 from honcho_exec.machine_text import spoken
@@ -318,7 +318,7 @@ class HonchoProvider:
 
     def system_prompt_block(self) -> str:
         """What the system prompt says of this memory: static text, so that prompts stay cacheable."""
-        if self._conversation is None:
+        if self._conversation is None or not self._context.writes:
             return ""
         mode = self._settings.recall_mode
         guide = _TOOL_GUIDE if mode != "context" else ""
@@ -545,6 +545,7 @@ class HonchoProvider:
                 self._ledger,
                 self._clock,
                 rewrite=self._rewrite,
+                shared=is_shared(loaded.settings, self._context),
                 abandon=conversation.abandon,
             )
         self._conversation = conversation

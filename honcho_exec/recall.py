@@ -75,6 +75,7 @@ class Recall:
         ledger: where is counted what it costs, and where the cadence survives a restart.
         clock: where time comes from.
         rewrite: the host's query rewriter, if it has one.
+        shared: whether other people talk to the same assistant.
         abandon: a method that cuts the requests when the interpreter exits.
     """
 
@@ -86,12 +87,14 @@ class Recall:
         clock: Clock,
         *,
         rewrite: Rewriter | None = None,
+        shared: bool = False,
         abandon: Callable[[], None] | None = None,
     ) -> None:
         self._connect = connect
         self._settings = settings
         self._ledger = ledger
         self._clock = clock
+        self._shared = shared
         self._rewrite = rewrite if settings.query_rewrite else None
         self._observes_others = settings.observes(ai=True)[1]
         self._lock = threading.Lock()
@@ -242,7 +245,7 @@ class Recall:
             until = deadline or Deadline.after(self._settings.timeout, self._clock)
             api = self._connect(until)
             with api.within(until):
-                return fetch_base_context(api, ref, query, observer=observer)
+                return fetch_base_context(api, ref, query, observer=observer, shared=self._shared)
 
         return stretch.base.ask(turn, fetch, anew=deadline is not None)
 

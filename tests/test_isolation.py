@@ -1,0 +1,262 @@
+"""Two profiles, two users of a gateway, two workspaces in one process: whatever they do in turn, nothing is crossed.
+
+Everything that somebody says holds a word of their own, so that one in the wrong place is seen wherever it is.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import json
+import logging
+import re
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from support.faulty import FaultyServer, status
+
+from honcho_exec import HonchoProvider
+from honcho_exec.clock import SystemClock
+from honcho_exec.embedded import EmbeddedHoncho
+
+
+@dataclass
+class Somebody:
+    """A person in front of a provider of their own."""
+
+    word: str
+    profile: str
+    workspace: str
+    user: str
+    chat: str
+    provider: HonchoProvider = field(init=False)
+    said: int = 0
+
+    def begin(self, root: Path, url: str) -> None:
+        home = root if self.profile == "default" else root / "profiles" / self.profile
+        environ = {
+            "HOME": str(root / "home"),
+            "HERMES_HOME": str(home),
+            "HONCHO_BASE_URL": url,
+            "HONCHO_WORKSPACE": self.workspace,
+            "HONCHO_FIRST_TURN_BASE_WAIT": "20",
+            "HONCHO_FIRST_TURN_DIALECTIC_WAIT": "20",
+            "HONCHO_RETRY_ATTEMPTS": "1",
+            "HONCHO_SYNC_JOIN_TIMEOUT": "1",
+            "HONCHO_BREAKER_COOLDOWN": "0.5",
+        }
+        self.provider = HonchoProvider(environ={name: value for name, value in environ.items() if value})
+        self.provider.initialize(
+            "run-1", platform="telegram", user_id=self.user, gateway_session_key=self.chat, agent_identity=self.profile
+        )
+
+    def text(self) -> str:
+        self.said += 1
+        return f"The {self.word} is fact number {self.said} that was told."
+
+
+def people() -> list[Somebody]:
+    return [
+        Somebody("aardvark", "default", "", "77", "telegram:dm:77"),
+        Somebody("bandicoot", "default", "", "78", "telegram:dm:78"),
+        # The same user and chat, in another profile and in another workspace.
+        Somebody("capybara", "coder", "", "77", "telegram:dm:77"),
+        Somebody("dugong", "default", "elsewhere", "77", "telegram:dm:77"),
+    ]
+
+
+WORDS = {one.word for one in people()}
+ASKED = "Which fact was told, and of which number?"
+
+
+def turn(one: Somebody) -> str:
+    text = one.provider.prefetch(ASKED)
+    one.provider.sync_turn(one.text(), f"I see: {one.text()}")
+    one.provider.queue_prefetch(ASKED)
+    return text
+
+
+def tool(name: str, **args: object) -> Callable[[Somebody], str]:
+    return lambda one: one.provider.handle_tool_call(name, args)
+
+
+def conclude(one: Somebody) -> str:
+    return one.provider.handle_tool_call("honcho_conclude", {"conclusion": one.text()})
+
+
+def card(one: Somebody) -> str:
+    return one.provider.handle_tool_call("honcho_profile", {"card": [one.text()]})
+
+
+def go_on(one: Somebody) -> str:
+    one.provider.on_session_end([])
+    one.provider.on_session_switch(f"run-{one.said}", reset=True)
+    return ""
+
+
+def mirror(one: Somebody) -> str:
+    one.provider.on_memory_write("add", "user", one.text())
+    one.provider.on_delegation("find out", one.text(), child_session_id=f"{one.word}-{one.said}")
+    return repr(one.provider) + json.dumps(one.provider.status().to_dict())
+
+
+ACTS = {
+    "turn": turn,
+    "conclude": conclude,
+    "card": card,
+    "go on": go_on,
+    "mirror": mirror,
+    "search": tool("honcho_search", query=ASKED),
+    "reason": tool("honcho_reasoning", query=ASKED),
+    "context": tool("honcho_context"),
+    "profile": tool("honcho_profile"),
+    "conclusions": tool("honcho_conclude", list=True),
+    "find conclusions": tool("honcho_conclude", list=True, query=ASKED),
+}
+acts = st.lists(
+    st.tuples(st.integers(0, 3), st.sampled_from(["turn", "turn", *ACTS])) | st.sampled_from(["outage", "healing"]),
+    min_size=8,
+    max_size=24,
+)
+# An example takes long, and shrinking one many of them.
+slow = settings(
+    max_examples=8,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+)
+
+
+def of_others(text: str, one: Somebody) -> set[str]:
+    return {word for word in WORDS - {one.word} if word in text}
+
+
+def check_outbox(everybody: list[Somebody]) -> None:
+    """Each row is on its way to the workspace, session and peers of whoever said it."""
+    for one in everybody:
+        assert one.provider._conversation is not None
+        ref = one.provider._conversation.ref
+        for row in one.provider._conversation.outbox.rows():
+            (speaker,) = [other for other in everybody if other.word in json.dumps(str(row.write))]
+            assert speaker.provider._conversation is not None
+            assert row.ref == speaker.provider._conversation.ref
+            assert row.ref.workspace == ref.workspace
+
+
+def check_files(folder: Path, words: set[str]) -> None:
+    """No file below the folder holds another word."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            found = {word for word in WORDS if word.encode() in path.read_bytes()}
+            assert found <= words, path
+
+
+def check_server(server: FaultyServer, everybody: list[Somebody]) -> None:
+    """What was sent went to the workspace of whoever said it, and to their session as them or to them."""
+    workspaces = {"aardvark": "hermes", "bandicoot": "hermes", "capybara": "hermes_coder", "dugong": "elsewhere"}
+    for seen in server.requests:
+        body = f"{seen.query} {json.dumps(seen.body_json)}"
+        for word in {word for word in WORDS if word in body}:
+            (one,) = [somebody for somebody in everybody if somebody.word == word]
+            assert re.search(rf"/workspaces/{workspaces[word]}/", seen.path), (word, seen.path)
+            if "/sessions/" in seen.path:
+                assert f"/sessions/{one.chat.replace(':', '-')}/" in seen.path, (word, seen.path)
+            for message in (seen.body_json or {}).get("messages", ()):
+                assert message["peer_id"] in {one.user, "hermes", "hermes_coder"}
+
+
+@slow
+@given(acts)
+def test_nothing_is_crossed_on_one_server(caplog: pytest.LogCaptureFixture, acts: list[tuple[int, str] | str]) -> None:
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
+        root = Path(temporary)
+        honcho = EmbeddedHoncho(root / "server" / "memory.db")
+        stack.callback(honcho.close)
+        server = stack.enter_context(FaultyServer(honcho.app))
+        everybody = interleave(root / "hermes", acts, caplog, stack, server)
+        check_server(server, everybody)
+        check_files(root / "hermes" / "profiles", {"capybara"})
+
+
+@slow
+@given(acts)
+def test_nothing_is_crossed_in_the_embedded_honcho(
+    caplog: pytest.LogCaptureFixture, acts: list[tuple[int, str] | str]
+) -> None:
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
+        root = Path(temporary)
+        interleave(root, acts, caplog, stack)
+        check_files(root / "honcho_exec", WORDS - {"capybara"})
+        check_files(root / "profiles" / "coder", {"capybara"})
+
+
+def interleave(
+    root: Path,
+    acts: list[tuple[int, str] | str],
+    caplog: pytest.LogCaptureFixture,
+    stack: ExitStack,
+    server: FaultyServer | None = None,
+) -> list[Somebody]:
+    """Let everybody act in the given order, and look at whatever comes back."""
+    everybody = people()
+    caplog.clear()
+    with caplog.at_level(logging.DEBUG, logger="honcho_exec"):
+        for one in everybody:
+            one.begin(root, "" if server is None else server.url)
+            stack.callback(one.provider.shutdown)
+        for act in acts:
+            if isinstance(act, str):
+                if server is not None:
+                    server.heal()
+                    if act == "outage":
+                        server.rule(match=("POST", "/(messages|conclusions)$"), fault=status(503))
+                continue
+            one = everybody[act[0]]
+            assert of_others(ACTS[act[1]](one), one) == set(), act
+            check_outbox(everybody)
+        if server is not None:
+            server.heal()
+        for one in everybody:
+            assert one.provider.flush(30) == 0
+            assert of_others(turn(one), one) == set()
+            found = [hit.content for hit in one.provider.search("fact", limit=50)]
+            assert of_others(" ".join(found), one) == set()
+        for one in everybody:
+            one.provider.shutdown()
+    assert {word for word in WORDS if word in caplog.text} == set()
+    return everybody
+
+
+class Recorder(SystemClock):
+    """A clock that notes in whose context the lane asks for the time."""
+
+    def __init__(self, who: contextvars.ContextVar[str]) -> None:
+        self.who = who
+        self.seen: set[str] = set()
+
+    def monotonic(self) -> float:
+        if threading.current_thread().name.startswith("honcho-lane"):
+            self.seen.add(self.who.get())
+        return super().monotonic()
+
+
+def test_the_callers_context_reaches_the_lane(tmp_path: Path) -> None:
+    who = contextvars.ContextVar("who", default="nobody")
+    clocks = {name: Recorder(who) for name in ("ada", "grace")}
+    with ExitStack() as stack:
+        for name, clock in clocks.items():
+            provider = HonchoProvider(name, environ={"HOME": str(tmp_path)}, home=tmp_path / "state", clock=clock)
+            stack.callback(provider.shutdown)
+            context = contextvars.copy_context()
+            context.run(who.set, name)
+            context.run(provider.initialize)
+            context.run(provider.sync_turn, f"I am {name}.", "").result(20)
+    assert {name: name in clock.seen for name, clock in clocks.items()} == {"ada": True, "grace": True}
+    assert not clocks["ada"].seen & {"grace"}
+    assert not clocks["grace"].seen & {"ada"}
