@@ -17,7 +17,7 @@ from honcho_exec.embedded import EmbeddedHoncho
 
 THREAD_GRACE = 5.0
 
-# `pytest --hypothesis-profile=long …` looks for as long as a person has.
+# `pytest --hypothesis-profile=long …` tries fifty times as much; see `support.machines` too.
 settings.register_profile("long", max_examples=5_000)
 
 

@@ -222,7 +222,7 @@ PROTECTIONS = (
         "turns.py",
         "        for turn in done:\n",
         "        for turn in reversed(done):\n",
-        (f"{MACHINE}::TestDelivery",),
+        (f"{MACHINE}::test_turns_that_go_together_are_told_of_in_their_order",),
     ),
     Protection(
         "a refused batch is halved until the row is found",
@@ -236,14 +236,14 @@ PROTECTIONS = (
         "sending.py",
         '            if error.cause == "auth":\n                raise\n            if error.cause == "not_found"',
         '            if error.cause == "not_found"',
-        (f"{DELIVERY}::test_a_server_that_refuses_everything_parks_nothing", f"{MACHINE}::test_each_failure_by_itself"),
+        (f"{MACHINE}::test_a_refused_key_parks_nothing",),
     ),
     Protection(
         "a refused key is not hammered",
         "delivery.py",
         "_AUTH_PAUSE = 60.0\n",
         "_AUTH_PAUSE = 0.0\n",
-        (f"{MACHINE}::test_each_failure_by_itself", f"{DELIVERY}::test_a_server_that_refuses_everything_parks_nothing"),
+        (f"{MACHINE}::test_during_an_outage_it_is_tried_again_and_not_hammered",),
     ),
     Protection(
         "a server that fails everything parks nothing",

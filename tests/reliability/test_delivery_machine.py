@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from support.hand_clock import HandTimer
+from support.machines import bounds
 from support.manual_executor import ManualExecutor
 from support.scripted_honcho import (
     LATE_AFTER_A_KILL,
@@ -51,12 +51,6 @@ from honcho_exec.rows import Batch
 from honcho_exec.settings import Settings
 from honcho_exec.stats import Meter
 
-BOUNDS = settings(
-    stateful_step_count=20,
-    derandomize=settings.get_current_profile_name() != "long",
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
-)
 SETTINGS = Settings(timeout=TIMEOUT, base_url="http://honcho")
 BREAK_SECONDS = 10.0
 SESSIONS = ["a", "b"]
@@ -595,7 +589,7 @@ def text_of(write: Write) -> str:
 
 
 TestDelivery = DeliveryMachine.TestCase
-TestDelivery.settings = BOUNDS
+TestDelivery.settings = bounds(runs=100, steps=20)
 
 
 @pytest.fixture
@@ -625,6 +619,19 @@ def test_a_look_that_fails_says_nothing_of_what_was_looked_for(machine: Delivery
     trouble(machine, "message", [])
     trouble(machine, what, ["500, done"], [fault])
     assert machine.watcher.counts().parked == 0
+
+
+def test_a_refused_key_parks_nothing(machine: DeliveryMachine) -> None:
+    trouble(machine, "message", ["401"] * 3)
+    assert machine.watcher.counts().parked == 0
+
+
+def test_turns_that_go_together_are_told_of_in_their_order(machine: DeliveryMachine) -> None:
+    for _ in range(3):
+        machine.say(0, "a", 1)
+    machine.run(0)
+    assert len(machine.pick(0).settled["a"]) == 3
+    machine.turns_are_told_of_in_their_order()
 
 
 def test_what_is_done_while_the_server_looks_is_not_sent_again(machine: DeliveryMachine) -> None:

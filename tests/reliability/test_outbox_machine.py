@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 from support.hand_clock import HandClock
+from support.machines import bounds
 
 from honcho_exec.errors import Overloaded
 from honcho_exec.lease import Holder
@@ -26,12 +27,7 @@ from honcho_exec.model import Conclusion, Message, SessionRef, Write
 from honcho_exec.outbox import Outbox
 from honcho_exec.rows import Admitted, Batch
 
-BOUNDS = settings(
-    max_examples=50,
-    stateful_step_count=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large],
-)
+BOUNDS = bounds(runs=50, steps=40)
 SEEN_TO_FAIL = settings(
     BOUNDS, max_examples=300, phases=[Phase.generate], derandomize=True, database=None, report_multiple_bugs=False
 )
