@@ -10,13 +10,14 @@ import httpx
 
 from honcho_exec.clock import Clock
 from honcho_exec.embedded import EmbeddedHoncho
+from honcho_exec.embedded.language_model import LanguageModel
 from honcho_exec.grants import GrantFile
 from honcho_exec.oauth import Grant, GrantAuth
 from honcho_exec.settings import EMBEDDED, Settings
 from honcho_exec.token_endpoint import HttpTokenEndpoint
 from honcho_exec.transport import DeadlineTransport
 
-__all__ = ["Backend", "open_backend"]
+__all__ = ["Backend", "open_backend", "open_model"]
 
 _EMBEDDED_URL = "http://embedded.honcho"
 
@@ -57,14 +58,14 @@ def open_backend(settings: Settings, home: Path, clock: Clock, grant: GrantFile 
         StateError: the embedded backend's file in `home` cannot be used.
     """
     if settings.backend_url == EMBEDDED:
-        embedded = EmbeddedHoncho(home / "memory.db", clock=clock)
+        embedded = EmbeddedHoncho(home / "memory.db", clock=clock, model=open_model(settings, clock))
         client = httpx.Client(transport=httpx.WSGITransport(app=embedded.app))
 
         def close() -> None:
             client.close()
             embedded.close()
 
-        return Backend(True, _EMBEDDED_URL, "the embedded Honcho", None, client, abort=lambda: None, close=close)
+        return Backend(True, _EMBEDDED_URL, "the embedded Honcho", None, client, abort=embedded.abort, close=close)
     transport = DeadlineTransport(settings.backend_url, clock=clock)
     client = httpx.Client(transport=transport, timeout=settings.timeout)
     abort = transport.abort
@@ -79,3 +80,11 @@ def open_backend(settings: Settings, home: Path, clock: Clock, grant: GrantFile 
 
     key = settings.api_key.get_secret_value() if settings.api_key else None
     return Backend(False, settings.backend_url, settings.shown_url, key, client, abort=abort, close=client.close)
+
+
+def open_model(settings: Settings, clock: Clock) -> LanguageModel | None:
+    """The language model that the embedded Honcho asks, if the settings name one; makes no request."""
+    if settings.llm_base_url is None or settings.llm_model is None:
+        return None
+    key = settings.llm_api_key.get_secret_value() if settings.llm_api_key else None
+    return LanguageModel(settings.llm_base_url, settings.llm_model, key, timeout=settings.timeout, clock=clock)

@@ -589,7 +589,7 @@ class HonchoProvider:
     def _asking(self, ref: SessionRef) -> Iterator[None]:
         """Around a question that the model asks Honcho itself: it costs, and takes the dialectic's turn."""
         ledger, recall = self._ledger, self._recall
-        with ledger.llm_call(ref.session) if ledger is not None else nullcontext():
+        with ledger.llm_call(ref.session) if ledger is not None and self._settings.has_model else nullcontext():
             yield
         if recall is not None:
             recall.asked_by_hand(ref)

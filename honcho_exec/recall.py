@@ -68,6 +68,7 @@ class Recall:
     """Base context and dialectic of a conversation, each in its own cadence and beside each other.
 
     A turn waits for neither, save the first one and in the current-query mode, and then as long as the settings say.
+    Without a language model there is no dialectic: the embedded Honcho would quote what the base context quotes.
 
     Args:
         connect: gives the API once the session is there, waiting for it until the deadline; called on the threads.
@@ -139,7 +140,8 @@ class Recall:
             return
         if self._wants_base(stretch):
             self._ask_base(stretch, stretch.turns, query)
-        self._ask_dialectic(stretch, stretch.turns, query)
+        if self._settings.has_model:
+            self._ask_dialectic(stretch, stretch.turns, query)
 
     def asked_by_hand(self, ref: SessionRef) -> None:
         """The model has asked Honcho itself in this turn: that takes the dialectic's turn."""
@@ -212,7 +214,7 @@ class Recall:
         waits: list[tuple[Future[Any], float]] = []
         if self._wants_base(stretch) and stretch.base.look(stretch.turns) is None:
             waits.append((self._ask_base(stretch, completed, query), self._settings.first_turn_base_wait))
-        if completed == 0 and not self._switched:
+        if completed == 0 and not self._switched and self._settings.has_model:
             # After a switch the answer that was asked for last is lost already, and paid for.
             waits.append((self._ask_dialectic(stretch, completed, query), self._settings.first_turn_dialectic_wait))
         for job, seconds in waits if completed == 0 else ():
@@ -226,9 +228,9 @@ class Recall:
         """What comes of asking for this very query in time; what is late or fails is left out."""
         deadline = Deadline.after(min(self._settings.timeout, _LONGEST_SYNC), self._clock)
         completed = stretch.turns - 1
-        answer = self._ask_dialectic(stretch, completed, query, deadline)
+        answer = self._ask_dialectic(stretch, completed, query, deadline) if self._settings.has_model else None
         base = self._ask_base(stretch, completed, query, deadline) if self._wants_base(stretch) else None
-        asked: list[Future[Any]] = [answer] if base is None else [answer, base]
+        asked: list[Future[Any]] = [job for job in (answer, base) if job is not None]
         concurrent.futures.wait(asked, deadline.remaining())
         return self._composed(stretch, _outcome(base) or [], _outcome(answer))
 

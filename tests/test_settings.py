@@ -272,3 +272,9 @@ def test_the_home_of_nobody_is_an_error_that_names_the_variable(variable: str) -
 def test_no_part_of_an_odd_password_is_shown(tmp_path: Path) -> None:
     settings = load({"HOME": str(tmp_path), "HONCHO_BASE_URL": "http://bob:ses@me@h:1/p@th"}).settings
     assert settings.shown_url == "http://h:1/p@th"
+
+
+def test_half_a_language_model_is_warned_of(tmp_path: Path) -> None:
+    environ = {"HOME": str(tmp_path), "HONCHO_LLM_MODEL": "small"}
+    assert load(environ).warnings == ("HONCHO_LLM_MODEL has no effect without HONCHO_LLM_BASE_URL",)
+    assert load({**environ, "HONCHO_LLM_BASE_URL": "http://h:1/v1"}).warnings == ()

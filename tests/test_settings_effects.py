@@ -66,17 +66,17 @@ EFFECTS = {
     "observation": "test_peers_join_with_the_observation_that_is_set",
     "migrate_memory_files": "test_memory_files_are_given_once_for_each_workspace_and_user",
     "redact": "test_nothing_that_is_kept_on_the_disk_holds_a_secret",
+    "llm_base_url": "test_the_tool_and_the_turn_are_answered_by_it",
+    "llm_model": "test_the_tool_and_the_turn_are_answered_by_it",
+    "llm_api_key": "test_the_model_answers_from_what_is_stored_and_is_named",
 }
 """For every setting the test that shows its effect; one without is read and ignored, for all that is known."""
-
-# Declared, and not in use yet.
-UNUSED = ["llm_base_url", "llm_model", "llm_api_key"]
 
 
 def test_every_setting_has_a_test_of_its_effect() -> None:
     sources = {path: path.read_text(encoding="utf-8") for path in ROOT.rglob("test_*.py")}
     defined = {name for text in sources.values() for name in re.findall(r"def (test_\w+)\(", text)}
-    assert [*EFFECTS, *UNUSED] == list(Settings.model_fields)
+    assert list(EFFECTS) == list(Settings.model_fields)
     assert {name for name, test in EFFECTS.items() if test not in defined} == set()
 
 

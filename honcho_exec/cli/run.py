@@ -123,19 +123,29 @@ def lent(run: Run) -> Iterator[Outbox]:
 
 
 @contextmanager
-def memory(run: Run, *, make: bool = False) -> Iterator[EmbeddedHoncho]:
+def memory(run: Run, *, make: bool = False, answers: bool = False) -> Iterator[EmbeddedHoncho]:
     """The embedded Honcho of the state folder, whichever Honcho the settings choose.
 
+    Args:
+        run: which folder.
+        make: begin one where there is none.
+        answers: let the language model that the settings name answer questions.
+
     Raises:
+        ConfigurationError: the settings cannot be used.
         StateError: there is none and `make` does not say to begin one, or its file cannot be used.
     """
+    from honcho_exec.backend import open_model  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.clock import SystemClock  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.embedded import EmbeddedHoncho  # noqa: PLC0415 - see TYPE_CHECKING
-    from honcho_exec.settings import state_home  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.settings import load, state_home  # noqa: PLC0415 - see TYPE_CHECKING
 
-    path = state_home(environment(run.hermes_home), run.hermes_home) / MEMORY
+    environ = environment(run.hermes_home)
+    path = state_home(environ, run.hermes_home) / MEMORY
     if not make and not path.exists():
         raise StateError(f"there is no memory on this machine at {path}")
-    honcho = EmbeddedHoncho(path)
+    model = open_model(load(environ, hermes_home=run.hermes_home).settings, SystemClock()) if answers else None
+    honcho = EmbeddedHoncho(path, model=model)
     try:
         yield honcho
     finally:

@@ -52,7 +52,7 @@ def serve(run: Run, host: str, port: int, *, no_auth: bool) -> None:
     with lent(run) as outbox:
         home = outbox.path.parent
         key, kept = (None, None) if no_auth else serve_key(environment(run.hermes_home), home)
-        with memory(run, make=True) as honcho:
+        with memory(run, make=True, answers=True) as honcho:
             site = Site(honcho.app, lambda: _state(outbox))
             guarded = Guard(site, key=key, loopback_only=near, is_open=is_open)
             listen(

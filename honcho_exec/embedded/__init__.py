@@ -1,4 +1,4 @@
-"""A local Honcho: the API of a Honcho server over one SQLite file, without a language model."""
+"""A local Honcho: the API of a Honcho server over one SQLite file; it needs no language model."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from honcho_exec.clock import Clock, SystemClock
 from honcho_exec.embedded.app import build_app
 from honcho_exec.embedded.forgetting import count_chosen, forget_chosen
+from honcho_exec.embedded.language_model import LanguageModel
 from honcho_exec.embedded.portable import Record, dump_records, load_records
 from honcho_exec.embedded.store import Store
 from honcho_exec.model import Chosen
@@ -20,12 +21,13 @@ __all__ = ["EmbeddedHoncho"]
 class EmbeddedHoncho:
     """Serves Honcho's API (3.0.12) from a file, in-process or behind any WSGI server.
 
-    What a language model would do is done by quoting what is stored, and says so. What cannot be done is
-    answered with 501.
+    What a language model would do is done by quoting what is stored, and says so; questions are answered by one
+    where one is given. What cannot be done is answered with 501.
 
     Args:
         path: the database file; made (mode 0600) when it is not there.
         clock: where times and ids come from.
+        model: answers questions; it is closed with the file.
 
     Attributes:
         app: a WSGI application that many threads may call at once, for `httpx.WSGITransport(app=...)`.
@@ -34,10 +36,16 @@ class EmbeddedHoncho:
         StateError: the file cannot be used.
     """
 
-    def __init__(self, path: Path, *, clock: Clock | None = None) -> None:
+    def __init__(self, path: Path, *, clock: Clock | None = None, model: LanguageModel | None = None) -> None:
         self._path = path
+        self._model = model
         self._store = Store(path, clock or SystemClock())
-        self.app: Callable[..., Any] = build_app(self._store)
+        self.app: Callable[..., Any] = build_app(self._store, model)
+
+    def abort(self) -> None:
+        """Cut the language model's answers that are under way; questions are answered by quoting from now on."""
+        if self._model is not None:
+            self._model.abort()
 
     def export(self) -> Iterator[Record]:
         """Everything that is stored, as records that `load` takes; see `portable`."""
@@ -70,6 +78,8 @@ class EmbeddedHoncho:
 
     def close(self) -> None:
         """Close the file; what is asked after that is answered with 503."""
+        if self._model is not None:
+            self._model.close()
         self._store.close()
 
     def __repr__(self) -> str:

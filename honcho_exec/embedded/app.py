@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import Final
@@ -15,6 +15,7 @@ from honcho_exec.embedded import handle_messages as messages
 from honcho_exec.embedded import handle_places as places
 from honcho_exec.embedded import handle_recall as recall
 from honcho_exec.embedded.call import Answer, Call, Handler
+from honcho_exec.embedded.language_model import LanguageModel
 from honcho_exec.embedded.shapes import BODIES, Shape, check_body
 from honcho_exec.embedded.store import Store
 from honcho_exec.embedded.wire import Refused
@@ -101,21 +102,21 @@ _UNSERVED: Final[Mapping[str, tuple[str, ...]]] = {
 class _Resource:
     """What falcon calls: one `on_<method>` for each handler of a route."""
 
-    def __init__(self, store: Store, route: str, handlers: Mapping[str, Handler]) -> None:
+    def __init__(self, make: Callable[..., Call], route: str, handlers: Mapping[str, Handler]) -> None:
         for method, handler in handlers.items():
             shape = BODIES.get((method, route), {})
-            setattr(self, f"on_{method}", partial(self._answer, store, handler, shape))
+            setattr(self, f"on_{method}", partial(self._answer, make, handler, shape))
 
     @staticmethod
     def _answer(
-        store: Store,
+        make: Callable[..., Call],
         handler: Handler,
         shape: Shape,
         request: falcon.Request,
         response: falcon.Response,
         **ids: str,
     ) -> None:
-        call = Call(store, ids, request.params, request.bounded_stream.read())
+        call = make(ids, request.params, request.bounded_stream.read())
         call.check_recall_options()
         if shape:
             check_body(call.json(), shape)
@@ -128,8 +129,11 @@ class _Resource:
             response.text = _text(answer.value)
 
 
-def build_app(store: Store) -> falcon.App[falcon.Request, falcon.Response]:
-    """The WSGI application that serves `store`; many threads may call it at once."""
+def build_app(store: Store, model: LanguageModel | None = None) -> falcon.App[falcon.Request, falcon.Response]:
+    """The WSGI application that serves `store`; many threads may call it at once.
+
+    `model` answers questions, where there is one.
+    """
     app = falcon.App()
     app.add_error_handler(Exception, _failed)
     app.add_error_handler(falcon.HTTPError, _no_route)
@@ -139,7 +143,7 @@ def build_app(store: Store) -> falcon.App[falcon.Request, falcon.Response]:
         handlers = dict(_ROUTES.get(route, {}))
         for method in _UNSERVED.get(route, ()):
             handlers[method] = partial(_unserved, what=f"{method.upper()} {route}")
-        app.add_route(route, _Resource(store, route, handlers))
+        app.add_route(route, _Resource(partial(Call, store, model=model), route, handlers))
     return app
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from honcho_exec.embedded.filters import Columns, Condition, compile_filters
+from honcho_exec.embedded.language_model import LanguageModel
 from honcho_exec.embedded.listing import Page
 from honcho_exec.embedded.store import Store
 from honcho_exec.embedded.wire import Body, Invalid, Refused, parse_json, resource_id
@@ -32,12 +33,16 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request: the ids in its path, its query string and its body, read and checked when asked for."""
+    """One request: the ids in its path, its query string and its body, read and checked when asked for.
+
+    `model` answers questions, where there is one.
+    """
 
     store: Store
     ids: Mapping[str, str]
     query: Mapping[str, str | list[str]]
     raw: bytes = field(repr=False)
+    model: LanguageModel | None = None
 
     @property
     def workspace(self) -> str:

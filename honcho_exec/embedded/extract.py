@@ -10,7 +10,7 @@ from typing import Final
 
 from honcho_exec.embedded.words import indexed, query_words
 
-__all__ = ["best_sentences", "cut", "key_sentences", "sentences", "statements"]
+__all__ = ["cut", "key_sentences", "sentences", "statements"]
 
 _SENTENCE: Final = re.compile(r"[^.!?\n\u3002\uff01\uff1f]+[.!?\u3002\uff01\uff1f]*(?:[\"')\]]+)?")
 _ASKING: Final = ("?", "\uff1f", "\u061f")
@@ -27,15 +27,6 @@ def sentences(text: str) -> list[str]:
 def statements(text: str) -> list[str]:
     """The sentences that tell something: no questions, no greetings."""
     return [sentence for sentence, _ in _told(text)]
-
-
-def best_sentences(text: str, query: str, most: int = 2) -> str:
-    """The sentences of a text that share most words with a query, in their order; the first when none does."""
-    wanted = _stems(query)
-    found = sentences(text)
-    shared = [len(wanted & _stems(sentence)) for sentence in found]
-    chosen = sorted(range(len(found)), key=lambda place: (-shared[place], place))[:most]
-    return " ".join(found[place] for place in sorted(chosen) if shared[place] or not any(shared))
 
 
 def key_sentences(said: Sequence[tuple[str, str]], most: int) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from honcho_exec.embedded import recall
 from honcho_exec.embedded.call import Answer, Call
+from honcho_exec.embedded.language_model import LanguageModel, ModelError
 from honcho_exec.embedded.places import ensure_peer, ensure_workspace, find, need
 from honcho_exec.embedded.wire import Body, Invalid, Refused, resource_id
 
@@ -22,6 +23,9 @@ __all__ = [
 ]
 
 _MOST_QUESTION: Final = 10_000
+
+# How many conclusions and messages a language model is given to answer from.
+_QUOTES_AT: Final = {"minimal": 10, "low": 20, "medium": 40, "high": 60, "max": 100}
 _NO_WORK: Final = dict.fromkeys(
     ("total_work_units", "completed_work_units", "in_progress_work_units", "pending_work_units"), 0
 )
@@ -43,17 +47,34 @@ def representation(call: Call) -> Answer:
 
 
 def chat(call: Call) -> Answer:
-    """Answer a question about a target by quoting what is stored."""
+    """Answer a question about a target: by the language model where there is one, else by quoting what is stored."""
     body = call.body()
     query = body.text("query", least=1, most=_MOST_QUESTION)
     streamed = body.flag("stream")
+    quotes = _QUOTES_AT[body.optional_text("reasoning_level") or "low"]
     with call.store.reading() as connection:
         view = _view(connection, call, body.optional_text("target"), _sessions(body))
-        content = view and recall.chat(connection, view, query)
+        content = recall.chat(connection, view, query) if view else None
+        known = ""
+        if view and call.model:
+            known = recall.representation(connection, view, query, top=quotes, most=quotes, quotes=quotes)
+    if view and call.model and known:
+        # Nothing is read from the file while the model is at it: that takes long.
+        content = _answered(call.model, query, known, content, observed=view.observed["id"])
     if not streamed:
         return Answer(200, {"content": content})
     text = [{"delta": {"content": content}, "done": False}] if content else []
     return Answer(200, events=(*text, {"delta": {}, "done": True}))
+
+
+def _answered(model: LanguageModel, query: str, known: str, quoted: str | None, *, observed: str) -> str | None:
+    """The model's answer, or what is quoted where it fails; both say who answered."""
+    try:
+        answer = model.answer(query, known, observed=observed)
+    except ModelError as error:
+        found = (quoted or "").removeprefix(recall.CHAT_PREFACE).strip() or "nothing that bears on the question"
+        return f"From stored memory, without a language model ({model.name} {error}):\n\n{found}"
+    return answer and f"From stored memory, by {model.name}:\n\n{answer}"
 
 
 def get_card(call: Call) -> Answer:

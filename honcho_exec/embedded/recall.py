@@ -1,6 +1,6 @@
 """What is known about a peer, put together from what is stored: representation, chat, session context.
 
-There is no language model here. Everything is quoted, with its day, and a chat says so in its first line.
+There is no language model here. Everything is quoted, with its day.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from honcho_exec.embedded.extract import best_sentences, cut, key_sentences, statements
+from honcho_exec.defuse import without_thinking
+from honcho_exec.embedded.extract import cut, key_sentences, statements
 from honcho_exec.embedded.filters import Condition, all_of
 from honcho_exec.embedded.listing import CONCLUSION_ROWS, MESSAGE_ROWS, message
 from honcho_exec.embedded.search import find_conclusions, find_messages
@@ -29,9 +30,11 @@ _SUMMARIZED: Final = {"short": 60, "long": 240}  # messages that are looked at, 
 _FEWEST_RECENT: Final = 10  # messages that a context shows in full even when the summary covers them
 _CONTEXT_TOKENS: Final = 100_000
 _SUMMARY_SHARE: Final = 0.4
-_QUOTES: Final = 10
+_QUOTES: Final = 20
+_ANSWERS: Final = 10
+_LATELY: Final = 5
+_LOOKED_AT: Final = 30
 _QUOTE_CHARACTERS: Final = 400
-_RELEVANT: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,11 @@ class View:
         took_part = Condition("message.session IN (SELECT session FROM member WHERE peer = ?)", (self.observer["key"],))
         return all_of([took_part, self._confined("message")])
 
+    def together(self) -> Condition:
+        """The messages of the sessions in which both take or took part: what was said to others is not of this."""
+        both = Condition("message.session IN (SELECT session FROM member WHERE peer = ?)", (self.observed["key"],))
+        return all_of([self.messages(), both])
+
     def said(self) -> Condition:
         """The observed peer's messages among those."""
         return all_of([self.messages(), Condition("message.peer = ?", (self.observed["key"],))])
@@ -70,9 +78,18 @@ class View:
 
 
 def representation(
-    connection: sqlite3.Connection, view: View, query: str | None = None, *, top: int | None = None, most: int = 25
+    connection: sqlite3.Connection,
+    view: View,
+    query: str | None = None,
+    *,
+    top: int | None = None,
+    most: int = 25,
+    quotes: int = _QUOTES,
 ) -> str:
-    """Dated conclusions, the relevant ones first and then the newest, and what the observed peer said.
+    """Dated conclusions and messages: those that bear on a query first and the newest behind them.
+
+    Messages are quoted whole, and what others said to the observed peer as well: on the conversations of LoCoMo that
+    holds what answers a question five times as often as the best sentences of its own messages do.
 
     Args:
         connection: where to read.
@@ -80,28 +97,27 @@ def representation(
         query: what should come first.
         top: how many conclusions may be there for the query's sake.
         most: how many conclusions there may be.
+        quotes: how many messages may be there for the query's sake.
     """
-    known: dict[str, sqlite3.Row] = {}
-    if query:
-        relevant = find_conclusions(connection, query, view.conclusions(), limit=min(top or most, most))
-        known = {row["id"]: row for row in relevant}
+    on_this = min(top or _QUOTES, most)
+    relevant = find_conclusions(connection, query, view.conclusions(), limit=on_this) if query else []
+    known = {row["id"] for row in relevant}
     newest = f"{CONCLUSION_ROWS} WHERE {{}} ORDER BY conclusion.key DESC LIMIT ?"
-    for row in _select(connection, newest, view.conclusions(), most):
-        if len(known) < most:
-            known.setdefault(row["id"], row)
+    said = find_messages(connection, query, view.together(), limit=quotes) if query else []
+    others = [row for row in _select(connection, newest, view.conclusions(), most) if row["id"] not in known]
     return _sections(
-        ("Conclusions:", [_dated(row, row["content"]) for row in known.values()]),
-        (f"Said by {view.observed['id']}:", _quotes(connection, view, query)),
+        ("Conclusions on this:", _concluded(relevant)),
+        ("Said on this:", _quoted(said)),
+        ("Conclusions:", _concluded(others[: most - len(relevant)])),
+        (f"Said by {view.observed['id']}:", _lately(connection, view, said, _LATELY if query else 2 * _LATELY)),
     )
 
 
 def chat(connection: sqlite3.Connection, view: View, query: str) -> str | None:
-    """The conclusions and sentences most relevant to a question, None when nothing stored bears on it."""
-    conclusions = find_conclusions(connection, query, view.conclusions(), limit=_QUOTES // 2)
-    found = _sections(
-        ("Conclusions:", [_dated(row, row["content"]) for row in conclusions]),
-        (f"Said by {view.observed['id']}:", _relevant_quotes(connection, view, query)[: _QUOTES // 2]),
-    )
+    """The conclusions and messages most relevant to a question, None when nothing stored bears on it."""
+    conclusions = find_conclusions(connection, query, view.conclusions(), limit=_ANSWERS)
+    said = find_messages(connection, query, view.together(), limit=_ANSWERS)
+    found = _sections(("Conclusions:", _concluded(conclusions)), ("Said on this:", _quoted(said)))
     return f"{CHAT_PREFACE}\n\n{found}" if found else None
 
 
@@ -157,7 +173,7 @@ def _summary(connection: sqlite3.Connection, session: int, kind: str, covered: i
         f"{MESSAGE_ROWS} WHERE message.session = ? AND message.position BETWEEN ? AND ? ORDER BY message.position",
         (session, max(1, covered - _SUMMARIZED[kind] + 1), covered),
     ).fetchall()
-    told = key_sentences([(row["peer_id"], row["content"]) for row in rows], _SUMMARY_SENTENCES[kind])
+    told = key_sentences([(row["peer_id"], without_thinking(row["content"])) for row in rows], _SUMMARY_SENTENCES[kind])
     if not told:
         return None
     content = "\n".join(told)
@@ -175,26 +191,21 @@ def _count(connection: sqlite3.Connection, session: int) -> int:
     return found or 0
 
 
-def _quotes(connection: sqlite3.Connection, view: View, query: str | None) -> list[str]:
-    quotes = _relevant_quotes(connection, view, query)[:_QUOTES] if query else []
+def _concluded(rows: Sequence[sqlite3.Row]) -> list[str]:
+    return [_dated(row, row["content"]) for row in rows]
+
+
+def _quoted(rows: Sequence[sqlite3.Row]) -> list[str]:
+    return [_dated(row, cut(f"{row['peer_id']}: {row['content']}", _QUOTE_CHARACTERS)) for row in rows]
+
+
+def _lately(connection: sqlite3.Connection, view: View, quoted: Sequence[sqlite3.Row], most: int) -> list[str]:
+    """What the observed peer told last, besides what is quoted already."""
     newest = f"{MESSAGE_ROWS} WHERE {{}} ORDER BY message.key DESC LIMIT ?"
-    for row in _select(connection, newest, view.said(), _RELEVANT):
-        told = " ".join(statements(row["content"]))
-        quote = _dated(row, cut(told, _QUOTE_CHARACTERS))
-        if told and quote not in quotes and len(quotes) < _QUOTES:
-            quotes.append(quote)
-    return quotes
-
-
-def _relevant_quotes(connection: sqlite3.Connection, view: View, query: str) -> list[str]:
-    # What others said is searched too: their questions lead to the observed peer's answers.
-    found = find_messages(connection, query, view.messages(), limit=_RELEVANT)
-    quotes = [
-        _dated(row, cut(best_sentences(row["content"], query), _QUOTE_CHARACTERS))
-        for row in found
-        if row["peer_id"] == view.observed["id"]
-    ]
-    return list(dict.fromkeys(quotes))
+    known = {row["id"] for row in quoted}
+    rows = [row for row in _select(connection, newest, view.said(), _LOOKED_AT) if row["id"] not in known]
+    told = [(row, " ".join(statements(row["content"]))) for row in rows]
+    return [_dated(row, cut(text, _QUOTE_CHARACTERS)) for row, text in told if text][:most]
 
 
 def _select(connection: sqlite3.Connection, query: str, condition: Condition, limit: int) -> list[sqlite3.Row]:

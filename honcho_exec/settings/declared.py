@@ -186,6 +186,11 @@ class Settings(BaseModel):
     llm_api_key: Key | None = _declare(None, "Bearer key of that endpoint, where it needs one.")
 
     @property
+    def has_model(self) -> bool:
+        """Whether a language model answers questions: Honcho's own, or the one that the embedded Honcho asks."""
+        return self.backend_url != EMBEDDED or (self.llm_base_url is not None and self.llm_model is not None)
+
+    @property
     def backend_url(self) -> str:
         """Where requests go: a URL, or `embedded` when neither a URL nor a key is set."""
         if self.base_url is not None:

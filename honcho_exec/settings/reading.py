@@ -116,7 +116,8 @@ def load(
     except ValidationError as error:
         raise ConfigurationError(*_problems(error, found), *_misspelt(environ)) from None
     grant = _grant(root, host, sources.get("api_key", ""), path)
-    return LoadedSettings(settings, sources, tuple(_misspelt(environ)), host, path, grant)
+    warnings = (*_misspelt(environ), *_without_effect(settings))
+    return LoadedSettings(settings, sources, warnings, host, path, grant)
 
 
 def _expanded(path: Path, source: str) -> Path:
@@ -255,3 +256,12 @@ def _shown(value: object) -> str:
         value = re.sub(r"^.*@", "…@", value, flags=re.DOTALL)
         value = re.sub(r"([?#]).+", r"\1…", value, flags=re.DOTALL)
     return repr(value)
+
+
+def _without_effect(settings: Settings) -> list[str]:
+    pair = {"llm_base_url": settings.llm_base_url, "llm_model": settings.llm_model}
+    missing = [name for name, value in pair.items() if value is None]
+    if len(missing) != 1:
+        return []
+    (there,) = pair.keys() - missing
+    return [f"{variables(there)[0]} has no effect without {variables(missing[0])[0]}"]

@@ -49,15 +49,15 @@ def main() -> None:
         sys.exit(f"no conversations in {arguments.folder}")
     mean = statistics.mean(score.found for score in scores)
     if arguments.json:
-        print(json.dumps({"conversations": [asdict(score) for score in scores], "mean": mean}, indent=2))  # noqa: T201 - the output of a script
+        print(json.dumps({"conversations": [asdict(score) for score in scores], "mean": mean}, indent=2))
         return
-    print(f"{'conversation':16}{'messages':>10}{'questions':>11}{'found':>8}{'search':>10}")  # noqa: T201 - the output of a script
+    print(f"{'conversation':16}{'messages':>10}{'questions':>11}{'found':>8}{'search':>10}")
     for score in scores:
-        print(  # noqa: T201 - the output of a script
+        print(
             f"{score.conversation:16}{score.messages:>10}{score.questions:>11}{score.found:>8.3f}"
             f"{score.search_ms:>7.1f} ms"
         )
-    print(f"{'mean':37}{mean:>8.3f}")  # noqa: T201 - the output of a script
+    print(f"{'mean':37}{mean:>8.3f}")
 
 
 def measure(path: Path, limit: int) -> Score:

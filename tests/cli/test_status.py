@@ -38,8 +38,9 @@ def test_json_has_every_field(cli: Cli) -> None:
 
 def test_what_recall_costs_is_told_for_each_session(cli: Cli, tmp_path: Path) -> None:
     assert "\n  recall" not in cli("status").stdout
+    environ = {"LOGNAME": "ada", "HONCHO_LLM_BASE_URL": "http://127.0.0.1:9/v1", "HONCHO_LLM_MODEL": "small"}
     for session in ("work", "play"):
-        with HonchoProvider(session, environ={"LOGNAME": "ada"}, home=tmp_path / ".honcho" / "exec") as provider:
+        with HonchoProvider(session, environ=environ, home=tmp_path / ".honcho" / "exec") as provider:
             provider.handle_tool_call("honcho_profile", {"card": ["Name: Ada"]})
             text = provider.prefetch("What is my name?")
             provider.handle_tool_call("honcho_reasoning", {"query": "Who am I?"})
