@@ -8,9 +8,9 @@ import time
 
 import pytest
 from agent.memory_manager import sanitize_context
-from support.faulty import FaultyServer, Gate, gate, hang, latency, status
+from support.faulty import FaultyServer, Gate, gate, hang, status
 from support.providers import MakeProvider
-from support.recalling import at_rest, chats, levels, script, turn
+from support.recalling import at_rest, chats, levels, script, turn, under_way
 
 from honcho_exec import HonchoProvider
 
@@ -357,26 +357,45 @@ class TestWaiting:
         provider.queue_prefetch("tea")
         assert provider.sync_turn("meanwhile", "").result(5).written == 1
         assert "result" in json.loads(provider.handle_tool_call("honcho_search", {"query": "tea"}))
-        assert provider._recall is not None
-        provider._recall._base_lane.call(lambda: None, 5)
+        under_way(provider)[0].result(5)
         assert "Name: Ada" in provider.prefetch("tea")
         assert time.monotonic() - start < 5
         start = time.monotonic()
         provider.shutdown()
         assert time.monotonic() - start < 3
 
-    def test_each_kind_has_one_thread_however_often_it_is_asked(
+    def test_each_is_asked_once_at_a_time_however_often_it_is_due(
         self, server: FaultyServer, make_provider: MakeProvider
     ) -> None:
         provider = make_provider(base_url=server.url, first_turn_base_wait=0, first_turn_dialectic_wait=0)
-        server.rule(match=("*", "/context|/chat$"), fault=latency(0.2))
+        held = Gate()
+        server.rule(match=("*", "/context|/chat$"), fault=gate(held))
         for number in range(50):
             provider.prefetch(f"tea {number}")
             provider.queue_prefetch(f"tea {number}")
-        names = [thread.name for thread in threading.enumerate()]
-        assert sum(name.startswith(("honcho-recall", "honcho-dialectic")) for name in names) <= 2
+        assert server.wait_count(2, "*", "/context$|/chat$")
+        assert recalling_threads() <= 2
+        held.proceed.set()
         at_rest(provider)
-        assert len(chats(server)) <= 2
+        assert len(chats(server)) == 1
+
+    def test_conversations_share_a_bounded_number_of_threads(
+        self, server: FaultyServer, make_provider: MakeProvider
+    ) -> None:
+        held = Gate()
+        settings = {"base_url": server.url, "first_turn_base_wait": 0, "first_turn_dialectic_wait": 0}
+        providers = [make_provider(f"s{number}", **settings) for number in range(40)]
+        assert all(provider.flush(20) == 0 for provider in providers)
+        server.rule(match=("*", "/context|/chat$"), fault=gate(held))
+        script(server, "She is tired.")
+        for provider in providers:
+            assert provider.prefetch("tea?") == ""
+        assert server.wait_count(32, "*", "/context$|/chat$", timeout=20)
+        assert recalling_threads() == 32
+        held.proceed.set()
+        for provider in providers:
+            at_rest(provider)
+            assert "She is tired." in provider.prefetch("ok")
 
 
 class TestStaleness:
@@ -413,10 +432,11 @@ class TestStaleness:
         script(server, "She is tired.")
         provider.prefetch("tea?")
         assert server.wait_count(2, "*", "/chat$|/context$")
+        late = under_way(provider)
         for session in way:
             provider.on_session_switch(session)
         held.proceed.set()
-        at_rest(provider)
+        assert [bool(job.result(20)) for job in late] == [True, True]
         assert provider.prefetch("ok") == ""
 
     @pytest.mark.parametrize("how", ["reset", "rewound"])
@@ -526,6 +546,11 @@ def test_later_turns_go_to_the_session_that_was_switched_to(server: FaultyServer
         if seen.is_for("POST", "/messages$")
     }
     assert posted == {"first": "in the first", "second": "in the second"}
+
+
+def recalling_threads() -> int:
+    names = [thread.name for thread in threading.enumerate()]
+    return sum(name.startswith(("honcho-recall", "honcho-dialectic")) for name in names)
 
 
 def provider_turns(provider: HonchoProvider) -> int:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from concurrent.futures import Future, wait
+from typing import TYPE_CHECKING, Any
 
 from support.faulty import Fault, FaultyServer, status
 
 if TYPE_CHECKING:
     from honcho_exec import HonchoProvider
 
-__all__ = ["answering", "at_rest", "chats", "levels", "script", "turn"]
+__all__ = ["answering", "at_rest", "chats", "levels", "script", "turn", "under_way"]
 
 
 def answering(content: str | None) -> Fault:
@@ -35,12 +36,18 @@ def levels(server: FaultyServer) -> list[str]:
     return [seen.body_json["reasoning_level"] for seen in server.requests if seen.is_for("POST", "/chat$")]
 
 
-def at_rest(provider: HonchoProvider) -> None:
-    """Wait until nothing is being recalled."""
+def under_way(provider: HonchoProvider) -> list[Future[Any]]:
+    """What is being recalled for the present stretch of the conversation, or was last."""
     recall = provider._recall
     assert recall is not None
-    recall._base_lane.call(lambda: None, 20)
-    recall._dialectic_lane.call(lambda: None, 20)
+    stretch = recall._stretch
+    layers = (stretch.base, stretch.dialectic) if stretch is not None else ()
+    return [layer._asking for layer in layers if layer._asking is not None]
+
+
+def at_rest(provider: HonchoProvider) -> None:
+    """Wait until nothing is being recalled."""
+    assert not wait(under_way(provider), 20).not_done
 
 
 def turn(provider: HonchoProvider, query: str) -> str:
