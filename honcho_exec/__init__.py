@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from honcho_exec.errors import (
         Ambiguous,
+        CircuitOpen,
         Closed,
         ConfigurationError,
         Damaged,
@@ -29,19 +30,24 @@ if TYPE_CHECKING:
     from honcho_exec.model import Receipt, SessionRef
     from honcho_exec.provider import HonchoProvider
     from honcho_exec.settings import Settings
+    from honcho_exec.stats import Latency, Stats
+    from honcho_exec.status import Finding, Status
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Ambiguous",
+    "CircuitOpen",
     "Closed",
     "ConfigurationError",
     "Damaged",
     "Disabled",
+    "Finding",
     "HonchoExecError",
     "HonchoProvider",
     "InputError",
     "LaneError",
+    "Latency",
     "Overloaded",
     "Queued",
     "Receipt",
@@ -50,12 +56,23 @@ __all__ = [
     "SessionRef",
     "Settings",
     "StateError",
+    "Stats",
+    "Status",
     "SyncPending",
     "Unavailable",
     "__version__",
 ]
 
-_HOME = {"HonchoProvider": "provider", "Receipt": "model", "SessionRef": "model", "Settings": "settings"}
+_HOME = {
+    "Finding": "status",
+    "HonchoProvider": "provider",
+    "Latency": "stats",
+    "Receipt": "model",
+    "SessionRef": "model",
+    "Settings": "settings",
+    "Stats": "stats",
+    "Status": "status",
+}
 
 
 def __getattr__(name: str) -> object:

@@ -24,6 +24,7 @@ from honcho_exec.conversation import Conversation, open_outbox
 from honcho_exec.dialectic import Rewriter
 from honcho_exec.doctor import examine
 from honcho_exec.errors import Closed, ConfigurationError, Disabled, HonchoExecError, InputError
+from honcho_exec.export import Exporter
 from honcho_exec.grants import GrantFile
 from honcho_exec.identity import HostContext, is_shared, resolve, safe_id
 from honcho_exec.lease import Holder
@@ -80,6 +81,8 @@ class HonchoProvider:
         notice: told, with the error, when delivery begins to fail, and with None when it works again; called on a
             thread of the provider's, which must not be held up.
         query_rewriter: makes of a user's message a question to a memory; used where `queryRewrite` says so.
+        stats_hook: called with `stats()` soon after something changed, at most once a second, and at the end; on a
+            thread of its own, which must come back.
     """
 
     name = "honcho_exec"
@@ -94,6 +97,7 @@ class HonchoProvider:
         clock: Clock | None = None,
         notice: Callable[[HonchoExecError | None], None] | None = None,
         query_rewriter: Rewriter | None = None,
+        stats_hook: Callable[[Stats], None] | None = None,
     ) -> None:
         self._environ = os.environ if environ is None else environ
         self._context = HostContext(session=session_id or "")
@@ -102,7 +106,9 @@ class HonchoProvider:
         self._refs: dict[str, SessionRef] = {}
         self._clock = clock or SystemClock()
         self._notice = notice
+        self._stats_hook = stats_hook
         self._meter = Meter()
+        self._exporter: Exporter | None = None
         self._lock = threading.Lock()
         self._loaded: LoadedSettings | None = None
         self._hermes_home: str | None = None
@@ -447,7 +453,7 @@ class HonchoProvider:
         return examine(self.status(), self._conversation)
 
     def stats(self) -> Stats:
-        """What this provider has done since it was made; makes no request."""
+        """What this provider has done since it was made, or in a forked child since then; makes no request."""
         return self._meter.snapshot()
 
     @contextmanager
@@ -483,8 +489,10 @@ class HonchoProvider:
         """
         return self._home or state_home(self._environ, self._hermes_home)
 
-    def shutdown(self, timeout: float | None = None) -> None:
-        """Take nothing more and deliver what is left; the rest is kept on disk. Harmless when called again.
+    def shutdown(self, timeout: float | None = None) -> int:
+        """Take nothing more and deliver what is left; returns how many writes are kept on disk for later.
+
+        Harmless when called again, and from an exit hook.
 
         Args:
             timeout: how long it may take to deliver (seconds); the shutdown timeout when None.
@@ -494,7 +502,7 @@ class HonchoProvider:
             recall, self._recall = self._recall, None
             ledger, self._ledger = self._ledger, None
             if conversation is None:
-                return
+                return 0
             self._trouble = Closed("the provider is closed")
         if recall is not None:
             recall.close()
@@ -502,13 +510,16 @@ class HonchoProvider:
             left = conversation.close(timeout)
         except HonchoExecError as error:
             _log.error("memory could not be closed in order: %s", error)
-            return
+            return 0
         finally:
             if ledger is not None:
                 ledger.flush()
                 ledger.close()
+            if self._exporter is not None:
+                self._exporter.close()
         if left:
             _log.warning("%d writes are kept in the outbox and will be delivered later", left)
+        return left
 
     @property
     def _settings(self) -> Settings:
@@ -526,6 +537,9 @@ class HonchoProvider:
         if not loaded.settings.enabled:
             raise Disabled("Honcho memory is switched off (HONCHO_ENABLED, or `enabled` in honcho.json)")
         ref = self._name(loaded.settings)
+        if self._stats_hook is not None:
+            self._exporter = Exporter(self._stats_hook, self._meter)
+            self._meter.changed = self._exporter.changed
         conversation = Conversation(
             loaded.settings,
             ref,
@@ -606,7 +620,8 @@ class HonchoProvider:
         if self._conversation is not None:
             # Kept, so that nothing of it is closed: the files and sockets are the parent's too.
             self._inherited = (self._conversation, self._recall, self._ledger)
-            self._conversation = self._recall = self._tools = self._ledger = None
+            self._conversation = self._recall = self._tools = self._ledger = self._exporter = None
+            self._meter = Meter()
 
     def _tell(self, error: HonchoExecError | None) -> None:
         if self._notice is not None:

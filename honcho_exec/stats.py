@@ -89,12 +89,12 @@ class _Times:
 class Meter:
     """Counts; usable from any thread, and cheap enough for every call.
 
-    Args:
+    Attributes:
         changed: called after every change, in the thread that made it.
     """
 
-    def __init__(self, changed: Callable[[], None] | None = None) -> None:
-        self._changed = changed
+    def __init__(self) -> None:
+        self.changed: Callable[[], None] | None = None
         self._lock = threading.Lock()
         self._counts = dict.fromkeys(_COUNTERS, 0)
         self._syncs = _Times()
@@ -124,8 +124,8 @@ class Meter:
             return Stats(**self._counts, sync=self._syncs.latency(), request=self._requests.latency())
 
     def _tell(self) -> None:
-        if self._changed is not None:
-            self._changed()
+        if self.changed is not None:
+            self.changed()
 
 
 def _at(ordered: Sequence[float], share: float) -> float:
