@@ -129,3 +129,19 @@ def test_what_the_server_has_on_a_card_stays(cli: Cli, filled: list[dict[str, An
     done = json.loads(cli("push", "--json").stdout)
     assert len(done["kept"]) == 1
     assert httpx.get(url, trust_env=False).json() == {"peer_card": ["Moved to the sea"]}
+
+
+@pytest.mark.parametrize("redact", [True, False])
+def test_what_was_stored_with_its_secrets_goes_without_them(
+    cli: Cli, there: EmbeddedHoncho, server: FaultyServer, monkeypatch: pytest.MonkeyPatch, redact: bool
+) -> None:
+    monkeypatch.setenv("HONCHO_REDACT", "false")
+    secret = "sk-" + "abcdefghijklmnopqrstuvwxyz123456"
+    assert cli("conclude", f"Uses {secret}").exit_code == 0
+    assert cli("profile", "--set", f"Has {secret}").exit_code == 0
+    monkeypatch.setenv("HONCHO_BASE_URL", server.url)
+    monkeypatch.setenv("HONCHO_REDACT", str(redact))
+    assert cli("push").exit_code == 0
+    sent = json.dumps(list(there.export()))
+    assert (secret in sent) is not redact
+    assert sent.count("[redacted]") == (2 if redact else 0)
