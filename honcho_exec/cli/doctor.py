@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,7 +14,10 @@ from honcho_exec.cli.run import FAILED, Run, command, json_option, opened, pass_
 from honcho_exec.cli.show import stdout, text
 from honcho_exec.cli.status import look
 from honcho_exec.hermes.host_config import read_provider
-from honcho_exec.status import Finding
+
+if TYPE_CHECKING:
+    # It takes long to import; --help does without it.
+    from honcho_exec.status import Finding
 
 __all__ = ["doctor"]
 
@@ -61,6 +65,8 @@ def _show(found: tuple[Finding, ...], *, healthy: bool) -> None:
 
 def _hermes(run: Run) -> Iterator[Finding]:
     """Whether Hermes Agent uses this memory, where there is a Hermes."""
+    from honcho_exec.status import Finding  # noqa: PLC0415 - see TYPE_CHECKING
+
     home = Path(run.hermes_home or os.environ.get("HERMES_HOME", "").strip() or "~/.hermes").expanduser()
     if not (home / "config.yaml").is_file():
         return

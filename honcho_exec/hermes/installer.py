@@ -16,8 +16,13 @@ __all__ = ["Installed", "install", "uninstall"]
 _NAME = "honcho_exec"
 _SOURCE = Path(__file__).with_name("plugin")
 # In this order, and removed the other way round: what makes a folder a provider to the host is its `__init__.py`.
-_FILES = ("plugin.yaml", "__init__.py")
-_MARKS = {"plugin.yaml": "name: honcho_exec", "__init__.py": "from honcho_exec.hermes.shell import"}
+_FILES = ("plugin.yaml", "config_schema.py", "cli.py", "__init__.py")
+_MARKS = {
+    "plugin.yaml": "name: honcho_exec",
+    "config_schema.py": 'name="honcho_exec"',
+    "cli.py": "from honcho_exec.cli.host import",
+    "__init__.py": "from honcho_exec.hermes.shell import",
+}
 
 
 @dataclass(frozen=True, slots=True)

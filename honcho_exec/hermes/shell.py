@@ -197,6 +197,18 @@ class HonchoExecMemoryProvider(MemoryProvider):
             if not field.get("secret") and (value := str(values.get(field["key"]) or "").strip()):
                 save_env_value(field["env_var"], value)
 
+    def post_setup(self, hermes_home: str, config: dict[str, Any]) -> None:  # noqa: ARG002 - the host's environment has it
+        """What `hermes memory setup` hands over to: asks, writes down, and makes this the memory in use.
+
+        Exceptions pass, but for those that a person has to hear in words.
+        """
+        from honcho_exec.hermes.setup import walk_through  # noqa: PLC0415 - long to import, for setting up only
+
+        try:
+            walk_through(self._environ, _profile(), config)
+        except HonchoExecError as error:
+            print(f"\n  Nothing was changed: {error}\n")  # noqa: T201 - a person sits before it
+
     def get_status_config(self, provider_config: object = None) -> dict[str, str]:  # noqa: ARG002 - nothing is kept there
         """What `hermes memory status` shows: which Honcho is in use, or why none is."""
         return self._safely("get_status_config", self._described, lambda error: {"problem": str(error)})
@@ -230,7 +242,7 @@ class HonchoExecMemoryProvider(MemoryProvider):
         return {
             "enabled": str(settings.enabled).lower(),
             "backend": settings.backend,
-            "url": settings.backend_url,
+            "url": settings.shown_url,
             "workspace": settings.workspace,
             "state": str(self._provider.home),
         }

@@ -21,7 +21,7 @@ def names_in(folder: Path) -> set[str]:
 def test_install_copies_what_the_package_has(tmp_path: Path) -> None:
     folder = tmp_path / "plugins" / "honcho_exec"
     assert install(tmp_path) == Installed(folder, changed=True, active=False)
-    assert names_in(folder) == {"__init__.py", "plugin.yaml"}
+    assert names_in(folder) == {"__init__.py", "cli.py", "config_schema.py", "plugin.yaml"}
     for name in names_in(folder):
         assert (folder / name).read_bytes() == (SOURCE / name).read_bytes()
 
@@ -69,7 +69,7 @@ def test_somebody_elses_plugin_is_not_removed(tmp_path: Path, name: str) -> None
     (folder / name).write_text("somebody else's")
     with pytest.raises(StateError, match="another plugin"):
         uninstall(tmp_path)
-    assert names_in(folder) == {"__init__.py", "plugin.yaml"}
+    assert names_in(folder) == {"__init__.py", "cli.py", "config_schema.py", "plugin.yaml"}
 
 
 def test_a_link_or_a_file_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,120 @@
+"""`hermes memory setup`: asks where memory is to be kept, writes it down, makes it the memory in use, and tries it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from hermes_cli.config import save_config, save_env_value
+from hermes_cli.secret_prompt import masked_secret_prompt
+
+from honcho_exec.errors import ConfigurationError, HonchoExecError
+from honcho_exec.provider import HonchoProvider
+from honcho_exec.settings import EMBEDDED, Settings, load, variables
+
+__all__ = ["walk_through"]
+
+_NAME = "honcho_exec"
+_URL, _KEY, _PEER = (variables(name)[0] for name in ("base_url", "api_key", "peer_name"))
+_PLACES = ("on this machine, without any server", "on a Honcho server of yours", "in Honcho's cloud")
+_CLOUD = "https://api.honcho.dev"
+_BACKENDS = ("embedded", "server", "cloud")
+
+
+def walk_through(environ: Mapping[str, str], profile: str | None, config: dict[str, Any]) -> None:
+    """Ask, write the answers into the host's `.env`, and choose this provider in `config`, which is saved.
+
+    An empty answer keeps what is set already. Exceptions pass: here the host tells the person who set something up.
+    """
+    settings = _settings(environ, profile)
+    _say("Honcho memory: durable, exactly once, never in the way.", "")
+    place = _choice(settings)
+    answers = _answers(place, settings)
+    peer = _asked("What are you called in it?", settings.peer_name or "")
+    if peer and peer != settings.peer_name:
+        answers[_PEER] = peer
+    _refuse_wrong(environ, profile, answers)
+    for name, value in answers.items():
+        save_env_value(name, value)
+    config.setdefault("memory", {})["provider"] = _NAME
+    save_config(config)
+    _say("", "Saved: memory.provider in config.yaml, and the rest in .env.")
+    _try(environ, profile, answers)
+
+
+def _settings(environ: Mapping[str, str], profile: str | None) -> Settings:
+    try:
+        return load(environ, profile=profile).settings
+    except ConfigurationError as error:
+        _say("What is set now cannot be used:", *(f"  {problem}" for problem in error.problems), "")
+        return Settings()
+
+
+def _choice(settings: Settings) -> int:
+    now = _BACKENDS.index(settings.backend)
+    _say("Where is memory to be kept?", *(f"  {number}. {place}" for number, place in enumerate(_PLACES, 1)))
+    while True:
+        said = _asked("1, 2 or 3", str(now + 1))
+        if said in {"1", "2", "3"}:
+            return int(said) - 1
+        _say("Please say 1, 2 or 3.")
+
+
+def _answers(place: int, settings: Settings) -> dict[str, str]:
+    """The variables that make it so, without those that are as they should be."""
+    if place == _BACKENDS.index("embedded"):
+        return {} if settings.backend == "embedded" else {_URL: EMBEDDED}
+    answers: dict[str, str] = {}
+    if place == _BACKENDS.index("server"):
+        now = settings.shown_url if settings.backend == "server" else "http://localhost:8000"
+        url = _asked("Its URL", now)
+        if settings.backend != "server" or url != now:
+            answers[_URL] = url
+        hint = "empty: none, or the one that is set"
+    else:
+        if settings.base_url is not None:
+            answers[_URL] = _CLOUD
+        hint = "https://app.honcho.dev; empty: the one that is set"
+    if key := masked_secret_prompt(f"  API key ({hint}): ").strip():
+        answers[_KEY] = key
+    return answers
+
+
+def _refuse_wrong(environ: Mapping[str, str], profile: str | None, answers: Mapping[str, str]) -> None:
+    """Raise before anything is written when the answers cannot be used."""
+    load({**environ, **answers}, profile=profile)
+
+
+def _try(environ: Mapping[str, str], profile: str | None, answers: Mapping[str, str]) -> None:
+    """Make a real request, and say what came of it."""
+    provider = HonchoProvider(environ={**environ, **answers}, profile=profile)
+    try:
+        provider.initialize()
+        seen = provider.status()
+    except HonchoExecError as error:
+        _say(f"It does not work yet: {error}", "hermes honcho_exec doctor says what to do.")
+        return
+    finally:
+        provider.shutdown()
+    if seen.ok:
+        where = "on this machine" if seen.backend == "embedded" else f"in {seen.url}"
+        _say(f"It works: memory is kept {where}, in the workspace {seen.workspace}.")
+    else:
+        why = seen.problem or seen.last_error or "Honcho does not answer"
+        _say(f"It does not work yet: {why}", "hermes honcho_exec doctor says what to do.")
+
+
+def _asked(label: str, default: str) -> str:
+    _write(f"  {label}{f' [{default}]' if default else ''}: ")
+    return sys.stdin.readline().strip() or default
+
+
+def _say(*lines: str) -> None:
+    for line in lines:
+        _write(f"  {line}".rstrip() + "\n")
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

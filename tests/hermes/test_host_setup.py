@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+from support.faulty import FaultyServer
+
+from honcho_exec import HonchoProvider
+from honcho_exec.hermes.installer import install
+from honcho_exec.settings import Settings
+
+if TYPE_CHECKING:
+    from conftest import Host
+
+ROOT = Path(__file__).parents[2]
+
+# The host's own commands, one after the other in one process: a start of the host takes seconds.
+COMMANDS = """
+import contextlib, io, json, sys
+
+told = {}
+for line in sys.argv[1:]:
+    out = io.StringIO()
+    sys.argv = ["hermes", *line.split()]
+    with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
+        from hermes_cli.main import main
+        main()
+    told[line] = out.getvalue()
+print(json.dumps(told))
+"""
+
+
+def run(host: Host, *lines: str, stdin: str = "", **settings: str) -> dict[str, str]:
+    """Run commands of the host without a terminal, and return what each prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS, *lines],
+        env=host.environ(settings),
+        cwd=host.root,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        start_new_session=True,
+    )
+    assert done.returncode == 0, done.stderr
+    told: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    return told
+
+
+def test_a_person_sets_it_up_and_uses_it_with_the_hosts_own_commands(host: Host) -> None:
+    (host.hermes_home / "config.yaml").write_text("model:\n  default: fake\n")
+    setup = run(host, "memory setup honcho_exec", stdin="9\n1\nnadia\n")["memory setup honcho_exec"]
+    assert "Please say 1, 2 or 3." in setup
+    assert "It works: memory is kept on this machine" in setup
+    config = yaml.safe_load((host.hermes_home / "config.yaml").read_text())
+    assert (config["memory"]["provider"], config["model"]["default"]) == ("honcho_exec", "fake")
+    assert "HONCHO_PEER_NAME=nadia" in (host.hermes_home / ".env").read_text()
+    archive = host.root / "backup.zip"
+    told = run(
+        host,
+        "memory status",
+        "plugins list --plain",
+        "honcho_exec status --json",
+        "honcho_exec config --json",
+        "honcho_exec outbox list --json",
+        "honcho_exec search bees --json",
+        "honcho_exec",
+        f"backup -o {archive}",
+    )
+    assert "Provider:  honcho_exec" in told["memory status"]
+    assert "Status:    available" in told["memory status"]
+    assert "honcho_exec" in told["plugins list --plain"]
+    status = json.loads(told["honcho_exec status --json"])
+    assert (status["backend"], status["user_peer"], status["state"]) == ("embedded", "nadia", str(host.state))
+    assert json.loads(told["honcho_exec config --json"])["settings"]["peerName"]["value"] == "nadia"
+    assert json.loads(told["honcho_exec outbox list --json"])["rows"] == []
+    assert json.loads(told["honcho_exec search bees --json"]) == {"hits": []}
+    assert "purge" in told["honcho_exec"]
+    names = set(zipfile.ZipFile(archive).namelist())
+    assert {"honcho_exec/memory.db", "honcho_exec/outbox.db", "plugins/honcho_exec/cli.py"} <= names
+
+
+def test_a_server_is_tried_and_what_cannot_be_is_not_written(host: Host, server: FaultyServer) -> None:
+    with HonchoProvider("s", environ={"HOME": str(host.root), "HONCHO_BASE_URL": server.url}) as provider:
+        provider.sync_turn("The heron stands in the reeds.", "It does.").result(20)
+    before = (host.hermes_home / "config.yaml").read_text()
+    line = "memory setup honcho_exec"
+    refused = run(host, line, stdin="2\nhtp://wrong\n\n\n")[line]
+    assert "Nothing was changed: HONCHO_BASE_URL: must be an http:// or https:// URL" in refused
+    assert (host.hermes_home / "config.yaml").read_text() == before
+    told = run(host, line, "honcho_exec search heron", stdin=f"2\n{server.url}\n\nada\n")
+    assert f"It works: memory is kept in {server.url}" in told[line]
+    assert f"HONCHO_BASE_URL={server.url}" in (host.hermes_home / ".env").read_text()
+    assert "The heron stands in the reeds." in told["honcho_exec search heron"]
+
+
+def test_the_dashboards_schema_is_what_the_declarations_say(tmp_path: Path) -> None:
+    spec = importlib.util.spec_from_file_location("make_schema", ROOT / "docs" / "make_schema.py")
+    assert spec is not None
+    assert spec.loader is not None
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    assert maker.FILE.read_text(encoding="utf-8") == maker.text(), "run: python docs/make_schema.py"
+    install(tmp_path)
+    assert (tmp_path / "plugins" / "honcho_exec" / "config_schema.py").exists()
+
+
+@pytest.mark.usefixtures("hermes_environ")
+def test_the_host_reads_the_schema(host: Host) -> None:
+    from plugins.memory.config_schema import get_provider_config_schema
+
+    schema = get_provider_config_schema("honcho_exec")
+    assert schema is not None
+    assert len(schema.fields) == len(Settings.model_fields)
+    kinds = {field.key: field.kind for field in schema.fields}
+    assert (kinds["apiKey"], kinds["timeout"], kinds["enabled"]) == ("secret", "number", "bool")
+    assert (kinds["recallMode"], kinds["sessions"], kinds["peerName"]) == ("select", "json", "text")
+    assert host.hermes_home.exists()
