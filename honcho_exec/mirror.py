@@ -14,6 +14,7 @@ from honcho_exec.memory_files import give_memory_files
 from honcho_exec.messages import as_messages
 from honcho_exec.model import Receipt, SessionRef
 from honcho_exec.settings import Settings
+from honcho_exec.text import harmless
 from honcho_exec.turns import is_stored
 
 __all__ = ["Mirror"]
@@ -60,7 +61,7 @@ class Mirror:
         if not (answer and settings.save_messages and settings.save_assistant_messages):
             return _nothing()
         text = f"A subagent was asked: {asked}\n\nIt answered: {answer}"
-        key = f"delegation/{child_session_id}" if child_session_id else None
+        key = f"delegation/{harmless(child_session_id)}" if child_session_id else None
         parts = as_messages(ref.ai_peer, text, settings, metadata={"source": "delegation"}, source_key=key)
         return self._conversation.sync(parts, ref)
 

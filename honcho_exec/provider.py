@@ -386,7 +386,9 @@ class HonchoProvider:
         """
         return self._mirrored(
             "",
-            lambda mirror, ref: mirror.delegation(ref, _text(task, "task"), _text(result, "result"), child_session_id),
+            lambda mirror, ref: mirror.delegation(
+                ref, _text(task, "task"), _text(result, "result"), str(child_session_id or "")
+            ),
         )
 
     def on_pre_compress(self, messages: Sequence[Mapping[str, Any]] = ()) -> str:  # noqa: ARG002 - turns are enough
