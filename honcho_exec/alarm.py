@@ -7,10 +7,11 @@ import itertools
 import os
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-__all__ = ["Timer", "alarm_after", "interpreter_is_exiting"]
+__all__ = ["Timer", "alarm_after", "interpreter_is_exiting", "weakly"]
 
 Timer = Callable[[float, Callable[[], None]], Callable[[], None]]
 """Calls a function once, some seconds later; returns what takes that back."""
@@ -71,6 +72,17 @@ os.register_at_fork(after_in_child=_after_fork)
 def alarm_after(delay: float, callback: Callable[[], None]) -> Callable[[], None]:
     """Call `callback` in `delay` seconds on the process's alarm thread; the returned function takes that back."""
     return _alarm.after(delay, callback)
+
+
+def weakly(method: Callable[[], None]) -> Callable[[], None]:
+    """Calls a method while its object is alive, and does not keep it alive."""
+    reference = weakref.WeakMethod(method)
+
+    def call() -> None:
+        if (alive := reference()) is not None:
+            alive()
+
+    return call
 
 
 def interpreter_is_exiting() -> bool:

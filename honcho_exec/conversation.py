@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
+import random
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from honcho_exec.alarm import weakly
 from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.connection import Connection
 from honcho_exec.delivery import Delivery
 from honcho_exec.errors import (
+    Ambiguous,
+    Closed,
     Disabled,
     HonchoExecError,
     LaneError,
@@ -24,6 +28,7 @@ from honcho_exec.errors import (
     Rejected,
     RequestError,
     SyncPending,
+    Unavailable,
 )
 from honcho_exec.grants import GrantFile
 from honcho_exec.hold import Hold
@@ -32,7 +37,7 @@ from honcho_exec.lease import Holder
 from honcho_exec.model import Message, Receipt, SessionRef, Write
 from honcho_exec.outbox import Outbox
 from honcho_exec.redact import masked
-from honcho_exec.retry import RetryPolicy
+from honcho_exec.retry import Backoff, RetryPolicy
 from honcho_exec.settings import Settings
 from honcho_exec.stats import Meter
 
@@ -109,6 +114,8 @@ class Conversation:
         self._lock = threading.Lock()
         self._opening: Future[SessionRef] | None = None
         self._opening_since = clock.monotonic()
+        self._reopening = Backoff(jitter=random.uniform)
+        self._reopen: Callable[[], None] | None = None
         self._last_sync: Future[Receipt] | None = None
         self._waited_out: str | None = None
         self._meter = meter
@@ -344,6 +351,8 @@ class Conversation:
 
     def _rest(self, deadline: Deadline) -> None:
         self._closing.set()
+        if self._reopen is not None:
+            self._reopen()
         self.delivery.close()
         if not self.lane.close(min(_GRACE, deadline.remaining())):
             self._connection.cut()
@@ -361,7 +370,22 @@ class Conversation:
             if opening is None or (opening.done() and opening.exception() is not None):
                 self._opening_since = self._clock.monotonic()
                 opening = self._opening = self.lane.submit(lambda: self._session(ref))
+                opening.add_done_callback(self._open_later)
             return opening
+
+    def _open_later(self, opening: Future[SessionRef]) -> None:
+        """Open again by itself what could not be opened because the server was away."""
+        error = None if opening.cancelled() else opening.exception()
+        if error is None:
+            self._reopening.reset()
+        elif isinstance(error, Unavailable | Ambiguous) and not self._closing.is_set():
+            wait = max(self._reopening.next(), self.breaker.remaining())
+            self._reopen = self.lane.call_later(wait, weakly(self._open_again))
+
+    def _open_again(self) -> None:
+        with suppress(Closed):
+            if not self._closing.is_set():
+                self._open()
 
     def _session(self, ref: SessionRef) -> SessionRef:
         cache = self._connection.open().cache

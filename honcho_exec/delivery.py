@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
+from honcho_exec.alarm import weakly
 from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.connection import Connection
@@ -391,18 +391,12 @@ class Delivery:
 
     def _again_in(self, delay: float, *, weak: bool = False) -> None:
         """Pump again later; `weak` does not keep this alive until then."""
-        due = weakref.WeakMethod(self._due)
         with self._lock:
             if not self._closed and self._timer is None:
-                self._timer = self._lane.post_later(delay, partial(_call, due) if weak else self._due)
+                self._timer = self._lane.post_later(delay, weakly(self._due) if weak else self._due)
 
     def _due(self) -> None:
         with self._lock:
             self._timer = None
             self._backing_off = False
         self.pump()
-
-
-def _call(method: weakref.WeakMethod[Callable[[], None]]) -> None:
-    if (alive := method()) is not None:
-        alive()

@@ -7,7 +7,7 @@ import time
 import weakref
 from collections.abc import Callable
 
-from honcho_exec.alarm import alarm_after
+from honcho_exec.alarm import alarm_after, weakly
 
 __all__ = ["Idle"]
 
@@ -56,13 +56,7 @@ class Idle:
             take_back()
 
     def _look_in(self, delay: float) -> None:
-        idle = weakref.ref(self)
-
-        def look() -> None:
-            if (alive := idle()) is not None:
-                alive._look()  # noqa: SLF001 - its own
-
-        self._take_back = alarm_after(delay, look)
+        self._take_back = alarm_after(delay, weakly(self._look))
 
     def _look(self) -> None:
         with self._lock:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
-import weakref
 from collections.abc import Callable
 
-from honcho_exec.alarm import Timer
+from honcho_exec.alarm import Timer, weakly
 
 __all__ = ["SlowWatch"]
 
@@ -52,13 +51,7 @@ class SlowWatch:
             take_back()
 
     def _again(self) -> None:
-        look = weakref.WeakMethod(self._look)
-
-        def due() -> None:
-            if (alive := look()) is not None:
-                alive()
-
-        self._take_back = self._timer(self._after, due)
+        self._take_back = self._timer(self._after, weakly(self._look))
 
     def _look(self) -> None:
         age = self._age()

@@ -75,6 +75,14 @@ def test_a_server_that_is_back_is_used_again_within_the_cool_down(
     assert "breaker" not in repr(provider)
 
 
+def test_a_server_that_was_away_at_the_start_is_tried_again_without_anybody_asking(
+    server: FaultyServer, make_provider: MakeProvider
+) -> None:
+    server.rule(match=lambda _: True, fault=status(503), times=3)
+    make_provider(base_url=server.url, **QUICK)
+    assert server.wait_count(1, "POST", "/sessions$", timeout=20)
+
+
 def test_what_the_server_refuses_does_not_open_the_breaker(server: FaultyServer, make_provider: MakeProvider) -> None:
     provider = make_provider(base_url=server.url, **QUICK)
     provider.sync_turn("there", "").result(10)
