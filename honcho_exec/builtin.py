@@ -51,13 +51,11 @@ class BuiltinMemory:
         observed = ref.user_peer if target == "user" else ref.ai_peer
         observer = observer_of(self._settings, ref, observed)
         new = self._stored(content) if action in {"add", "replace"} else ""
-        given = self._known.entries(observer, observed)
         old = ""
         if action in {"replace", "remove"} and (part := self._stored(old_text)):
-            old = self._entry(part, given, target)
-        if old == new or (not old and new in given):
-            return None
-        return Replacement(observer, observed, old, new)
+            old = self._entry(part, self._known.entries(observer, observed), target)
+        # What was given before is given again: the server is looked at first, where a person may have deleted it.
+        return None if old == new else Replacement(observer, observed, old, new)
 
     def given(self, write: Replacement) -> None:
         """Remember a write that is durable."""
