@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 from honcho_exec.model import Card, Conclusion, Deletion, Message, Replacement, Write
 
@@ -64,7 +63,8 @@ _ASSIGNED = re.compile(
       | (?P<aws>secret[_\s-]?access[_\s-]?key)
       | (?<!public)(?<!public[_\s-])(?:api|access|auth|private|secret|encryption|signing|account)[_\s-]?key
       | secret | token | credential)
-    ["'`]?\s{0,4}(?P<sign>=>|:=|=|:|(?<=\s)(?:is|was)(?=\s))\s{0,4}
+    ["'`]?(?:\s(?:for|to|of|on)(?:\s[^\s:=]{1,30}){1,4}?)?                # the password for the guest network is …
+    \s{0,4}(?P<sign>=>|:=|=|:|(?<=\s)(?:is|was)(?:\s{0,2}:|(?=\s)))\s{0,4}
     (?=["'`](?P<quoted>[^\s"'`]{6,512})["'`] | (?P<bare>[^\s"'`<>{}\[\](),;|:=]{6,}+={0,2})(?P<called>[(\[])?)""",
     re.VERBOSE | re.IGNORECASE,
 )
@@ -78,6 +78,7 @@ _MIXED_GROUPS = 8
 _VARIED = 8
 
 _PIECE = re.compile(r"[A-Za-z0-9]+")
+_ALTERNATING = re.compile(r"[0-9][A-Za-z]++[0-9]|[A-Za-z][0-9]++[A-Za-z]")
 _DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)++")
 _PLACEHOLDER = re.compile(r"[/~.$%*#]|https?://|\[redacted")
 _ALGORITHM = re.compile(
@@ -188,16 +189,12 @@ def _is_unbroken(value: str) -> bool:
 
 def _is_mixed(value: str) -> bool:
     """Whether letters and digits are mixed in it as no word and no name with a number mixes them."""
-    mixed = [piece for piece in _PIECE.findall(value) if _turns(piece) > 1]
+    pieces = _PIECE.findall(value)
+    mixed = [piece for piece in pieces if _ALTERNATING.search(piece)]
     if any(len(piece) >= _MIXED and len(set(piece)) >= _VARIED for piece in mixed):
         return True
     # In groups, as in an id of hexadecimal digits.
-    return sum(map(len, mixed)) >= _MIXED_GROUPS and sum(map(len, _PIECE.findall(value))) >= 2 * _MIXED
-
-
-def _turns(piece: str) -> int:
-    """How often letters and digits alternate."""
-    return sum(one.isdigit() != other.isdigit() for one, other in pairwise(piece))
+    return sum(map(len, mixed)) >= _MIXED_GROUPS and sum(map(len, pieces)) >= 2 * _MIXED
 
 
 _KINDS = (

@@ -51,6 +51,8 @@ IN_PLACE = [
     ("DB_PASSWORD={} and", "supersecret123"),
     ("password: '{}'", "p@ss,w(o)rd1"),
     ("my password is {}.", "Tr0ub4dor&3"),
+    ("the password for our guest network is: {}", "hunter2"),
+    ("the token of the bot is {} and", "a1b2c3d4e5f6a7b8"),
     ("postgres://bob:{}@db.example/x", "s3cret"),
     ("redis://:{}@h", "letmein"),
     ("api_key: {}", "550e8400-e29b-41d4-a716-446655440000"),
@@ -76,6 +78,7 @@ ORDINARY = [
     "OPENAI_API_KEY=your-api-key-goes-here",
     "the task-list, the risk-assessment-of-everything-that-moves, a disk-encryption-2024-report",
     "my password is",
+    "the password for the guest network is on the fridge, the token of 1990 is a coin",
     "my password is correct, and the password is base64 encoded",
     "Password: required. The Secret: A Novel of 1942.",
     "def login(user: str, password: str, token: Optional[str] = None) -> None:",
@@ -144,7 +147,20 @@ def test_plain_text_is_left_alone(text: str) -> None:
 
 
 HOSTILE = [
-    *("sk-", "sk-a1", "://a:", "password=", "password=a1", "api_key='a", "token is ", "eyJaaaaaaaaa.", "bearer ", "a1"),
+    *("password for a a a ", "token of"),
+    *(
+        "sk-",
+        "sk-a1",
+        "password for a a a ",
+        "://a:",
+        "password=",
+        "password=a1",
+        "api_key='a",
+        "token is ",
+        "eyJaaaaaaaaa.",
+        "bearer ",
+        "a1",
+    ),
     *("-----BEGIN PRIVATE KEY-----\n", "A: -----BEGIN PRIVATE KEY-----\n", "-----BEGIN A A A A ", "hf_", "\\n", " "),
     *("-----BEGIN PRIVATE KEY-----\nabcdefghijklmnopqrstuvwx\n", "authorization: bearer ", "ghp_a1a1a1a1a1a1a1a1 "),
 ]
