@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import httpx
@@ -22,6 +23,11 @@ def replace(provider: HonchoProvider, old: str, new: str, target: str = "user") 
     provider.on_memory_write("replace", target, new, metadata={"old_text": old}).exception(20)
 
 
+def conclusion_id(provider: HonchoProvider, content: str) -> str:
+    listed = json.loads(provider.handle_tool_call("honcho_conclude", {"list": True}))["conclusions"]
+    return next(str(one["id"]) for one in listed if one["content"] == content)
+
+
 def test_what_the_host_adds_replaces_and_removes_is_so_in_honcho(
     server: FaultyServer, make_provider: MakeProvider
 ) -> None:
@@ -37,6 +43,10 @@ def test_what_the_host_adds_replaces_and_removes_is_so_in_honcho(
     ]
     replace(provider, "tea", "Takes coffee")
     provider.on_memory_write("remove", "memory", "", metadata={"old_text": "make"}).result(10)
+    assert conclusions_on(server.url) == ["Ada's tea was cold on Monday", "Takes coffee"]
+    # Somebody deletes it by hand, and the host adds it anew.
+    provider.handle_tool_call("honcho_conclude", {"delete_id": conclusion_id(provider, "Takes coffee")})
+    provider.on_memory_write("add", "user", "Takes coffee").result(10)
     assert conclusions_on(server.url) == ["Ada's tea was cold on Monday", "Takes coffee"]
     about = {
         (one.observer, one.observed)
