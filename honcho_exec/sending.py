@@ -11,7 +11,7 @@ from honcho_exec.batches import known, there, write
 from honcho_exec.clock import Clock
 from honcho_exec.connection import Connection, Link
 from honcho_exec.errors import Ambiguous, Rejected, RequestError, StateError, Unavailable
-from honcho_exec.model import Conclusion, Deletion, Message, Replacement
+from honcho_exec.model import Deletion
 from honcho_exec.outbox import Outbox
 from honcho_exec.retry import RetryPolicy
 from honcho_exec.rows import Batch, OutboxRow
@@ -108,8 +108,9 @@ class Sender:
         if self._was_overtaken(api, batch):
             return
         current = self._outbox.reread(batch)
-        # A card or a deletion may be sent again without looking: the second time changes nothing.
-        looks = current.rows and current.look and isinstance(current.rows[0].write, Message | Conclusion | Replacement)
+        # A deletion may be sent again at once: the second time changes nothing. So may a card, but not before the first
+        # attempt is over, since it must not land on top of the next card.
+        looks = current.rows and current.look and not isinstance(current.rows[0].write, Deletion)
         if looks and self._arrived(api, current):
             self._settle(current, current.rows)
             return

@@ -492,3 +492,15 @@ def test_what_the_lane_has_seen_survives_a_power_cut(
     with closing(sqlite3.connect(left)) as connection:
         (payload,) = connection.execute("SELECT payload FROM rows").fetchone()
     assert "said" in payload
+
+
+def test_a_card_that_lands_late_does_not_stand_over_the_next(server: FaultyServer, make_provider: MakeProvider) -> None:
+    provider = make_provider(base_url=server.url, timeout=0.6, retry_deadline=1)
+    provider.sync_turn("said", "").result(10)
+    late = server.rule(match=("PUT", "/card$"), fault=late_work(1.5), times=1)
+    for card in ("the old one", "the new one"):
+        provider.handle_tool_call("honcho_profile", {"card": [card]})
+        assert provider.flush(30) == 0
+    assert late.used == 1
+    assert server.wait_idle()
+    assert "the new one" in provider.handle_tool_call("honcho_profile", {})

@@ -97,6 +97,13 @@ PROTECTIONS = (
         (f"{MACHINE}::test_each_failure_by_itself",),
     ),
     Protection(
+        "a card is not sent again before the first attempt is over",
+        "sending.py",
+        "not isinstance(current.rows[0].write, Deletion)\n",
+        'type(current.rows[0].write).__name__ not in {"Deletion", "Card"}\n',
+        (f"{DELIVERY}::test_a_card_that_lands_late_does_not_stand_over_the_next",),
+    ),
+    Protection(
         "a look counts from its beginning",
         "sending.py",
         "        wait = batch.settle_at - self._clock.now()\n        if there(api, batch):\n",
