@@ -1,6 +1,6 @@
 """What the provider builds upon, held against the embedded Honcho and against a real server.
 
-With HONCHO_CONTRACT_URL (and HONCHO_CONTRACT_KEY) in the environment every test runs against that server as well, in
+With HONCHO_TEST_URL (and HONCHO_TEST_KEY) in the environment every test runs against that server as well, in
 workspaces of its own.
 """
 
@@ -21,8 +21,8 @@ from support.openapi import operations
 from honcho_exec.embedded import EmbeddedHoncho
 
 # Read when this file is: the tests' own environment has no Honcho variables.
-URL = os.environ.get("HONCHO_CONTRACT_URL", "")
-KEY = os.environ.get("HONCHO_CONTRACT_KEY", "local")
+URL = os.environ.get("HONCHO_TEST_URL", "")
+KEY = os.environ.get("HONCHO_TEST_KEY", "local")
 Connect = Callable[[], Honcho]
 
 
