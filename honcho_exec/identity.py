@@ -85,8 +85,9 @@ def user_peer(settings: Settings, context: HostContext, environ: Mapping[str, st
         return _apart(settings.runtime_peer_prefix.strip() + runtime_ids[0], taken)
     if settings.peer_name:
         return _plain(settings.peer_name)
+    name = _plain(_system_user(environ))
     # In a container the user is often called like the assistant.
-    return _apart(_system_user(environ), taken)
+    return _apart(name, taken) if name in taken else name
 
 
 def observer_of(settings: Settings, ref: SessionRef, peer: str) -> str:

@@ -35,6 +35,7 @@ def test_a_name_that_is_safe_already_is_kept() -> None:
     ("settings", "context", "peer"),
     [
         ({}, {}, "ada"),
+        ({"ai_peer": "ada"}, {}, "ada-fdee430d"),
         ({"peer_name": "Ada L"}, {}, "Ada-L"),
         ({"peer_name": "Ada"}, {"user_id": "77"}, "77"),
         ({"peer_name": "Ada", "pin_user_peer": True}, {"user_id": "77"}, "Ada"),
