@@ -13,7 +13,8 @@ _STALE = 2
 _PHRASE = (
     r"(?:yes|no|ok(?:ay)?|k|kk|sure|thanks|thank you|thx|ty|y|n|yep|yup|nope|yeah|nah|continue|go (?:ahead|on)|do it"
     r"|proceed|got it|i see|cool|nice|great|good|perfect|awesome|fine|right|alright|exactly|agreed|correct|done|next"
-    r"|lgtm|please|hm+|never ?mind)"
+    r"|lgtm|please|hm+|never ?mind"
+    r"|ja|nein|danke|oui|merci|s[ií]|gracias|да|нет|спасибо|好的?|是的?|对|谢谢|はい|ありがとう|네)"
 )
 _TRIVIAL = re.compile(rf"\W*(?:{_PHRASE}(?:\W+{_PHRASE}){{0,3}})?\W*", re.IGNORECASE)
 # A path begins with a slash too, and goes on with another.

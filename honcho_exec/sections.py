@@ -18,6 +18,8 @@ _END = re.compile(r"(?<=[.!?])\s|\n|(?<=[\u3002\uff01\uff1f])")
 
 # A section that is shortened keeps at least so many characters, or it is dropped.
 _LEAST = 120
+# A section that is cut at a word has room for so much more than its title; a title alone says nothing.
+_LEAST_CUT = 20
 _MORE = " …"
 
 
@@ -46,7 +48,8 @@ def compose(sections: Sequence[Section], room: int | None) -> str:
         if part := _fitting(_whole(shown[place]), len(shown[place].title) + 4, left):
             kept[place] = part
     if not kept and shown:
-        return cut_at_word(_whole(shown[by_rank[0]]), room)
+        first = shown[by_rank[0]]
+        return cut_at_word(_whole(first), room) if room >= len(first.title) + _LEAST_CUT else ""
     return "\n\n".join(kept[place] for place in sorted(kept))
 
 

@@ -306,7 +306,8 @@ class TestTrivial:
     """A prompt that asks for nothing starts nothing."""
 
     @pytest.mark.parametrize(
-        "prompt", ["ok", "Thanks!", "yes, go ahead", "/help", "/title My talk", "👍", "", "  ", "OK, great. Thank you!"]
+        "prompt",
+        ["ok", "Thanks!", "yes, go ahead", "/help", "/title My talk", "👍", "", "  ", "OK, thank you!", "谢谢"],
     )
     def test_it_starts_nothing(self, server: FaultyServer, make_provider: MakeProvider, prompt: str) -> None:
         provider = make_provider(base_url=server.url, **PATIENT)

@@ -36,6 +36,11 @@ def test_a_single_sentence_that_does_not_fit_is_cut_at_a_word() -> None:
     assert text.removesuffix("…").split()[-1] in {"one", "unending", "sentence"}
 
 
+def test_a_title_alone_says_nothing() -> None:
+    assert compose([CARD], 20) == ""
+    assert compose([CARD], 25) == "## Card\nName: Ada\nTown:…"
+
+
 @given(
     st.lists(st.builds(Section, st.just("T"), st.text(alphabet="ab .\n", max_size=400), st.integers(0, 4)), max_size=5),
     st.integers(0, 900),
