@@ -74,6 +74,8 @@ def test_the_first_file_that_exists_counts(tmp_path: Path) -> None:
 def test_what_older_files_say_is_understood(tmp_path: Path) -> None:
     root = {
         "observationMode": "shared",
+        "contextTokens": 0,
+        "writeFrequency": 0,
         "runtimePeerPrefix": "telegram_",
         "userPeerAliases": {" 77 ": "ada", "78": 5, "79": None, "80": ""},
         "hosts": {"hermes": {"runtimePeerPrefix": ""}},
@@ -81,6 +83,7 @@ def test_what_older_files_say_is_understood(tmp_path: Path) -> None:
     write(tmp_path / ".honcho" / "config.json", root)
     settings = load({"HOME": str(tmp_path)}).settings
     assert (settings.observation_mode, settings.runtime_peer_prefix) == ("unified", "")
+    assert (settings.context_tokens, settings.write_frequency) == (None, "async")
     assert settings.user_peer_aliases == {"77": "ada", "78": "5"}
     assert load({"HOME": str(tmp_path), "HONCHO_OBSERVATION_MODE": "cross"}).settings.observation_mode == "directional"
 

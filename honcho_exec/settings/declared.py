@@ -11,6 +11,7 @@ from pydantic.alias_generators import to_camel
 from honcho_exec.settings.values import (
     EMBEDDED,
     Aliases,
+    Budget,
     Endpoint,
     JsonMap,
     Key,
@@ -126,8 +127,8 @@ class Settings(BaseModel):
         Literal["hybrid", "context", "tools"],
         BeforeValidator(lambda value: "hybrid" if value == "auto" else value),
     ] = _declare("hybrid", "hybrid: injection and tools; context: no tools; tools: no injection. `auto` is hybrid.")
-    context_tokens: Annotated[int, Field(ge=1)] | None = _declare(
-        None, "Budget of what is injected, at about 4 characters a token. Unset: no cap.", unit="tokens"
+    context_tokens: Budget | None = _declare(
+        None, "Budget of what is injected, at about 4 characters a token. Unset or 0: no cap.", unit="tokens"
     )
     context_cadence: Turns = _declare(1, "The base context is fetched anew at most every so many turns.", unit="turns")
     dialectic_cadence: Turns = _declare(1, "The dialectic is asked at most every so many turns.", unit="turns")

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, StringCo
 __all__ = [
     "EMBEDDED",
     "Aliases",
+    "Budget",
     "Endpoint",
     "JsonMap",
     "Key",
@@ -102,6 +103,9 @@ def _write_frequency(value: object) -> object:
     text = value.strip().lower() if isinstance(value, str) else value
     if text in ("async", "turn", "session"):
         return text
+    if text in (0, "0") and text is not False:
+        # The bundled provider's set-up takes it, and sends in the background then.
+        return "async"
     try:
         turns = int(text) if isinstance(text, str | int) and not isinstance(text, bool) else 0
     except ValueError:
@@ -126,6 +130,10 @@ def _header_safe(value: SecretStr) -> SecretStr:
 Key = Annotated[SecretStr, AfterValidator(_header_safe)]
 Url = Annotated[str, AfterValidator(_base_url)]
 Endpoint = Annotated[str, AfterValidator(_address)]
+# The bundled provider's set-up writes 0 for what is not set.
+Budget = Annotated[
+    Annotated[int, Field(ge=1)] | None, BeforeValidator(lambda value: None if value in (0, "0") else value)
+]
 Aliases = Annotated[dict[str, str], BeforeValidator(_aliases)]
 JsonMap = Annotated[dict[str, str], BeforeValidator(from_json)]
 Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
