@@ -29,10 +29,12 @@ _WHOLE = re.compile(
 # A process's output may hold brackets of its own, so that only the last one closes the notice.
 _PROCESS = re.compile(r"\[(?:IMPORTANT|SYSTEM): Background process \S+ [^\n]*\nCommand: ")
 
-# Notices in brackets, alone or before what was said; of those in capitals only the known ones, which people write too.
+# Notices in brackets, alone or before what was said; but for notes of the system only the known ones, since people
+# write brackets too.
 _NOTE = re.compile(
     r"""\[(?:
-        [Ss]ystem(?:\ note)?: | SYSTEM:
+        (?:System|SYSTEM)\ note:
+      | (?:System|SYSTEM):\ (?:Your|You|The|Continue|Background)\b
       | IMPORTANT:\ (?:Background\ process\ | MCP\ servers\ have\ been\ reloaded | Watch[ -]pattern
           | The\ following\ skill\(s\)\ were\ listed)
       | Note:\ (?:model\ was\ just\ switched\ | Some\ earlier\ conversation\ turns\ have\ been\ compacted)

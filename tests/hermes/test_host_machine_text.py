@@ -115,6 +115,7 @@ PEOPLE = [
     "[7:00] works for me",
     "[IMPORTANT: call my mother] and book the train",
     "[IMPORTANT: call my mother]",
+    "[System: Windows 11]\n\nIt crashes when I log in.",
     "[Note: I am away on Monday]\n\nBook the train.",
     'What does "[ASYNC DELEGATION COMPLETE — d-1]" mean?',
     "> [IMPORTANT: Background process proc_1 completed normally (exit code 0).\n> Command: ls\n> Output:\n> x]\n\nwhy?",
