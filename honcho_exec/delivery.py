@@ -257,11 +257,7 @@ class Delivery:
         self._outbox.settle(rows)
         self._untidy = True
         self._meter.count("delivered", len(rows))
-        failed = self._health.failing
-        self._health = Health(self._health.error)
-        if failed:
-            _log.warning("delivery to Honcho works again")
-            self._notice(None)
+        self._no_longer_failing("delivery to Honcho works again")
         self._backoff.reset()
         self._turns.settle([row.turn for row in rows], new=new)
         with self._changed:
@@ -318,6 +314,8 @@ class Delivery:
             self._again_in(_LOOK_AT_OTHERS)
         else:
             self._sender.calm()
+            # It may have been parked, dropped, or handed over.
+            self._no_longer_failing("what Honcho did not take is not waiting any more")
             # One of all that share these rows is enough to see that another process died and left some behind.
             spread = len(_neighbours[self._key]) * random.uniform(1, 2)  # noqa: S311 - spreads load only
             self._again_in(_LOOK_AROUND * spread, weak=True)
@@ -382,6 +380,13 @@ class Delivery:
             self._backing_off = True
         self._again_in(pause)
         self._at_rest()
+
+    def _no_longer_failing(self, why: str) -> None:
+        failed = self._health.failing
+        self._health = Health(self._health.error)
+        if failed:
+            _log.warning(why)
+            self._notice(None)
 
     def _at_rest(self) -> None:
         """Tell whoever drains that nothing more is sent for now."""

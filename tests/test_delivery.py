@@ -504,3 +504,13 @@ def test_a_card_that_lands_late_does_not_stand_over_the_next(server: FaultyServe
     assert late.used == 1
     assert server.wait_idle()
     assert "the new one" in provider.handle_tool_call("honcho_profile", {})
+
+
+def test_when_what_failed_is_set_aside_nothing_is_failing(server: FaultyServer, make_provider: MakeProvider) -> None:
+    server.rule(match=POST_MESSAGES, fault=status(500), times=2)
+    server.rule(match=POST_MESSAGES, fault=status(422))
+    provider = make_provider(base_url=server.url, **QUICK)
+    assert isinstance(provider.sync_turn("odd", "").exception(10), Ambiguous)
+    assert provider.flush(20) == 0
+    assert provider.status().parked == 1
+    assert "error" not in provider.handle_tool_call("honcho_search", {"query": "anything"})
