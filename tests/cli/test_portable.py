@@ -18,7 +18,9 @@ NAMES = st.sampled_from(["ada", "bot", "eve"])
 PLACES = st.sampled_from(["one", "two"])
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
 DOCUMENTS = st.dictionaries(
-    TEXTS, st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS, max_size=3
+    TEXTS,
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
+    max_size=3,
 )
 WRITES = st.lists(
     st.one_of(

@@ -57,6 +57,16 @@ def test_it_is_looked_at_first_then_done_and_undone(home: Path, config: str) -> 
     assert yaml.safe_load(path.read_text()) == before
 
 
+@pytest.mark.parametrize(
+    "config", ["memory: {provider: honcho,\n  x: 1}\n", "{memory: {provider: honcho}}\n", "memory: honcho\n"]
+)
+def test_what_cannot_be_changed_safely_stays_and_is_said(home: Path, config: str) -> None:
+    (home / "config.yaml").write_text(config)
+    with pytest.raises(StateError, match="only Hermes understands"):
+        write_provider(home, "mem0")
+    assert (home / "config.yaml").read_text() == config
+
+
 def test_what_cannot_be_migrated_is_said(home: Path) -> None:
     assert "nothing was migrated" in run("--undo").stderr
     assert "uses no memory provider" in run("--from", "honcho", "--apply").stderr
@@ -85,7 +95,7 @@ def test_only_the_provider_is_changed(
 ) -> None:
     home = tmp_path_factory.mktemp("home")
     value = rest if memory == "absent" else {**rest, "memory": memory}
-    text = yaml.safe_dump(value, default_flow_style=None if flow else False)
+    text = yaml.safe_dump(value, default_flow_style=None if flow else False, width=1000)
     (home / "config.yaml").write_text(text)
     if text.startswith("{"):
         with pytest.raises(StateError, match="only Hermes understands"):

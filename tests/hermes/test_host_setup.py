@@ -25,23 +25,23 @@ ROOT = Path(__file__).parents[2]
 COMMANDS = """
 import contextlib, io, json, sys
 
-told = {}
+told = []
 for line in sys.argv[1:]:
     out = io.StringIO()
     sys.argv = ["hermes", *line.split()]
     with contextlib.redirect_stdout(out), contextlib.suppress(SystemExit):
         from hermes_cli.main import main
         main()
-    told[line] = out.getvalue()
+    told.append(out.getvalue())
 print(json.dumps(told))
 """
 
 
-def run(host: Host, *lines: str, stdin: str = "", **settings: str) -> dict[str, str]:
+def run(host: Host, *lines: str, stdin: str = "") -> list[str]:
     """Run commands of the host without a terminal, and return what each prints."""
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS, *lines],
-        env=host.environ(settings),
+        env=host.environ(),
         cwd=host.root,
         input=stdin,
         capture_output=True,
@@ -51,21 +51,16 @@ def run(host: Host, *lines: str, stdin: str = "", **settings: str) -> dict[str, 
         start_new_session=True,
     )
     assert done.returncode == 0, done.stderr
-    told: dict[str, str] = json.loads(done.stdout.splitlines()[-1])
+    told: list[str] = json.loads(done.stdout.splitlines()[-1])
     return told
 
 
 def test_a_person_sets_it_up_and_uses_it_with_the_hosts_own_commands(host: Host) -> None:
     (host.hermes_home / "config.yaml").write_text("model:\n  default: fake\n")
-    setup = run(host, "memory setup honcho_exec", stdin="9\n1\nnadia\n")["memory setup honcho_exec"]
-    assert "Please say 1, 2 or 3." in setup
-    assert "It works: memory is kept on this machine" in setup
-    config = yaml.safe_load((host.hermes_home / "config.yaml").read_text())
-    assert (config["memory"]["provider"], config["model"]["default"]) == ("honcho_exec", "fake")
-    assert "HONCHO_PEER_NAME=nadia" in (host.hermes_home / ".env").read_text()
     archive = host.root / "backup.zip"
-    told = run(
+    setup, memory, plugins, status, config, outbox, search, commands, _ = run(
         host,
+        "memory setup honcho_exec",
         "memory status",
         "plugins list --plain",
         "honcho_exec status --json",
@@ -74,16 +69,22 @@ def test_a_person_sets_it_up_and_uses_it_with_the_hosts_own_commands(host: Host)
         "honcho_exec search bees --json",
         "honcho_exec",
         f"backup -o {archive}",
+        stdin="9\n1\nnadia\n",
     )
-    assert "Provider:  honcho_exec" in told["memory status"]
-    assert "Status:    available" in told["memory status"]
-    assert "honcho_exec" in told["plugins list --plain"]
-    status = json.loads(told["honcho_exec status --json"])
-    assert (status["backend"], status["user_peer"], status["state"]) == ("embedded", "nadia", str(host.state))
-    assert json.loads(told["honcho_exec config --json"])["settings"]["peerName"]["value"] == "nadia"
-    assert json.loads(told["honcho_exec outbox list --json"])["rows"] == []
-    assert json.loads(told["honcho_exec search bees --json"]) == {"hits": []}
-    assert "purge" in told["honcho_exec"]
+    assert "Please say 1, 2 or 3." in setup
+    assert "It works: memory is kept on this machine" in setup
+    chosen = yaml.safe_load((host.hermes_home / "config.yaml").read_text())
+    assert (chosen["memory"]["provider"], chosen["model"]["default"]) == ("honcho_exec", "fake")
+    assert "HONCHO_PEER_NAME=nadia" in (host.hermes_home / ".env").read_text()
+    assert "Provider:  honcho_exec" in memory
+    assert "Status:    available" in memory
+    assert "honcho_exec" in plugins
+    seen = json.loads(status)
+    assert (seen["backend"], seen["user_peer"], seen["state"]) == ("embedded", "nadia", str(host.state))
+    assert json.loads(config)["settings"]["peerName"]["value"] == "nadia"
+    assert json.loads(outbox)["rows"] == []
+    assert json.loads(search) == {"hits": []}
+    assert "purge" in commands
     names = set(zipfile.ZipFile(archive).namelist())
     assert {"honcho_exec/memory.db", "honcho_exec/outbox.db", "plugins/honcho_exec/cli.py"} <= names
 
@@ -91,15 +92,15 @@ def test_a_person_sets_it_up_and_uses_it_with_the_hosts_own_commands(host: Host)
 def test_a_server_is_tried_and_what_cannot_be_is_not_written(host: Host, server: FaultyServer) -> None:
     with HonchoProvider("s", environ={"HOME": str(host.root), "HONCHO_BASE_URL": server.url}) as provider:
         provider.sync_turn("The heron stands in the reeds.", "It does.").result(20)
-    before = (host.hermes_home / "config.yaml").read_text()
     line = "memory setup honcho_exec"
-    refused = run(host, line, stdin="2\nhtp://wrong\n\n\n")[line]
+    answers = f"2\nhtp://wrong\n\n\n2\n{server.url}\n\nada\n"
+    refused, accepted, search = run(host, line, line, "honcho_exec search heron", stdin=answers)
     assert "Nothing was changed: HONCHO_BASE_URL: must be an http:// or https:// URL" in refused
-    assert (host.hermes_home / "config.yaml").read_text() == before
-    told = run(host, line, "honcho_exec search heron", stdin=f"2\n{server.url}\n\nada\n")
-    assert f"It works: memory is kept in {server.url}" in told[line]
-    assert f"HONCHO_BASE_URL={server.url}" in (host.hermes_home / ".env").read_text()
-    assert "The heron stands in the reeds." in told["honcho_exec search heron"]
+    assert f"It works: memory is kept in {server.url}" in accepted
+    written = (host.hermes_home / ".env").read_text()
+    assert f"HONCHO_BASE_URL={server.url}" in written
+    assert "htp" not in written
+    assert "The heron stands in the reeds." in search
 
 
 def test_the_dashboards_schema_is_what_the_declarations_say(tmp_path: Path) -> None:
