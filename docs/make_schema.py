@@ -1,4 +1,4 @@
-"""Write the schema of Hermes's dashboard from the settings' own declarations: python docs/make_schema.py."""
+"""The schema of Hermes's dashboard, from the settings' own declarations; docs/make_settings.py writes it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from honcho_exec.settings import Settings, variables
 
 FILE = Path(honcho_exec.__file__).parent / "hermes" / "plugin" / "config_schema.py"
 
-HEAD = '''"""What Hermes's dashboard lets a person set: made from the settings' declarations by docs/make_schema.py.
+HEAD = '''"""What Hermes's dashboard lets a person set: made from the settings' declarations by docs/make_settings.py.
 
 It is stored in Honcho's own file, `honcho.json`, as that of the bundled provider is.
 """
@@ -114,7 +114,3 @@ def _quoted(value: str) -> str:
 def _tuple(values: typing.Iterable[str]) -> str:
     inside = ", ".join(map(_quoted, values))
     return f"({inside},)" if inside else "()"
-
-
-if __name__ == "__main__":
-    FILE.write_text(text(), encoding="utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -12,13 +13,23 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
-def test_the_settings_page_is_what_the_declarations_say() -> None:
-    spec = importlib.util.spec_from_file_location("make_settings", ROOT / "docs" / "make_settings.py")
+def made_by(script: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(script, ROOT / "docs" / f"{script}.py")
     assert spec is not None
     assert spec.loader is not None
     maker = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(maker)
+    return maker
+
+
+def test_the_settings_page_is_what_the_declarations_say() -> None:
+    maker = made_by("make_settings")
     assert maker.PAGE.read_text(encoding="utf-8") == maker.page(), "run: python docs/make_settings.py"
+
+
+def test_the_dashboards_schema_is_what_the_declarations_say() -> None:
+    maker = made_by("make_schema")
+    assert maker.FILE.read_text(encoding="utf-8") == maker.text(), "run: python docs/make_settings.py"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -13,7 +12,6 @@ import yaml
 from support.faulty import FaultyServer
 
 from honcho_exec import HonchoProvider
-from honcho_exec.hermes.installer import install
 from honcho_exec.settings import Settings
 
 if TYPE_CHECKING:
@@ -101,17 +99,6 @@ def test_a_server_is_tried_and_what_cannot_be_is_not_written(host: Host, server:
     assert f"HONCHO_BASE_URL={server.url}" in written
     assert "htp" not in written
     assert "The heron stands in the reeds." in search
-
-
-def test_the_dashboards_schema_is_what_the_declarations_say(tmp_path: Path) -> None:
-    spec = importlib.util.spec_from_file_location("make_schema", ROOT / "docs" / "make_schema.py")
-    assert spec is not None
-    assert spec.loader is not None
-    maker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(maker)
-    assert maker.FILE.read_text(encoding="utf-8") == maker.text(), "run: python docs/make_schema.py"
-    install(tmp_path)
-    assert (tmp_path / "plugins" / "honcho_exec" / "config_schema.py").exists()
 
 
 @pytest.mark.usefixtures("hermes_environ")

@@ -1,4 +1,4 @@
-"""What Hermes's dashboard lets a person set: made from the settings' declarations by docs/make_schema.py.
+"""What Hermes's dashboard lets a person set: made from the settings' declarations by docs/make_settings.py.
 
 It is stored in Honcho's own file, `honcho.json`, as that of the bundled provider is.
 """
@@ -250,7 +250,7 @@ CONFIG_SCHEMA = ProviderConfigSchema(
             label="Context tokens",
             kind=KIND_NUMBER,
             env_fallbacks=("HONCHO_CONTEXT_TOKENS",),
-            description="Budget of what is injected, at about 4 characters a token. Unset: no cap.",
+            description="Budget of what is injected, at about 4 characters a token. Unset or 0: no cap.",
         ),
         ProviderField(
             key="contextCadence",
