@@ -78,7 +78,9 @@ class Ledger:
         self._destination = destination
         self._clock = clock
         self._lock = threading.Lock()
+        # Who counts must not wait for the disk.
         self._disk = threading.Lock()
+        self._opening = threading.Lock()
         self._counted: dict[str, Counter[str]] = {}
         self._database: Database | None = None
         self._closed = False
@@ -181,7 +183,7 @@ class Ledger:
 
     def _opened(self, *, make: bool) -> Database | None:
         """The file; None when it is not there and must not be made, or is closed."""
-        with self._lock:
+        with self._opening:
             if self._closed or (self._database is None and not make and not self._path.exists()):
                 return None
             if self._database is None:

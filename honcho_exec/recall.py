@@ -103,10 +103,12 @@ class Recall:
         self._dialectic_lane = Lane(executor=lambda: Strand(_DIALECTIC), abandon=abandon)
         self._stretch: _Stretch | None = None
         self._switched = False
+        self._announces = False
 
     def announce(self, ref: SessionRef) -> None:
         """A turn begins, for which `before` may be called or not."""
         with self._lock:
+            self._announces = True
             self._begin_turn(ref).announced = True
 
     def before(self, ref: SessionRef, query: str) -> str:
@@ -114,7 +116,8 @@ class Recall:
         query = storable(query, mask=self._settings.redact)
         with self._lock:
             stretch = self._current(ref)
-            if not stretch.announced:
+            # A host that announces its turns may ask several times in one.
+            if not stretch.announced and not (self._announces and stretch.ended < stretch.turns):
                 self._begin_turn(ref)
             stretch.announced = False
         if self._settings.recall_sync:

@@ -302,6 +302,30 @@ class TestDialectic:
         assert chats(server)[0].startswith("Who is the user?")
 
 
+class TestTurns:
+    """What counts as a turn."""
+
+    def test_an_announced_turn_is_one_however_often_it_is_recalled_for(self, make_provider: MakeProvider) -> None:
+        provider = make_provider(**PATIENT)
+        for number in range(1, 4):
+            provider.on_turn_start(number, "tea?")
+            provider.prefetch("tea?")
+            provider.prefetch("tea?")
+            provider.queue_prefetch("tea?")
+        provider.on_turn_start(4, "a skill, for which nothing is recalled")
+        provider.on_turn_start(5, "tea?")
+        provider.prefetch("tea?")
+        assert provider_turns(provider) == 5
+
+    def test_without_announcements_recalling_begins_a_turn(self, make_provider: MakeProvider) -> None:
+        provider = make_provider(**PATIENT)
+        provider.queue_prefetch("tea?")
+        provider.prefetch("tea?")
+        provider.prefetch("the one before was interrupted")
+        provider.queue_prefetch("tea?")
+        assert provider_turns(provider) == 3
+
+
 class TestTrivial:
     """A prompt that asks for nothing starts nothing."""
 
