@@ -13,6 +13,8 @@ from honcho_exec.identity import HostContext, resolve, safe_id, session_name, us
 from honcho_exec.settings import Settings
 
 names = st.text(st.characters(exclude_categories=()), min_size=1, max_size=200).filter(str.strip)
+# Settings take no lone surrogates.
+settable = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=200).filter(str.strip)
 
 
 @given(names)
@@ -108,13 +110,16 @@ def test_the_systems_user_is_not_the_assistant() -> None:
         {
             "session_strategy": st.sampled_from(["per-directory", "per-session", "per-repo", "global"]),
             "session_peer_prefix": st.booleans(),
-            "workspace": names,
+            "workspace": settable,
         }
     ),
     st.fixed_dictionaries(
-        {name: st.just("") | names for name in ("session", "session_id", "session_title", "gateway_session_key", "cwd")}
+        {
+            name: st.just("") | settable
+            for name in ("session", "session_id", "session_title", "gateway_session_key", "cwd")
+        }
     ),
-    names,
+    settable,
 )
 def test_every_session_has_a_name_that_honcho_takes(
     settings: dict[str, Any], context: dict[str, str], peer: str
