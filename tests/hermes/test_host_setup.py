@@ -4,20 +4,16 @@ import json
 import subprocess
 import sys
 import zipfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pytest
 import yaml
 from support.faulty import FaultyServer
 
 from honcho_exec import HonchoProvider
-from honcho_exec.settings import Settings
+from honcho_exec.settings import Settings, load
 
 if TYPE_CHECKING:
     from conftest import Host
-
-ROOT = Path(__file__).parents[2]
 
 # The host's own commands, one after the other in one process: a start of the host takes seconds.
 COMMANDS = """
@@ -101,14 +97,37 @@ def test_a_server_is_tried_and_what_cannot_be_is_not_written(host: Host, server:
     assert "The heron stands in the reeds." in search
 
 
-@pytest.mark.usefixtures("hermes_environ")
-def test_the_host_reads_the_schema(host: Host) -> None:
-    from plugins.memory.config_schema import get_provider_config_schema
+# What the dashboard does when a person opens the panel, and when they save it.
+DASHBOARD = """
+import json
 
-    schema = get_provider_config_schema("honcho_exec")
-    assert schema is not None
-    assert len(schema.fields) == len(Settings.model_fields)
-    kinds = {field.key: field.kind for field in schema.fields}
-    assert (kinds["apiKey"], kinds["timeout"], kinds["enabled"]) == ("secret", "number", "bool")
-    assert (kinds["recallMode"], kinds["sessions"], kinds["peerName"]) == ("select", "json", "text")
-    assert host.hermes_home.exists()
+from hermes_cli import web_server
+from plugins.memory.config_schema import get_provider_config_schema
+
+schema = get_provider_config_schema("honcho_exec")
+values = {"baseUrl": "http://127.0.0.1:9", "timeout": "12", "recallMode": "tools", "saveMessages": "false",
+          "sessions": '{"/home/ada": "home"}', "workspace": "w7", "apiKey": "k-1"}
+web_server._write_provider_honcho(schema, values)
+shown = web_server._declared_provider_payload(schema)
+# The full panel sends back everything that it shows.
+web_server._write_provider_honcho(schema, {field["key"]: field["value"] for field in shown["fields"]})
+print(json.dumps({field["key"]: field for field in shown["fields"]}))
+"""
+
+
+def test_what_the_dashboard_saves_is_what_counts(host: Host) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", DASHBOARD], env=host.environ(), capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert len(shown) == len(Settings.model_fields)
+    assert (shown["timeout"]["value"], shown["recallMode"]["value"]) == ("12", "tools")
+    assert (shown["apiKey"]["value"], shown["apiKey"]["is_set"]) == ("", True)
+    settings = load(host.environ(), hermes_home=host.hermes_home).settings
+    chosen = {"base_url", "timeout", "recall_mode", "save_messages", "sessions", "workspace", "ai_peer", "api_key"}
+    assert settings.model_dump(exclude=chosen) == Settings().model_dump(exclude=chosen)
+    assert (settings.backend_url, settings.workspace, settings.timeout) == ("http://127.0.0.1:9", "w7", 12.0)
+    assert (settings.recall_mode, settings.save_messages) == ("tools", False)
+    assert settings.sessions == {"/home/ada": "home"}
+    assert settings.api_key is not None
