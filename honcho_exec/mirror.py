@@ -9,6 +9,7 @@ from pathlib import Path
 from honcho_exec.builtin import BuiltinMemory
 from honcho_exec.clock import Clock
 from honcho_exec.conversation import Conversation
+from honcho_exec.futures import done
 from honcho_exec.known import Known
 from honcho_exec.memory_files import give_memory_files
 from honcho_exec.messages import as_messages
@@ -49,7 +50,7 @@ class Mirror:
         """See `HonchoProvider.on_memory_write`."""
         write = self._builtin.replacement(ref, action, target, content, old_text)
         if write is None:
-            return _nothing()
+            return done(Receipt(0))
         future = self._conversation.delivery.admit(ref, [write])
         if is_stored(future):
             self._builtin.given(write)
@@ -59,14 +60,8 @@ class Mirror:
         """See `HonchoProvider.on_delegation`."""
         settings, asked, answer = self._settings, task.strip(), result.strip()
         if not (answer and settings.save_messages and settings.save_assistant_messages):
-            return _nothing()
+            return done(Receipt(0))
         text = f"A subagent was asked: {asked}\n\nIt answered: {answer}"
         key = f"delegation/{harmless(child_session_id)}" if child_session_id else None
         parts = as_messages(ref.ai_peer, text, settings, metadata={"source": "delegation"}, source_key=key)
         return self._conversation.sync(parts, ref)
-
-
-def _nothing() -> Future[Receipt]:
-    future: Future[Receipt] = Future()
-    future.set_result(Receipt(0))
-    return future

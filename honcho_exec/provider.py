@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import threading
 import weakref
@@ -11,12 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from honcho_exec import given
 from honcho_exec.arguments import schemas
 from honcho_exec.checkup import take
 from honcho_exec.clock import Clock, SystemClock
@@ -25,6 +24,7 @@ from honcho_exec.dialectic import Rewriter
 from honcho_exec.doctor import examine
 from honcho_exec.errors import Closed, ConfigurationError, Disabled, HonchoExecError, InputError
 from honcho_exec.export import Exporter
+from honcho_exec.futures import done, failed
 from honcho_exec.grants import GrantFile
 from honcho_exec.identity import HostContext, is_shared, resolve, safe_id
 from honcho_exec.lease import Holder
@@ -34,6 +34,7 @@ from honcho_exec.messages import as_messages
 from honcho_exec.mirror import Mirror
 from honcho_exec.model import Hit, Receipt, SessionRef
 from honcho_exec.outbox import Outbox
+from honcho_exec.prompt import system_prompt
 from honcho_exec.recall import Recall
 from honcho_exec.settings import LoadedSettings, Settings, load, state_home, stated_home
 from honcho_exec.stats import Meter, Stats
@@ -47,21 +48,6 @@ _log = logging.getLogger(__name__)
 
 # How many of the host's ids are remembered: turns come late by one or two switches.
 _REMEMBERED = 64
-
-# Whole numbers in metadata, with their sign: larger ones are not kept exactly, or at all.
-_INTEGER_BITS = 64
-
-_PROMPTS = {
-    "hybrid": "What Honcho knows of the user is put before each turn, and these tools reach the rest: ",
-    "context": "What Honcho knows of the user is put before each turn.",
-    "tools": "Nothing is put before the turns; use these tools to reach what Honcho knows: ",
-}
-_TOOL_GUIDE = (
-    "honcho_profile (standing facts), honcho_search (what was said, in every session), honcho_context (summary, "
-    "representation, card, last messages), honcho_reasoning (a question answered by a language model; slow), "
-    "honcho_conclude (keep, delete or list lasting facts)."
-)
-
 
 _providers: weakref.WeakSet[HonchoProvider] = weakref.WeakSet()
 
@@ -233,15 +219,15 @@ class HonchoProvider:
         try:
             conversation = self._opened()
             ref = self._refs.get(session_id, conversation.ref) if session_id else conversation.ref
-            said = [(ref.user_peer, spoken(_text(user_content, "user_content")))]
+            said = [(ref.user_peer, spoken(given.text(user_content, "user_content")))]
             if self._settings.save_assistant_messages:
-                said.append((ref.ai_peer, _text(assistant_content, "assistant_content")))
+                said.append((ref.ai_peer, given.text(assistant_content, "assistant_content")))
         except Disabled:
-            return _done(Receipt(0))
+            return done(Receipt(0))
         except HonchoExecError as error:
-            return _failed(error)
+            return failed(error)
         if not (self._settings.save_messages and self._context.writes):
-            return _done(Receipt(0))
+            return done(Receipt(0))
         writes = [message for peer, text in said for message in as_messages(peer, text, self._settings)]
         return conversation.turn(writes, ref)
 
@@ -276,7 +262,7 @@ class HonchoProvider:
         conversation = self._opened()
         ref = SessionRef(
             conversation.ref.workspace,
-            safe_id(_name(session, "session")),
+            safe_id(given.name(session, "session")),
             conversation.ref.user_peer,
             conversation.ref.ai_peer,
         )
@@ -284,10 +270,10 @@ class HonchoProvider:
             raise InputError(f"`role` must be user or assistant, not {role!r}"[:200])
         peer = ref.user_peer if role == "user" else ref.ai_peer
         if name is not None and name != "":
-            peer = safe_id(_name(name, "name"))
-        said_at, beside = _moment(created_at), _metadata(metadata)
-        key = None if source_key is None else harmless(_string(source_key, "source_key")) or None
-        text = _text(content, "content")
+            peer = safe_id(given.name(name, "name"))
+        said_at, beside = given.moment(created_at), given.metadata(metadata)
+        key = None if source_key is None else harmless(given.string(source_key, "source_key")) or None
+        text = given.text(content, "content")
         parts = as_messages(peer, text, self._settings, created_at=said_at, metadata=beside, source_key=key)
         return conversation.sync(parts, ref)
 
@@ -326,11 +312,7 @@ class HonchoProvider:
         """What the system prompt says of this memory: static text, so that prompts stay cacheable."""
         if self._conversation is None or not self._context.writes:
             return ""
-        mode = self._settings.recall_mode
-        guide = _TOOL_GUIDE if mode != "context" else ""
-        return (
-            "# Honcho memory\n" + _PROMPTS.get(mode, "What Honcho knows of the user is put before each turn.") + guide
-        )
+        return system_prompt(self._settings.recall_mode)
 
     def on_turn_start(self, turn_number: int = 0, message: object = "", **_: object) -> None:  # noqa: ARG002 - the host's contract
         """Say that a turn begins, for which `prefetch` may be called or not; the cadences count turns."""
@@ -372,7 +354,7 @@ class HonchoProvider:
         return self._mirrored(
             str(said.get("session_id") or ""),
             lambda mirror, ref: mirror.write(
-                ref, action, target, _text(content, "content"), _text(said.get("old_text") or "", "old_text")
+                ref, action, target, given.text(content, "content"), given.text(said.get("old_text") or "", "old_text")
             ),
         )
 
@@ -387,7 +369,7 @@ class HonchoProvider:
         return self._mirrored(
             "",
             lambda mirror, ref: mirror.delegation(
-                ref, _text(task, "task"), _text(result, "result"), str(child_session_id or "")
+                ref, given.text(task, "task"), given.text(result, "result"), str(child_session_id or "")
             ),
         )
 
@@ -633,11 +615,11 @@ class HonchoProvider:
         try:
             conversation = self._opened()
             ref = self._refs.get(session_id, conversation.ref) if session_id else conversation.ref
-            return give(self._mirror, ref) if self._mirror is not None else _done(Receipt(0))
+            return give(self._mirror, ref) if self._mirror is not None else done(Receipt(0))
         except Disabled:
-            return _done(Receipt(0))
+            return done(Receipt(0))
         except HonchoExecError as error:
-            return _failed(error)
+            return failed(error)
 
     def _why_not(self) -> HonchoExecError:
         return self._trouble or Closed("the provider is not initialized; call initialize() or use `with`")
@@ -649,75 +631,6 @@ def _after_fork() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork)
-
-
-def _text(content: object, argument: str) -> str:
-    text = plain_text(content)
-    if text is None:
-        raise InputError(f"`{argument}` must be text, not {type(content).__name__}")
-    return text
-
-
-def _string(value: object, argument: str) -> str:
-    if not isinstance(value, str):
-        raise InputError(f"`{argument}` must be a string, not {type(value).__name__}")
-    return value
-
-
-def _name(value: object, argument: str) -> str:
-    name = _string(value, argument)
-    if not name.strip():
-        raise InputError(f"`{argument}` must not be empty")
-    return name
-
-
-def _moment(created_at: object) -> str | None:
-    if created_at is None:
-        return None
-    text = _string(created_at, "created_at")
-    try:
-        moment = datetime.fromisoformat(text)
-        moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise InputError(f"`created_at` must be ISO 8601, such as 2023-05-08T13:56:00Z, not {text[:80]!r}") from None
-    return moment.isoformat()
-
-
-def _metadata(given: object) -> dict[str, Any]:
-    if given is None:
-        return {}
-    if not isinstance(given, Mapping):
-        raise InputError(f"`metadata` must be a mapping, not {type(given).__name__}")
-    kept: dict[str, Any] = {}
-    for key, value in given.items():
-        if not isinstance(key, str):
-            raise InputError(f"`metadata` must have strings as keys, not {type(key).__name__}")
-        if not _is_plain(value):
-            what = "a number beyond these" if isinstance(value, int | float) else type(value).__name__
-            raise InputError(
-                f"`metadata`: {key[:80]!r} must be a string, a whole number of 64 bits, a finite number, or true or"
-                f" false, not {what}"
-            )
-        kept[harmless(key)] = harmless(value) if isinstance(value, str) else value
-    return kept
-
-
-def _is_plain(value: object) -> bool:
-    if isinstance(value, float):
-        return math.isfinite(value)
-    return isinstance(value, str) or (isinstance(value, int) and value.bit_length() < _INTEGER_BITS)
-
-
-def _done(receipt: Receipt) -> Future[Receipt]:
-    future: Future[Receipt] = Future()
-    future.set_result(receipt)
-    return future
-
-
-def _failed(error: HonchoExecError) -> Future[Receipt]:
-    future: Future[Receipt] = Future()
-    future.set_exception(error)
-    return future
 
 
 def _working_directory() -> str:

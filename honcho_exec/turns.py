@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from honcho_exec.clock import Clock
 from honcho_exec.errors import Closed, HonchoExecError, Rejected, RequestError
+from honcho_exec.futures import failed
 from honcho_exec.model import Receipt
 from honcho_exec.stats import Meter
 
@@ -24,12 +25,6 @@ def is_stored(future: Future[Receipt]) -> bool:
 def closed_first() -> Closed:
     """What the Future of a turn fails with that is stored and not delivered when the provider closes."""
     return Closed("the provider was closed first; the turn is in the outbox and will be delivered later")
-
-
-def _failed_by_closing() -> Future[Receipt]:
-    future: Future[Receipt] = Future()
-    future.set_exception(closed_first())
-    return future
 
 
 @dataclass(slots=True)
@@ -87,7 +82,7 @@ class Turns:
             turn = self._turns.pop(name, None)
             if turn is None:
                 # Closing was faster: there is nobody left to wait for.
-                return _failed_by_closing()
+                return failed(closed_first())
             turn.stored = True
             return self._turns.setdefault(carrier, turn).future
 

@@ -16,6 +16,7 @@ from agent.memory_provider import MemoryProvider
 from hermes_constants import get_hermes_home
 
 from honcho_exec.errors import Disabled, HonchoExecError, RequestError
+from honcho_exec.futures import failed
 from honcho_exec.model import Receipt
 from honcho_exec.provider import HonchoProvider
 from honcho_exec.settings import load, variables
@@ -123,7 +124,7 @@ class HonchoExecMemoryProvider(MemoryProvider):
         future = self._safely(
             "sync_turn",
             lambda: self._provider.sync_turn(user_content, assistant_content, session_id=session_id, messages=messages),
-            _failed,
+            failed,
         )
         return _told("a turn", future)
 
@@ -150,7 +151,7 @@ class HonchoExecMemoryProvider(MemoryProvider):
         future = self._safely(
             "on_memory_write",
             lambda: self._provider.on_memory_write(action, target, content, metadata=metadata),
-            _failed,
+            failed,
         )
         return _told("a write of the built-in memory", future)
 
@@ -159,7 +160,7 @@ class HonchoExecMemoryProvider(MemoryProvider):
         future = self._safely(
             "on_delegation",
             lambda: self._provider.on_delegation(task, result, child_session_id=child_session_id, **kwargs),
-            _failed,
+            failed,
         )
         return _told("a subagent's answer", future)
 
@@ -327,10 +328,4 @@ def _told(what: str, future: Future[Receipt]) -> Future[Receipt]:
     # Delivery logs its own failures; what fails at once was never stored, and nobody else would say so.
     if future.done() and (error := future.exception()) is not None:
         _log.warning("%s was not stored: %s", what, error)
-    return future
-
-
-def _failed(error: HonchoExecError) -> Future[Receipt]:
-    future: Future[Receipt] = Future()
-    future.set_exception(error)
     return future

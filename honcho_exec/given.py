@@ -1,0 +1,80 @@
+"""What a program gives, checked where it comes in.
+
+Every function raises `InputError`, which names the argument and says what would be right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+
+from honcho_exec.errors import InputError
+from honcho_exec.text import harmless, plain_text
+
+__all__ = ["metadata", "moment", "name", "string", "text"]
+
+# Whole numbers in metadata, with their sign: larger ones are not kept exactly, or at all.
+_INTEGER_BITS = 64
+
+
+def text(content: object, argument: str) -> str:
+    """What was said: text, or the text of OpenAI-style parts."""
+    said = plain_text(content)
+    if said is None:
+        raise InputError(f"`{argument}` must be text, not {type(content).__name__}")
+    return said
+
+
+def string(value: object, argument: str) -> str:
+    """A string."""
+    if not isinstance(value, str):
+        raise InputError(f"`{argument}` must be a string, not {type(value).__name__}")
+    return value
+
+
+def name(value: object, argument: str) -> str:
+    """A name that is not empty."""
+    given = string(value, argument)
+    if not given.strip():
+        raise InputError(f"`{argument}` must not be empty")
+    return given
+
+
+def moment(created_at: object) -> str | None:
+    """When something was said, as ISO 8601; None where that was not given."""
+    if created_at is None:
+        return None
+    given = string(created_at, "created_at")
+    try:
+        at = datetime.fromisoformat(given)
+        at.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise InputError(f"`created_at` must be ISO 8601, such as 2023-05-08T13:56:00Z, not {given[:80]!r}") from None
+    return at.isoformat()
+
+
+def metadata(given: object) -> dict[str, str | int | float]:
+    """What is kept beside a message, as it can be stored: without NUL and lone surrogates."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise InputError(f"`metadata` must be a mapping, not {type(given).__name__}")
+    kept: dict[str, str | int | float] = {}
+    for key, value in given.items():
+        if not isinstance(key, str):
+            raise InputError(f"`metadata` must have strings as keys, not {type(key).__name__}")
+        if not _is_plain(value):
+            what = "a number beyond these" if isinstance(value, int | float) else type(value).__name__
+            raise InputError(
+                f"`metadata`: {key[:80]!r} must be a string, a whole number of 64 bits, a finite number, or true or"
+                f" false, not {what}"
+            )
+        kept[harmless(key)] = harmless(value) if isinstance(value, str) else value
+    return kept
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return isinstance(value, str) or (isinstance(value, int) and value.bit_length() < _INTEGER_BITS)
