@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     # They take long to import; --help does without them.
     from rich.console import Console
 
+    from honcho_exec.model import SessionRef
     from honcho_exec.settings import LoadedSettings
 
 __all__ = ["config"]
@@ -64,17 +65,22 @@ class _Shown:
 def config(ctx: click.Context, run: Run) -> None:
     """Show each setting: its value, where it comes from, its meaning.
 
-    Makes no request and changes nothing; keys and passwords are masked. Exits with 2 when a setting cannot be used,
-    and names all that cannot.
+    And which workspace, peers and session they name for this directory. Makes no request and changes nothing; keys and
+    passwords are masked. Exits with 2 when a setting cannot be used, and names all that cannot.
     """
     try:
         loaded, state = _look(run)
     except ConfigurationError as error:
         ctx.exit(_tell(error, as_json=run.as_json))
     shown = _settings(loaded, _kept(run))
+    ref = _resolved(loaded, run)
     where = {
         "backend": loaded.settings.backend,
         "url": loaded.settings.shown_url,
+        "workspace": ref.workspace,
+        "user_peer": ref.user_peer,
+        "ai_peer": ref.ai_peer,
+        "session": ref.session,
         "host": loaded.host,
         "file": None if loaded.file is None else str(loaded.file),
         "state": str(state),
@@ -93,7 +99,7 @@ def config(ctx: click.Context, run: Run) -> None:
         print_json({**where, "warnings": loaded.warnings, "settings": rows})
         return
     console = stdout(widest=160)
-    fields(console, [(label, value or "none", "") for label, value in where.items()])
+    fields(console, [(label.replace("_", " "), value or "none", "") for label, value in where.items()])
     fields(console, [("warning", warning, "yellow") for warning in loaded.warnings])
     _table(console, shown)
 
@@ -115,6 +121,18 @@ def _look(run: Run) -> tuple[LoadedSettings, Path]:
     if problems:
         raise ConfigurationError(*dict.fromkeys(problems))
     return loaded, state
+
+
+def _resolved(loaded: LoadedSettings, run: Run) -> SessionRef:
+    """Who and where a conversation would be that began here."""
+    from honcho_exec.identity import HostContext, resolve  # noqa: PLC0415 - see TYPE_CHECKING
+
+    try:
+        here = str(Path.cwd())
+    except OSError:
+        # It was removed under us.
+        here = ""
+    return resolve(loaded.settings, HostContext(cwd=here), environment(run.hermes_home))
 
 
 def _tell(error: ConfigurationError, *, as_json: bool) -> int:

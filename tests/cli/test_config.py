@@ -28,6 +28,8 @@ def test_every_setting_is_shown_with_its_value_source_and_meaning(
     file = str(tmp_path / ".honcho" / "config.json")
     assert (told["backend"], told["host"], told["file"]) == ("embedded", "hermes", file)
     assert told["state"] == str(tmp_path / ".honcho" / "exec")
+    named = (told["workspace"], told["user_peer"], told["ai_peer"], told["session"])
+    assert named == ("hermes", "grace", "hermes", "work")
     assert {name: (told["settings"][name]["value"], told["settings"][name]["source"]) for name in SAMPLE} == {
         "peerName": ("grace", f"peerName in {file}"),
         "timeout": (7.0, f"hosts.hermes.timeout in {file}"),
