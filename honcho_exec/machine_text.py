@@ -64,14 +64,17 @@ _AUTO_SKILL = re.compile(r'\[IMPORTANT: The "[^"\n]*" skill is auto-loaded\.')
 _BRACKET = re.compile(r"[\[\]]")
 
 
+_MOST_NOTICES = 100
+
+
 def spoken(text: str) -> str:
     """The part of a user's message that the user said: all of it, what stands behind a host's notices, or nothing.
 
-    Takes time in proportion to the text's length.
+    Takes time in proportion to the text's length: no more than the first hundred notices are taken off.
     """
     said = text.strip()
-    while said.startswith(("[", "Review the conversation above and ")):
-        rest = _without_notice(said)
+    for _ in range(_MOST_NOTICES):
+        rest = _without_notice(said) if said.startswith(("[", "Review the conversation above and ")) else None
         if rest is None:
             return said
         said = rest.strip()
