@@ -159,7 +159,11 @@ class Lane:
         with suppress(RuntimeError):
             rest = executor.submit(lambda: None)
         executor.shutdown(wait=False)
-        if rest is None or self.here:
+        if rest is None:
+            _watch.drop(self)
+            return True
+        rest.add_done_callback(lambda _: _watch.drop(self))
+        if self.here:
             return True
         try:
             rest.result(timeout)
@@ -207,13 +211,24 @@ class _ExitWatch:
         self._lock = threading.Lock()
         self._lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
         self._armed = False
+        self._take_back: Callable[[], None] = lambda: None
 
     def add(self, lane: Lane) -> None:
         with self._lock:
             self._lanes.add(lane)
             armed, self._armed = self._armed, True
-        if not armed:
-            alarm_after(_EXIT_LOOK, self._look)
+            if not armed:
+                self._take_back = alarm_after(_EXIT_LOOK, self._look)
+
+    def drop(self, lane: Lane) -> None:
+        """Look no more for a lane at rest, nor at all when it was the last: the alarm's thread can end then."""
+        with self._lock:
+            self._lanes.discard(lane)
+            if not self._armed or self._lanes:
+                return
+            self._armed = False
+            take_back = self._take_back
+        take_back()
 
     def _look(self) -> None:
         with self._lock:
@@ -222,9 +237,8 @@ class _ExitWatch:
         with self._lock:
             self._lanes.difference_update(idle)
             self._armed = bool(self._lanes)
-            armed = self._armed
-        if armed:
-            alarm_after(_EXIT_LOOK, self._look)
+            if self._armed:
+                self._take_back = alarm_after(_EXIT_LOOK, self._look)
 
 
 _watch = _ExitWatch()

@@ -360,7 +360,7 @@ class TestWaiting:
         assert 0.4 <= time.monotonic() - start < 2
         start = time.monotonic()
         assert provider.prefetch("tea") == ""
-        assert time.monotonic() - start < 0.2
+        assert time.monotonic() - start < 1
         held.proceed.set()
 
     def test_no_wait_is_no_wait(self, server: FaultyServer, make_provider: MakeProvider) -> None:
@@ -369,7 +369,7 @@ class TestWaiting:
         server.rule(match=("*", "/context|/chat$"), fault=gate(held))
         start = time.monotonic()
         assert provider.prefetch("tea") == ""
-        assert time.monotonic() - start < 0.2
+        assert time.monotonic() - start < 1
         held.proceed.set()
 
     def test_a_hung_answer_costs_nothing_elsewhere(self, server: FaultyServer, make_provider: MakeProvider) -> None:
