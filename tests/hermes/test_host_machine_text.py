@@ -176,7 +176,7 @@ def test_it_is_always_an_end_of_the_text_or_a_part_of_a_skill(pieces: list[str])
 
 
 @pytest.mark.parametrize(
-    "seed", ["[System: ", "[System: x]\n\n", "[", "[ASYNC DELEGATION COMPLETE — ", "\n--- x", "[[]"]
+    "seed", ["[System: ", "[System: The x]\n\n", "[", "[ASYNC DELEGATION COMPLETE — ", "\n--- x", "[[]"]
 )
 def test_hostile_text_takes_time_in_proportion(seed: str) -> None:
     text = f"[System: {seed * (500_000 // len(seed))}"
