@@ -87,17 +87,27 @@ class Source:
                 yield "stdin", "is a database, which is read from a file only: name the file"
                 return
             yield from ((f"{self.name}: {place}", checked_line(found)) for place, found in of_store(Path(self.name)))
-        elif head.lstrip().startswith(b"["):
+        elif head.lstrip().startswith(b"[") or self._spans_lines():
             yield from self._document()
         else:
             for place, text in self.lines():
-                yield from _of_line(place, text)
+                yield from _of_value(place, _json(text))
+
+    def _spans_lines(self) -> bool:
+        """Whether the whole is one JSON object that was written over several lines."""
+        _, first = next(self.lines(), ("", b"{}"))
+        if not first.lstrip().startswith(b"{") or not isinstance(_json(first), str):
+            return False
+        with self._open() as file:
+            return isinstance(_json(file.read().removeprefix(_BOM)), dict)
 
     def _document(self) -> Iterator[tuple[str, Line | str]]:
         shown = "stdin" if self.name == "-" else self.name
         with self._open() as file:
             found = _json(file.read().removeprefix(_BOM))
-        if isinstance(found, list):
+        if isinstance(found, dict):
+            yield from _of_value(shown, found)
+        elif isinstance(found, list):
             yield from ((f"{shown}{place}", checked_line(one)) for place, one in of_document(found))
         else:
             yield shown, str(found)
@@ -159,8 +169,8 @@ def checked_line(found: object) -> Line | str:
     return Line(**known)
 
 
-def _of_line(place: str, raw: bytes) -> Iterator[tuple[str, Line | str]]:
-    found = _json(raw)
+def _of_value(place: str, found: object) -> Iterator[tuple[str, Line | str]]:
+    """The messages of a JSON value that is a message or a conversation, or what is wrong with it."""
     if isinstance(found, dict) and is_conversation(found):
         yield from ((f"{place}{inner}", checked_line(one)) for inner, one in of_conversation(found))
     else:

@@ -50,6 +50,12 @@ def test_conversations_in_a_list_or_one_a_line(cli: Cli, here: Path) -> None:
     assert kept(cli, "-", stdin=(here / "all.json").read_text())
 
 
+@pytest.mark.parametrize("indent", [None, 2])
+def test_one_conversation_in_a_file_of_its_own(cli: Cli, here: Path, indent: int | None) -> None:
+    (here / "20250101_a1.json").write_text(json.dumps({"session_id": "20250101_a1", "messages": OPENAI}, indent=indent))
+    assert [said[0] for said in kept(cli, "20250101_a1.json")] == ["20250101_a1"] * 2
+
+
 def test_what_a_machine_said_as_the_user_is_left_out(cli: Cli, here: Path) -> None:
     notice = "[System note: the gateway was restarted]"
     (here / "chat.json").write_text(json.dumps([{"role": "user", "content": notice}, OPENAI[4]]))
@@ -70,6 +76,7 @@ def test_a_dry_run_says_what_would_go_in(cli: Cli, here: Path) -> None:
         ('[{"role": "user", "content": 7}]', "`content` must be text, not 7"),
         ('[{"role": "user"}, 3]', "chat[2]: `role` must be"),
         ('[{"role": "user", "content": "x"', "is not JSON"),
+        ('{\n"role": "user"\n', "chat:1: is not JSON"),
         ('[{"messages": [{"role": "user", "content": "x", "timestamp": "soon"}]}]', "[1][1]: `created_at` must be"),
         ('{"messages": [{"role": 3, "content": "x"}]}', ':1[1]: `role` must be "user" or "assistant", not 3'),
     ],
