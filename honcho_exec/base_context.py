@@ -21,6 +21,9 @@ __all__ = ["DIALECTIC_RANK", "fetch_base_context", "presentable"]
 DIALECTIC_RANK = 1
 """Where an answer of the dialectic stands when not everything fits: behind the user's card."""
 
+# Room for Honcho's longest summary, of 4,000 tokens, and not for every message of the session.
+_SUMMARY_TOKENS = 10_000
+
 # What a server looks for; it travels in a URL, and embedding models take no more.
 _MAX_QUERY = 2_000
 
@@ -36,7 +39,7 @@ def fetch_base_context(api: HonchoApi, ref: SessionRef, query: str, *, observer:
     """
     target = ref.user_peer if observer != ref.user_peer else None
     asked = cut_at_word(query, _MAX_QUERY)
-    summary = without_thinking(api.session_context(ref.session).summary)
+    summary = without_thinking(api.session_context(ref.session, tokens=_SUMMARY_TOKENS).summary)
     user = _known(lambda: api.peer_context(observer, target, query=asked))
     itself = (
         partial(api.self_context, ref.ai_peer, ref.session) if shared else partial(api.peer_context, ref.ai_peer, None)

@@ -269,11 +269,16 @@ class HonchoApi:
             status = self._sdk.queue_status()
             return status.pending_work_units + status.in_progress_work_units
 
-    def session_context(self, session: str, *, target: str | None = None, observer: str | None = None) -> Context:
-        """Summary and last messages of a session, with representation and card of `target` if one is given."""
+    def session_context(
+        self, session: str, *, target: str | None = None, observer: str | None = None, tokens: int | None = None
+    ) -> Context:
+        """Summary and last messages of a session, with representation and card of `target` if one is given.
+
+        `tokens` bounds summary and messages together, of which Honcho gives the summary two fifths at most.
+        """
         with self._door():
             found = honcho.Session(session, self._sdk).context(
-                summary=True, peer_target=target, peer_perspective=observer
+                summary=True, peer_target=target, peer_perspective=observer, tokens=tokens
             )
             self._check_answer("messages")
             return Context(

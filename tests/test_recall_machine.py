@@ -33,7 +33,7 @@ class Echo:
     def within(self, _: object) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def session_context(self, _: str) -> Context:
+    def session_context(self, _: str, *, tokens: int) -> Context:  # noqa: ARG002 - as the real one
         return Context()
 
     def peer_context(self, _: str, target: str | None, *, query: str | None = None) -> Context:
