@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from unittest import mock
 
 import pytest
@@ -26,6 +26,9 @@ from plugins.memory.honcho.session import HonchoSessionManager
 from honcho_exec.identity import HostContext, resolve
 from honcho_exec.model import SessionRef
 from honcho_exec.settings import load
+
+if TYPE_CHECKING:
+    from hermes.conftest import Host
 
 USER = "os-user"
 
@@ -233,3 +236,82 @@ def test_the_repository_is_the_one_that_git_finds(
     cwd = str(Path.cwd())
     call = {"session_id": "s", "session_title": "", "gateway_session_key": "", "user_id": "7", "user_id_alt": None}
     assert ours(call, cwd, "default").session == expected(call, cwd).session
+
+
+MOVE = """
+import json, os, sys, tempfile
+from pathlib import Path
+
+sys.path.insert(0, {tests!r})
+from agent.memory_manager import MemoryManager
+from plugins.memory.honcho import HonchoMemoryProvider
+from support.faulty import FaultyServer
+
+from honcho_exec.embedded import EmbeddedHoncho
+from honcho_exec.hermes.shell import HonchoExecMemoryProvider
+
+def talk(provider, stated):
+    manager = MemoryManager()
+    manager.add_provider(provider)
+    manager.initialize_all(
+        "run", platform="cli", hermes_home=os.environ["HERMES_HOME"], agent_context="primary", **stated
+    )
+    if isinstance(provider, HonchoMemoryProvider):
+        provider._init_thread.join(20)
+    manager.sync_all("I moved to Lisbon.", "Noted.", session_id="run")
+    assert manager.flush_pending(20)
+    if isinstance(provider, HonchoMemoryProvider):
+        provider._sync_thread.join(20)
+    manager.shutdown_all()
+
+def sent(server):
+    return [
+        (seen.path, message["peer_id"], message["content"])
+        for seen in server.requests
+        if seen.is_for("POST", "/messages$")
+        for message in seen.body_json["messages"]
+    ]
+
+seen = []
+honcho = EmbeddedHoncho(Path(tempfile.mkdtemp()) / "memory.db")
+with FaultyServer(honcho.app) as server:
+    config = {config!r} | {{"baseUrl": server.url, "apiKey": "k"}}
+    Path(os.environ["HERMES_HOME"], "honcho.json").write_text(json.dumps(config))
+    for stated in {stated!r}:
+        for make in HonchoMemoryProvider, HonchoExecMemoryProvider:
+            server.clear()
+            talk(make(), stated)
+            seen.append(sent(server))
+honcho.close()
+print(json.dumps(seen), flush=True)
+os._exit(0)  # the bundled provider leaves a thread behind
+"""
+
+
+def test_whoever_changes_the_provider_goes_on_where_they_were(host: Host) -> None:
+    """The whole way, from the host's manager to what a server gets."""
+    config = {
+        "peerName": "Ada L.",
+        "hosts": {
+            "hermes": {"workspace": "team", "aiPeer": "my bot", "runtimePeerPrefix": "tg:", "saveMessages": True}
+        },
+    }
+    stated = [
+        {},
+        {"user_id": "@ada", "gateway_session_key": "agent:main:telegram:dm:42"},
+        {"session_title": "My plan!"},
+    ]
+    program = MOVE.format(tests=str(Path(__file__).parents[1]), config=config, stated=stated)
+    seen = host.python(program, {"HERMES_DISABLE_LAZY_INSTALLS": "1"})
+    theirs, ours = seen[::2], seen[1::2]
+    assert ours == theirs
+    assert [path.partition("/workspaces/")[2] for ((path, *_), _) in ours] == [
+        "team/sessions/project/messages",
+        "team/sessions/agent-main-telegram-dm-42/messages",
+        "team/sessions/My-plan/messages",
+    ]
+    assert [[who for _, who, _ in turn] for turn in ours] == [
+        ["Ada-L-", "my-bot"],
+        [hashed("tg:@ada"), "my-bot"],
+        ["Ada-L-", "my-bot"],
+    ]
