@@ -36,7 +36,7 @@ _MARK = re.compile(
 # A line that speaks in a role's name, as plain text formats and ReAct prompts have it.
 _ROLE = re.compile(
     r"^(?P<name>[^\S\n]*+[>*#_]*+[^\S\n]*+"
-    r"(?:system|assistant|user|human|developer|tool|function|model|ai|action input|observation)[*_]*+[^\S\n]*+):",
+    r"(?:system|assistant|user|human|developer|tool|ai|action input)[*_]*+[^\S\n]*+):",
     re.IGNORECASE | re.MULTILINE,
 )
 

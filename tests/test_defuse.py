@@ -54,6 +54,7 @@ ORDINARY = [
     "```python\nprint()\n```",
     "The system: it works. My user: root",
     "[ada] said so",
+    "Model: X200\nObservation: it works",
 ]
 LIKE_A_FENCE = re.compile(
     r"<\s*/?\s*(memory-context|tool_call|think|invoke)|<\||```tool_|\[\s*system note:|^(system|human)\s*:",
