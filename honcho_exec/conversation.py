@@ -380,7 +380,10 @@ class Conversation:
             self._reopening.reset()
         elif isinstance(error, Unavailable | Ambiguous) and not self._closing.is_set():
             wait = max(self._reopening.next(), self.breaker.remaining())
-            self._reopen = self.lane.call_later(wait, weakly(self._open_again))
+            self._reopen = take_back = self.lane.call_later(wait, weakly(self._open_again))
+            if self._closing.is_set():
+                # Closing went by meanwhile, and took back what was there then.
+                take_back()
 
     def _open_again(self) -> None:
         with suppress(Closed):

@@ -33,6 +33,7 @@ class SlowWatch:
         self._take_back: Callable[[], None] | None = None
         self._armed = False
         self._said = False
+        self._closed = False
 
     def arm(self) -> None:
         """Begin to watch, unless that has been done: a sync has begun."""
@@ -40,18 +41,19 @@ class SlowWatch:
             if self._armed:
                 return
             self._armed = True
-        self._again()
+            self._again()
 
     def close(self) -> None:
         """Watch no more."""
         with self._lock:
             take_back, self._take_back = self._take_back, None
-            self._armed = True
+            self._closed = True
         if take_back is not None:
             take_back()
 
     def _again(self) -> None:
-        self._take_back = self._timer(self._after, weakly(self._look))
+        if not self._closed:
+            self._take_back = self._timer(self._after, weakly(self._look))
 
     def _look(self) -> None:
         age = self._age()
@@ -62,4 +64,5 @@ class SlowWatch:
         if age >= self._after and not self._said and not self._quiet():
             self._said = True
             _log.warning("a sync has been going for %.1f s and is not done; nothing is lost, it goes on", age)
-        self._again()
+        with self._lock:
+            self._again()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.api import api_of
@@ -468,14 +469,18 @@ def test_status_is_not_green_while_nothing_arrives(server: FaultyServer, make_pr
     assert str(provider.trouble) in str(found.problem)
 
 
-def test_status_says_when_turns_cannot_be_stored(make_provider: MakeProvider) -> None:
-    provider = make_provider()
-    provider.sync_turn("said", "").result(10)
-    assert provider._conversation is not None
-    with provider._conversation.outbox._db.connection() as connection:
-        pages = connection.execute("PRAGMA page_count").fetchone()[0]
-        connection.execute(f"PRAGMA max_page_count = {pages}")
-    assert "full" in str(provider.sync_turn("x" * 100_000, "").exception(0))
+def test_status_says_when_turns_cannot_be_stored(make_provider: MakeProvider, monkeypatch: pytest.MonkeyPatch) -> None:
+    connect = sqlite3.connect
+
+    def small(*args: Any, **kwargs: Any) -> sqlite3.Connection:
+        """As on a disk with little room."""
+        connection = connect(*args, **kwargs)
+        connection.execute("PRAGMA max_page_count = 100")
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", small)
+    provider = make_provider(base_url="http://127.0.0.1:9")
+    assert "full" in str(provider.sync_turn("x" * 1_000_000, "").exception(0))
     assert "the last turn was not stored" in str(provider.status().problem)
 
 
