@@ -126,7 +126,7 @@ acts = st.lists(
 )
 # An example takes long, and shrinking one many of them.
 slow = settings(
-    max_examples=8,
+    max_examples=5,
     deadline=None,
     suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],

@@ -154,7 +154,7 @@ def ours(call: dict[str, Any], cwd: str, profile: str) -> SessionRef:
     return resolve(loaded.settings, HostContext(cwd=cwd, **stated), {"LOGNAME": USER})
 
 
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     root=roots,
     call=calls,
