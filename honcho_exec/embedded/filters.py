@@ -174,7 +174,7 @@ def _compared(sql: str, name: str, kind: Kind, operator: str, value: Any) -> Con
 def _operand(name: str, kind: Kind, value: Any) -> Value:
     operand: Value = None
     if kind == "time":
-        operand = moment(value) if isinstance(value, str) else None
+        operand = moment(value)
     elif kind == "flag":
         operand = int(value) if isinstance(value, bool) else None
     elif kind == "number":

@@ -241,7 +241,7 @@ _TEXT: Final = (_is(str), "text")
 _FLAG: Final = (_is(bool), "true or false")
 _OBJECT: Final = (_is(dict), "an object")
 _TIME: Final = (
-    lambda value: isinstance(value, str) and moment(value) == value,
+    lambda value: value is not None and moment(value) == value,
     "a time such as 2025-03-01T09:30:00.000000Z",
 )
 _FIELDS: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {

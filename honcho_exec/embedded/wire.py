@@ -92,14 +92,10 @@ def instant(seconds: float) -> str:
 
 
 def moment(value: object) -> str | None:
-    """An ISO 8601 time, or seconds since the epoch, as stored; None when it is neither. No zone means UTC."""
+    """An ISO 8601 time as stored; None when it is none. No zone means UTC."""
+    if not isinstance(value, str):
+        return None
     try:
-        if isinstance(value, bool):
-            return None
-        if isinstance(value, int | float):
-            return instant(value)
-        if not isinstance(value, str):
-            return None
         parsed = datetime.fromisoformat(value.strip())
         return _stored(parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC))
     except (ValueError, OverflowError, OSError):
