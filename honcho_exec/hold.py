@@ -63,6 +63,8 @@ class Hold:
             self._delivery.release(self._holder)
         except StateError as error:
             _log.warning("what is held back could not be let go and is sent later: %s", error)
+            with self._lock:
+                self._gathered[:0] = gathered
             return None
         return gathered[-1]
 

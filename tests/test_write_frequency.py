@@ -8,12 +8,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from support.faulty import FaultyServer, hang, latency
 from support.providers import MakeProvider
 
 from honcho_exec import HonchoProvider
+from honcho_exec.errors import StateError
+from honcho_exec.outbox import Outbox
 
 ALL = ["one", "1", "two", "2", "three", "3"]
 
@@ -30,6 +33,10 @@ def posted(server: FaultyServer, session: str = "") -> list[list[str]]:
         for seen in server.requests
         if seen.is_for("POST", f"{session}/messages$")
     ]
+
+
+def fail(*_: object) -> NoReturn:
+    raise StateError("the disk is full")
 
 
 def at_the_end(provider: HonchoProvider) -> None:
@@ -88,6 +95,19 @@ def test_what_is_imported_behind_a_turn_stays_behind_it(server: FaultyServer, ma
     talk(provider, 2)
     provider.remember("s1", "user", "three").result(10)
     assert [text for texts in posted(server) for text in texts] == ["one", "1", "two", "2", "three"]
+
+
+def test_a_disk_that_fails_for_a_moment_delays_what_is_held_back(
+    server: FaultyServer, make_provider: MakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    provider = make_provider(base_url=server.url, write_frequency="session")
+    talk(provider)
+    with monkeypatch.context() as patched:
+        patched.setattr(Outbox, "release", fail)
+        provider.on_session_end([])
+    assert posted(server) == []
+    provider.on_session_end([])
+    assert posted(server) == [ALL]
 
 
 def test_in_the_mode_turn_the_caller_waits_for_the_delivery(server: FaultyServer, make_provider: MakeProvider) -> None:
