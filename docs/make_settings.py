@@ -22,7 +22,8 @@ bundled provider today need change nothing. **The environment beats the file; in
 (`hosts.<host>`) beats the root; then the default.** The file is the first that exists of
 `$HERMES_HOME/honcho.json`, `~/.hermes/honcho.json` and `~/.honcho/config.json`. The host is `hermes`, or
 `hermes_<profile>` for a named profile; `HERMES_HONCHO_HOST` overrides it, and the file's `defaultHost` serves the
-default profile. A value that cannot be used is an error that names it, all of them at once. A variable that is
+default profile. A value that cannot be used is an error that names it, all of them at once; a
+number of the file that is out of range is used as the nearest one that is not, and that is said. A variable that is
 nearly the name of a setting is warned of.
 
 `honcho-exec config` shows what is in use: each value, where it comes from and what it means, with keys and passwords

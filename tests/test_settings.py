@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic.alias_generators import to_snake
 
 from honcho_exec.errors import ConfigurationError
 from honcho_exec.settings import Settings, load, state_home, variables
@@ -281,3 +282,33 @@ def test_half_a_language_model_is_warned_of(tmp_path: Path) -> None:
     environ = {"HOME": str(tmp_path), "HONCHO_LLM_MODEL": "small"}
     assert load(environ).warnings == ("HONCHO_LLM_MODEL has no effect without HONCHO_LLM_BASE_URL",)
     assert load({**environ, "HONCHO_LLM_BASE_URL": "http://h:1/v1"}).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "used"),
+    [
+        ("dialecticDepth", 5, 3),
+        ("dialecticMaxInputChars", 20_000, 10_000),
+        ("messageMaxChars", 50_000, 25_000),
+        ("contextCadence", 0, 1),
+        ("firstTurnBaseWait", -1, 0),
+        ("timeout", 0, 30.0),
+        ("dialecticDepthLevels", ["low", "high", "max", "low"], ("low", "high", "max")),
+    ],
+)
+def test_a_number_of_the_file_that_is_out_of_range_is_bent_and_said(
+    tmp_path: Path, key: str, value: object, used: object
+) -> None:
+    write(tmp_path / ".honcho" / "config.json", {key: value})
+    loaded = load({"HOME": str(tmp_path)})
+    assert loaded.settings.model_dump(by_alias=False)[to_snake(key)] == used
+    (warning,) = loaded.warnings
+    assert warning.startswith(f"{key} in ")
+    assert "is out of range" in warning
+
+
+def test_what_is_no_number_in_the_file_stays_an_error_beside_it(tmp_path: Path) -> None:
+    write(tmp_path / ".honcho" / "config.json", {"dialecticDepth": 5, "timeout": "soon"})
+    with pytest.raises(ConfigurationError) as caught:
+        load({"HOME": str(tmp_path)})
+    assert [problem.split(" ")[0] for problem in caught.value.problems] == ["timeout"]

@@ -111,12 +111,13 @@ def load(
     values.setdefault("workspace", host)
     values.setdefault("ai_peer", host)
     sources = {name: source for name, (_, source) in found.items()}
+    bent = _bend(values, found)
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
         raise ConfigurationError(*_problems(error, found), *_misspelt(environ)) from None
     grant = _grant(root, host, sources.get("api_key", ""), path)
-    warnings = (*_misspelt(environ), *_without_effect(settings))
+    warnings = (*_misspelt(environ), *bent, *_without_effect(settings))
     return LoadedSettings(settings, sources, warnings, host, path, grant)
 
 
@@ -217,6 +218,38 @@ def _host_key(environ: Mapping[str, str], root: dict[str, Any], profile: str | N
         safe = "".join(c if c.isalnum() or c in "_-" else "_" for c in profile).strip("_")
         return f"{HOST}_{safe or 'profile'}"
     return str(root.get("defaultHost") or "").strip() or HOST
+
+
+def _bend(values: dict[str, object], found: Mapping[str, tuple[object, str]]) -> list[str]:
+    """Take the nearest value that can be used for one of the file that is out of range; says which these are.
+
+    Present files were written for a provider that takes any number. A variable out of range stays the error that it is.
+    """
+    try:
+        Settings.model_validate(values)
+    except ValidationError as error:
+        details = error.errors(include_url=False)
+    else:
+        return []
+    bent = []
+    for detail in details:
+        name, context = str(detail["loc"][0]), detail.get("ctx", {})
+        value, source = found[name]
+        if len(detail["loc"]) > 1 or source in variables(name):
+            continue
+        match detail["type"]:
+            case "greater_than_equal":
+                values[name] = context["ge"]
+            case "less_than_equal":
+                values[name] = context["le"]
+            case "too_long" if isinstance(value, list):
+                values[name] = value[: context["max_length"]]
+            case "greater_than":
+                values[name] = Settings.model_fields[name].default
+            case _:
+                continue
+        bent.append(f"{source}: {value!r} is out of range; {values[name]!r} is used")
+    return bent
 
 
 def _problems(error: ValidationError, found: Mapping[str, tuple[object, str]]) -> list[str]:
