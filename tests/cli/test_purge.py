@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +61,17 @@ def of(found: list[dict[str, Any]], kind: str, name: str) -> list[Any]:
     return [record[name] for record in found if record["kind"] == kind]
 
 
+@contextmanager
+def held(*files: Path) -> Iterator[None]:
+    """Another process has the files open, so that nobody else's closing empties their logs."""
+    connections = [sqlite3.connect(file) for file in files]
+    for connection in connections:
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    yield
+    for connection in connections:
+        connection.close()
+
+
 def ghosts(folder: Path, words: str) -> list[str]:
     """The files that hold some of the words' bytes."""
     return [path.name for path in folder.rglob("*") if path.is_file() and words.encode() in path.read_bytes()]
@@ -79,10 +93,11 @@ def test_first_it_only_looks(cli: Cli, kept: Any) -> None:
 def test_a_text_is_gone_from_the_files_too(cli: Cli, kept: Any, tmp_path: Path) -> None:
     state = tmp_path / "state"
     assert "memory.db" in ghosts(state, "Zanzibar")
-    done = cli("purge", "--text", SECRET, "--yes")
-    assert (done.exit_code, done.stderr) == (0, "")
-    for words in ("Zanzibar", "ZANZIBAR", "zanzibar", "orchid", "4711"):
-        assert ghosts(state, words) == []
+    with held(state / "memory.db", state / "outbox.db"):
+        done = cli("purge", "--text", SECRET, "--yes")
+        assert (done.exit_code, done.stderr) == (0, "")
+        for words in ("Zanzibar", "ZANZIBAR", "zanzibar", "orchid", "4711"):
+            assert ghosts(state, words) == []
     found = kept()
     assert of(found, "message", "content") == ["hello there", "bob was here", "bob was there"]
     assert of(found, "conclusion", "content") == ["ada likes tea"]
@@ -124,9 +139,10 @@ def test_everything_is_of_the_workspace_in_use_unless_it_is_said(
 def test_what_waits_in_the_outbox_is_never_delivered(cli: Cli, environ: dict[str, str], tmp_path: Path) -> None:
     with HonchoProvider("talk", environ=environ | {"HONCHO_BASE_URL": "http://127.0.0.1:9"}) as provider:
         provider.sync_turn(f"remember {SECRET}", "noted")
-    done = cli("purge", "--text", SECRET, "--yes")
-    assert "cannot be reached" in done.stderr
-    assert ghosts(tmp_path / "state", "Zanzibar") == []
+    with held(tmp_path / "state" / "outbox.db"):
+        done = cli("purge", "--text", SECRET, "--yes")
+        assert "cannot be reached" in done.stderr
+        assert ghosts(tmp_path / "state", "Zanzibar") == []
     assert [row["text"] for row in json.loads(cli("outbox", "list", "--json").stdout)["rows"]] == ["noted"]
 
 
