@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from honcho_exec.errors import Damaged, StateError
@@ -14,6 +16,8 @@ from honcho_exec.errors import Damaged, StateError
 __all__ = ["Database", "private_folder", "set_aside", "using_folder"]
 
 _ADVICE = "make it writable or set HONCHO_EXEC_HOME"
+# How often a file that another process just begins is tried (seconds).
+_TICK = 0.01
 # How many connections to a file are kept for the next who asks.
 _IDLE_CONNECTIONS = 4
 _BARRED = {sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
@@ -174,7 +178,7 @@ class Database:
                     connection = pool.take()
                     if connection is not None:
                         try:
-                            self._migrate(connection)
+                            _persistently(partial(self._migrate, connection), self._busy_timeout)
                         finally:
                             pool.give(connection)
         except StateError:
@@ -259,7 +263,7 @@ class _Pool:
         )
         try:
             connection.row_factory = sqlite3.Row
-            connection.execute("PRAGMA journal_mode=WAL")
+            _persistently(lambda: connection.execute("PRAGMA journal_mode=WAL"), self._busy_timeout)
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute("PRAGMA foreign_keys=ON")
             connection.execute("PRAGMA secure_delete=ON")
@@ -304,6 +308,24 @@ def _retire(path: Path) -> None:
         retired = [_pools.pop(key) for key in list(_pools) if key[0] == path]
     for pool in retired:
         pool.close()
+
+
+def _persistently(action: Callable[[], object], seconds: float) -> None:
+    """Do it, again and again while another process begins the same file.
+
+    SQLite does not wait for its turn where two switch a new file to WAL, or one closes it as the other opens it.
+    """
+    ends = time.monotonic() + seconds
+    pause = threading.Event()
+    while True:
+        try:
+            action()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= ends:
+                raise
+            pause.wait(_TICK)
+        else:
+            return
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 
@@ -312,6 +313,37 @@ def test_a_full_disk_is_said_and_what_was_stored_stays(tmp_path: Path) -> None:
         admit(process, "x" * 100_000)
     assert contents(process) == [["stored"]]
     process.close()
+
+
+def test_processes_that_begin_the_same_file_at_once_all_can_use_it(tmp_path: Path) -> None:
+    begin = (
+        "import sys, pathlib\n"
+        "from honcho_exec.clock import SystemClock\n"
+        "from honcho_exec.lease import Holder\n"
+        "from honcho_exec.outbox import Outbox\n"
+        "print('ready', flush=True)\n"
+        "for line in sys.stdin:\n"
+        "    home = pathlib.Path(line.strip())\n"
+        "    holder = Holder(home / 'holders')\n"
+        "    Outbox(home / 'outbox.db', destination='d', holder=holder, clock=SystemClock(), max_rows=9).close()\n"
+        "    print('used', flush=True)\n"
+    )
+    command = [sys.executable, "-c", begin]
+    with ExitStack() as stack:
+        processes = [
+            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            for _ in range(3)
+        ]
+        stack.callback(lambda: [process.stdin.close() for process in processes if process.stdin])
+        for number in range(-1, 25):
+            for process in processes:
+                assert process.stdin is not None
+                if number >= 0:
+                    process.stdin.write(f"{tmp_path / str(number)}\n")
+                    process.stdin.flush()
+            for process in processes:
+                assert process.stdout is not None
+                assert process.stdout.readline() == ("used\n" if number >= 0 else "ready\n")
 
 
 def test_a_file_that_another_process_locks_is_said(tmp_path: Path) -> None:
