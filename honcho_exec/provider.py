@@ -22,7 +22,7 @@ from honcho_exec.clock import Clock, SystemClock
 from honcho_exec.conversation import Conversation, open_outbox
 from honcho_exec.dialectic import Rewriter
 from honcho_exec.doctor import examine
-from honcho_exec.errors import Closed, ConfigurationError, Disabled, HonchoExecError, InputError
+from honcho_exec.errors import Closed, ConfigurationError, Disabled, HonchoExecError, InputError, StateError
 from honcho_exec.export import Exporter
 from honcho_exec.futures import done, failed
 from honcho_exec.grants import GrantFile
@@ -46,6 +46,8 @@ __all__ = ["HonchoProvider"]
 
 _log = logging.getLogger(__name__)
 
+# State that could not be used is tried again, when it is needed, after so long (seconds).
+_TRY_AGAIN = 30.0
 # How many of the host's ids are remembered: turns come late by one or two switches.
 _REMEMBERED = 64
 
@@ -105,6 +107,7 @@ class HonchoProvider:
         self._tools: Tools | None = None
         self._mirror: Mirror | None = None
         self._trouble: HonchoExecError | None = None
+        self._tried_at = 0.0
         self._inherited: object = None
         _providers.add(self)
 
@@ -185,14 +188,7 @@ class HonchoProvider:
                 agent_context=agent_context,
                 cwd=_working_directory(),
             )
-            try:
-                self._begin(profile=self._profile)
-                self._trouble = None
-            except HonchoExecError as error:
-                self._trouble = error
-                _log.log(
-                    logging.INFO if isinstance(error, Disabled) else logging.ERROR, "memory is not in use: %s", error
-                )
+            self._try_to_begin()
 
     def sync_turn(
         self,
@@ -567,12 +563,28 @@ class HonchoProvider:
         return ref
 
     def _present(self) -> Conversation | None:
-        """The conversation, begun again where the process was forked off."""
-        if self._inherited is not None and self._conversation is None:
+        """The conversation, begun again where the process was forked off, or where the state could not be used."""
+        if self._conversation is None and self._may_begin():
             with self._lock:
-                if self._conversation is None and self._trouble is None:
-                    self._begin(profile=self._profile)
+                if self._conversation is None and self._may_begin():
+                    self._try_to_begin()
         return self._conversation
+
+    def _may_begin(self) -> bool:
+        if isinstance(self._trouble, StateError):
+            # A full disk or a locked file may be over: a host runs for weeks.
+            return self._clock.monotonic() >= self._tried_at + _TRY_AGAIN
+        return self._inherited is not None and self._trouble is None
+
+    def _try_to_begin(self) -> None:
+        self._tried_at = self._clock.monotonic()
+        try:
+            self._begin(profile=self._profile)
+            self._trouble = None
+        except HonchoExecError as error:
+            self._trouble = error
+            level = logging.INFO if isinstance(error, Disabled) else logging.ERROR
+            _log.log(level, "memory is not in use: %s", error)
 
     def _recalling(self, session_id: str = "") -> tuple[Recall, SessionRef] | None:
         """Who recalls and for which session; None when nothing is recalled, or not for this run of the host."""

@@ -15,7 +15,8 @@ from support.faulty import FaultyServer, hang, latency
 from support.providers import MakeProvider
 
 from honcho_exec import HonchoProvider
-from honcho_exec.errors import InputError
+from honcho_exec.clock import SystemClock
+from honcho_exec.errors import InputError, StateError
 from honcho_exec.honcho_api import SOURCE_KEY
 from honcho_exec.model import Hit
 from honcho_exec.text import CONTINUED
@@ -69,6 +70,26 @@ def test_the_example_for_python_works_with_no_setup(tmp_path: Path) -> None:
     )
     assert "I moved to Lisbon." in json.loads(run(program, tmp_path, "-W", "error"))["result"]
     assert (tmp_path / ".honcho" / "exec" / "memory.db").exists()
+
+
+def test_state_that_could_not_be_used_is_tried_again(tmp_path: Path) -> None:
+    class Shifted(SystemClock):
+        ahead = 0.0
+
+        def monotonic(self) -> float:
+            return super().monotonic() + self.ahead
+
+    clock = Shifted()
+    (tmp_path / "state").write_text("in the way", encoding="utf-8")
+    provider = HonchoProvider("s", environ={"HOME": str(tmp_path)}, home=tmp_path / "state", clock=clock)
+    provider.initialize()
+    (tmp_path / "state").unlink()
+    assert isinstance(provider.sync_turn("too soon", "").exception(1), StateError)
+    clock.ahead = 30.0
+    try:
+        assert provider.sync_turn("kept", "").result(10).written == 1
+    finally:
+        provider.shutdown()
 
 
 @pytest.mark.parametrize("fault", [hang(), latency(0.3)], ids=["hangs", "slow"])
