@@ -284,7 +284,9 @@ class Recall:
 
     def _composed(self, stretch: _Stretch, base: list[Section], answer: str | None) -> str:
         stretch.base_shown = stretch.base_shown or any(section.text for section in base)
-        said = cut_at_word(answer or "", self._settings.dialectic_max_chars)
+        said, limit = answer or "", self._settings.dialectic_max_chars
+        if limit:
+            said = cut_at_word(said, limit)
         tokens = self._settings.context_tokens
         sections = [*base, Section("What matters now", said, rank=DIALECTIC_RANK)]
         return compose(sections, tokens * CHARS_PER_TOKEN if tokens is not None else None)

@@ -252,6 +252,8 @@ class TestDialectic:
         assert len(short.prefetch(LONG).split("What matters now\n")[1]) <= 50
         assert len(chats(server)[-1]) <= 90
         assert len(chats(server)[0]) > 200
+        whole = make_provider("u", base_url=server.url, dialectic_max_chars=0, **PATIENT)
+        assert len(whole.prefetch(LONG).split("What matters now\n")[1]) > 1000
 
     def test_a_question_of_the_models_own_takes_its_turn(
         self, server: FaultyServer, make_provider: MakeProvider

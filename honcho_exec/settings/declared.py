@@ -158,8 +158,8 @@ class Settings(BaseModel):
         True, "Raise the dialectic's level with the request's length: one from 120 characters, two from 400."
     )
     reasoning_level_cap: Level = _declare("high", "The highest level that the heuristic raises to.")
-    dialectic_max_chars: Annotated[int, Field(ge=1)] = _declare(
-        600, "An injected answer of the dialectic is cut to this.", unit="characters"
+    dialectic_max_chars: Annotated[int, Field(ge=0)] = _declare(
+        600, "An injected answer of the dialectic is cut to this; 0: not at all.", unit="characters"
     )
     dialectic_max_input_chars: Annotated[int, Field(ge=1, le=10_000)] = _declare(
         10_000, "A question to the dialectic is cut to this.", unit="characters"

@@ -372,7 +372,7 @@ CONFIG_SCHEMA = ProviderConfigSchema(
             kind=KIND_NUMBER,
             default="600",
             env_fallbacks=("HONCHO_DIALECTIC_MAX_CHARS",),
-            description="An injected answer of the dialectic is cut to this.",
+            description="An injected answer of the dialectic is cut to this; 0: not at all.",
         ),
         ProviderField(
             key="dialecticMaxInputChars",
