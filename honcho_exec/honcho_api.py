@@ -93,7 +93,8 @@ class HonchoApi:
     def ping(self) -> None:
         """Make sure that the server answers and takes the key, also while the breaker is open."""
         with self._door(anyway=True):
-            next(iter(self._sdk.peers(size=1)), None)
+            self._sdk.peers(size=1)
+            self._check_answer("items")
 
     def workspace_since(self) -> str:
         """When the workspace was made, by the server's clock; makes it, and at most one request.
@@ -143,6 +144,7 @@ class HonchoApi:
         ]
         with self._door():
             honcho.Session(session, self._sdk).add_peers(joining)
+            self._check_answer("id")
 
     def add_messages(self, session: str, messages: Sequence[Message], *, batch: str) -> None:
         """Write at most 100 messages, all or none, marked with the batch's id."""
@@ -151,7 +153,7 @@ class HonchoApi:
         except ValueError as error:
             raise Rejected("a message cannot be put into a request", cause="refused") from error
         with self._door():
-            honcho.Session(session, self._sdk).add_messages(params)
+            _check_count(honcho.Session(session, self._sdk).add_messages(params), len(params))
 
     def has_batch(self, session: str, batch: str) -> bool:
         """Whether the messages of a batch are there."""
@@ -174,9 +176,10 @@ class HonchoApi:
         """Write at most 100 conclusions of one observer about one peer, all or none."""
         first = conclusions[0]
         with self._door():
-            self._scope(first.observer, first.observed).create(
+            written = self._scope(first.observer, first.observed).create(
                 [{"content": conclusion.content, "session_id": session} for conclusion in conclusions]
             )
+            _check_count(written, len(conclusions))
 
     def has_conclusions(self, conclusions: Sequence[Conclusion], *, since: float) -> bool:
         """Whether these conclusions of one observer about one peer are all there, created after `since` (epoch)."""
@@ -197,18 +200,25 @@ class HonchoApi:
             for one in self._scope(observer, observed).list(size=100):
                 if one.content in contents:
                     found.setdefault(one.content, []).append(one.id)
+            self._check_answer("items")
         return found
 
     def delete_conclusion(self, conclusion_id: str) -> None:
         """Delete a conclusion; Rejected with cause `not_found` when there is none."""
         with self._door():
             self._scope("any", "any").delete(conclusion_id)
+            if self._answers.response.content:
+                raise ValueError("an answer without content was expected")
 
     def conclusions(self, observer: str, observed: str, *, query: str | None, limit: int) -> list[Conclusion]:
         """The conclusions nearest to `query`, or the newest."""
         with self._door():
             scope = self._scope(observer, observed)
             found = scope.query(query, top_k=limit) if query else scope.list(size=limit).items
+            if query:
+                self._check_list()
+            else:
+                self._check_answer("items")
             return [
                 Conclusion(one.content, one.observer_id, one.observed_id, one.id, _iso(one.created_at)) for one in found
             ]
@@ -217,19 +227,26 @@ class HonchoApi:
         """Messages of the given sessions (all when None) that match the query best."""
         filters: dict[str, object] | None = None if sessions is None else {"session_id": {"in": list(sessions)}}
         with self._door():
-            return [_hit(message) for message in self._sdk.search(query, filters=filters, limit=limit)]
+            found = [_hit(message) for message in self._sdk.search(query, filters=filters, limit=limit)]
+            self._check_list()
+        return found
 
     def sessions_of(self, peer: str) -> list[str]:
         """The newest 1,000 sessions that a peer is a member of."""
         with self._door():
             pages = honcho.Peer(peer, self._sdk).sessions(size=100, reverse=True)
-            return [str(session.id) for session in islice(cast("Iterator[honcho.Session]", iter(pages)), _MAX_SESSIONS)]
+            found = islice(cast("Iterator[honcho.Session]", iter(pages)), _MAX_SESSIONS)
+            ids = [str(session.id) for session in found]
+            self._check_answer("items")
+        return ids
 
     def peers(self) -> list[str]:
         """The newest 1,000 peers of the workspace."""
         with self._door():
             pages = self._sdk.peers(size=100, reverse=True)
-            return [peer.id for peer in islice(cast("Iterator[honcho.Peer]", iter(pages)), _MAX_SESSIONS)]
+            ids = [peer.id for peer in islice(cast("Iterator[honcho.Peer]", iter(pages)), _MAX_SESSIONS)]
+            self._check_answer("items")
+        return ids
 
     def chat(self, query: str, *, observer: str, target: str | None, level: str) -> str:
         """Ask what `observer` knows of `target` (of itself when None); empty when it knows nothing."""
@@ -250,6 +267,7 @@ class HonchoApi:
         target = None if card.observed == card.observer else card.observed
         with self._door():
             honcho.Peer(card.observer, self._sdk).set_card(list(card.facts), target=target)
+            self._check_answer("peer_card")
 
     def peer_context(self, observer: str, target: str | None, *, query: str | None = None) -> Context:
         """Representation and card of `target` as `observer` sees it (of itself when None)."""
@@ -261,7 +279,11 @@ class HonchoApi:
         """What a peer knows of itself from one session, and its own card, which belongs to no session."""
         with self._door():
             of = honcho.Peer(peer, self._sdk)
-            return Context(representation=of.representation(session=session) or "", card=tuple(of.get_card() or ()))
+            representation = of.representation(session=session) or ""
+            self._check_answer("representation")
+            card = tuple(of.get_card() or ())
+            self._check_answer("peer_card")
+        return Context(representation=representation, card=card)
 
     def underived(self) -> int:
         """How many tasks of deriving facts Honcho has not finished."""
@@ -293,8 +315,14 @@ class HonchoApi:
 
     def _check_answer(self, field: str) -> None:
         """Raise unless the last answer has `field`: the SDK takes any other JSON object for an empty answer."""
-        if field not in self._answers.response.json():
+        body = self._answers.response.json()
+        if not isinstance(body, dict) or field not in body:
             raise KeyError(field)
+
+    def _check_list(self) -> None:
+        """Raise unless the last answer is a list: the SDK takes an empty JSON object for an empty one."""
+        if not isinstance(self._answers.response.json(), list):
+            raise TypeError("a list was expected")
 
     def _note_answer(self, response: httpx.Response) -> None:
         self._answers.response = response
@@ -304,8 +332,8 @@ class HonchoApi:
     def _note_workspace(self, response: httpx.Response) -> None:
         request = response.request
         if request.method == "POST" and request.url.path.endswith("/workspaces") and response.is_success:
-            body = json.loads(response.read())
-            self._workspace_since = str(body.get("created_at", "")) if isinstance(body, dict) else ""
+            # Older versions of the SDK take any answer for the workspace's.
+            self._workspace_since = str(json.loads(response.read())["created_at"])
 
     @contextmanager
     def _door(self, *, anyway: bool = False, by_model: bool = False) -> Iterator[None]:
@@ -344,7 +372,10 @@ class HonchoApi:
             raise self._fate(error) from error
         except (pydantic.ValidationError, ValueError, TypeError, KeyError, AttributeError) as error:
             # The answer came and was not what Honcho answers: a proxy's page, or another server.
-            raise Ambiguous(f"{self._url} gave an answer that is not Honcho's", cause="bad_answer") from error
+            raise self._not_honcho() from error
+
+    def _not_honcho(self) -> Ambiguous:
+        return Ambiguous(f"{self._url} gave an answer that is not Honcho's", cause="bad_answer")
 
     def _fate(self, error: honcho.HonchoError) -> RequestError | StateError:
         root = error.__cause__
@@ -365,6 +396,8 @@ class HonchoApi:
             return Unavailable(f"{self._url} cannot be reached: {root}", cause="connection")
         if isinstance(root, json.JSONDecodeError | UnicodeDecodeError):
             return Ambiguous(f"{self._url} gave an answer that is not JSON", cause="bad_answer")
+        if isinstance(root, LookupError | TypeError | RecursionError):
+            return self._not_honcho()
         return Ambiguous(f"the connection to {self._url} broke: {root}", cause="connection", late=1.0)
 
     def _status_fate(self, status: int, error: honcho.HonchoError) -> RequestError:
@@ -394,6 +427,12 @@ class HonchoApi:
             # Honcho says in JSON what it refuses; this is another server's answer, or a proxy's.
             detail = "this does not look like a Honcho server, is HONCHO_BASE_URL right?"
         return Rejected(f"{self._url} refused the request ({status}): {detail}", cause=cause, status=status)
+
+
+def _check_count(written: Sequence[object], sent: int) -> None:
+    """Raise unless as much was written as was sent: the SDK takes an empty answer for nothing written."""
+    if len(written) != sent:
+        raise ValueError("the answer does not hold what was sent")
 
 
 def _detail(error: honcho.HonchoError) -> str:

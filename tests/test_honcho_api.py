@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -20,11 +20,12 @@ from honcho_exec.backend import Backend, open_backend
 from honcho_exec.clock import SystemClock
 from honcho_exec.errors import Ambiguous, Rejected, RequestError, StateError, Unavailable
 from honcho_exec.honcho_api import HonchoApi
-from honcho_exec.model import Conclusion, Message
+from honcho_exec.model import Card, Conclusion, Message
 from honcho_exec.settings import Settings
 
 CLOCK = SystemClock()
 TIMEOUT = 0.3
+TEA = Conclusion("likes tea", "hermes", "ada")
 BOTH = {"ada": (True, True), "hermes": (True, True)}
 
 
@@ -81,6 +82,64 @@ def test_every_failure_has_one_fate(
     assert (type(caught.value), caught.value.cause) == (fate, cause)
     assert server.count("POST", "/messages$") == 1, "the SDK tried again by itself"
     assert "sk-secret-key" not in f"{caught.value} {caught.value!r} {caught.value.__cause__}"
+
+
+CALLS: dict[str, Callable[[HonchoApi], object]] = {
+    "add_messages": write,
+    "add_conclusions": lambda api: api.add_conclusions("s", [TEA]),
+    "delete_conclusion": lambda api: api.delete_conclusion("c1"),
+    "set_card": lambda api: api.set_card(Card("hermes", "ada", ("likes tea",))),
+    "ensure_session": lambda api: api.ensure_session("s2"),
+    "join": lambda api: api.join("s", BOTH),
+    "members": lambda api: api.members("s"),
+    "ping": HonchoApi.ping,
+    "deriving": HonchoApi.deriving,
+    "has_batch": lambda api: api.has_batch("s", "b1"),
+    "known_sources": lambda api: api.known_sources("s", ["k"]),
+    "has_conclusions": lambda api: api.has_conclusions([TEA], since=0.0),
+    "conclusion_ids": lambda api: api.conclusion_ids("hermes", "ada", {"likes tea"}),
+    "conclusions": lambda api: api.conclusions("hermes", "ada", query=None, limit=5),
+    "search of conclusions": lambda api: api.conclusions("hermes", "ada", query="tea", limit=5),
+    "sessions_of": lambda api: api.sessions_of("ada"),
+    "peers": HonchoApi.peers,
+    "chat": lambda api: api.chat("what?", observer="hermes", target="ada", level="low"),
+    "card": lambda api: api.card("hermes", "ada"),
+    "peer_context": lambda api: api.peer_context("hermes", "ada"),
+    "self_context": lambda api: api.self_context("hermes", "s"),
+    "session_context": lambda api: api.session_context("s"),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+@pytest.mark.parametrize("body", [b"{}", b"null", b'"items"'], ids=repr)
+def test_no_other_json_is_taken_for_an_empty_answer(
+    server: FaultyServer, api: HonchoApi, call: Callable[[HonchoApi], object], body: bytes
+) -> None:
+    server.rule(fault=wrong_json(body))
+    with pytest.raises(Ambiguous) as caught:
+        call(api)
+    assert caught.value.cause == "bad_answer"
+
+
+@pytest.mark.parametrize("call", ["add_messages", "add_conclusions"])
+def test_a_write_whose_answer_holds_less_than_was_sent_is_in_doubt(
+    server: FaultyServer, api: HonchoApi, call: str
+) -> None:
+    server.rule(match=("POST", "/(messages|conclusions)$"), fault=wrong_json(b"[]"))
+    with pytest.raises(Ambiguous) as caught:
+        CALLS[call](api)
+    assert caught.value.cause == "bad_answer"
+
+
+@pytest.mark.parametrize("body", [b"{}", b"null", b"[]"], ids=repr)
+def test_a_workspace_is_made_only_when_the_server_says_so(server: FaultyServer, backend: Backend, body: bytes) -> None:
+    server.rule(match=("POST", "/workspaces$"), fault=wrong_json(body))
+    api = api_of(backend, timeout=TIMEOUT)
+    for call in (HonchoApi.workspace_since, write):
+        with pytest.raises(Ambiguous) as caught:
+            call(api)
+        assert caught.value.cause == "bad_answer"
+    assert server.count("POST", "/messages$") == 0
 
 
 def test_a_refused_connection_was_surely_not_done(server: FaultyServer, api: HonchoApi) -> None:
