@@ -24,6 +24,7 @@ from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.errors import Ambiguous, Rejected, RequestError, StateError, Unavailable
 from honcho_exec.model import Card, Conclusion, Context, Hit, Message
+from honcho_exec.server_words import server_words
 from honcho_exec.stats import Meter
 from honcho_exec.transport import request_deadline
 
@@ -369,10 +370,15 @@ class HonchoApi:
         try:
             yield
         except honcho.HonchoError as error:
-            raise self._fate(error) from error
-        except (pydantic.ValidationError, ValueError, TypeError, KeyError, AttributeError) as error:
+            # Their texts may repeat what was sent or stored, and a log shows those of every cause.
+            raise self._fate(error) from None
+        except (pydantic.ValidationError, ValueError, TypeError, KeyError, AttributeError):
             # The answer came and was not what Honcho answers: a proxy's page, or another server.
-            raise self._not_honcho() from error
+            raise self._not_honcho() from None
+
+    def _detail(self, error: honcho.HonchoError) -> str:
+        body = error.body if isinstance(error.body, dict) else {}
+        return server_words(body.get("detail", error.message), self._answers.response.request.content)
 
     def _not_honcho(self) -> Ambiguous:
         return Ambiguous(f"{self._url} gave an answer that is not Honcho's", cause="bad_answer")
@@ -398,7 +404,7 @@ class HonchoApi:
             return Ambiguous(f"{self._url} gave an answer that is not JSON", cause="bad_answer")
         if isinstance(root, LookupError | TypeError | RecursionError):
             return self._not_honcho()
-        return Ambiguous(f"the connection to {self._url} broke: {root}", cause="connection", late=1.0)
+        return Ambiguous(f"the connection to {self._url} broke: {type(root).__name__}", cause="connection", late=1.0)
 
     def _status_fate(self, status: int, error: honcho.HonchoError) -> RequestError:
         wait = self._answers.retry_after
@@ -415,15 +421,15 @@ class HonchoApi:
         if status >= 500 and status != 501:  # noqa: PLR2004 - HTTP's own numbers
             late = _LATE if status == 504 else 1.0 if status in {502, 503} else 0.0  # noqa: PLR2004
             return Ambiguous(
-                f"{self._url} failed ({status}): {_detail(error)}",
+                f"{self._url} failed ({status}): {self._detail(error)}",
                 cause="server_error",
                 status=status,
                 retry_after=wait,
                 late=late,
             )
         cause = "not_found" if status == 404 else "refused"  # noqa: PLR2004
-        detail = _detail(error)
-        if detail == f"HTTP {status}":
+        detail = self._detail(error)
+        if error.message == f"HTTP {status}":
             # Honcho says in JSON what it refuses; this is another server's answer, or a proxy's.
             detail = "this does not look like a Honcho server, is HONCHO_BASE_URL right?"
         return Rejected(f"{self._url} refused the request ({status}): {detail}", cause=cause, status=status)
@@ -433,16 +439,6 @@ def _check_count(written: Sequence[object], sent: int) -> None:
     """Raise unless as much was written as was sent: the SDK takes an empty answer for nothing written."""
     if len(written) != sent:
         raise ValueError("the answer does not hold what was sent")
-
-
-def _detail(error: honcho.HonchoError) -> str:
-    """What the server said, without the input that it may repeat."""
-    body = error.body if isinstance(error.body, dict) else {}
-    detail = body.get("detail", error.message)
-    if isinstance(detail, list):
-        places = (one for one in detail if isinstance(one, dict))
-        return "; ".join(f"{'.'.join(map(str, one.get('loc', ())))}: {one.get('msg', '')}" for one in places)[:300]
-    return str(detail)[:300]
 
 
 def _message_params(message: Message, batch: str) -> MessageCreateParams:

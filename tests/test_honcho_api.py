@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -140,6 +142,21 @@ def test_a_workspace_is_made_only_when_the_server_says_so(server: FaultyServer, 
             call(api)
         assert caught.value.cause == "bad_answer"
     assert server.count("POST", "/messages$") == 0
+
+
+@pytest.mark.parametrize("code", [400, 404, 422, 500], ids=str)
+@pytest.mark.parametrize(
+    "detail",
+    ["no: tea in Kyoto", [{"loc": 7, "msg": "tea in Kyoto"}], [{"loc": {}}], {"x": "tea in Kyoto"}, 7, [[]], None],
+)
+def test_no_answer_to_a_refused_request_is_repeated_or_breaks_anything(
+    server: FaultyServer, api: HonchoApi, code: int, detail: object
+) -> None:
+    server.rule(match=("POST", "/messages$"), fault=status(code, body=json.dumps({"detail": detail}).encode()))
+    with pytest.raises(RequestError) as caught:
+        api.add_messages("s", [Message("ada", "I had tea in Kyoto")], batch="b1")
+    assert caught.value.status == code
+    assert "Kyoto" not in "".join(traceback.format_exception(caught.value)).replace('"I had tea in Kyoto"', "")
 
 
 def test_a_refused_connection_was_surely_not_done(server: FaultyServer, api: HonchoApi) -> None:
