@@ -22,6 +22,7 @@ import httpx
 
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.idle import Idle
+from honcho_exec.lookup import addresses
 
 __all__ = ["DeadlineTransport", "request_deadline", "time_left"]
 
@@ -154,11 +155,6 @@ class DeadlineTransport(httpx.BaseTransport):
             httpcore.HTTPProxy(proxy_url=self._proxy, **options) if self._proxy else httpcore.ConnectionPool(**options)
         )
 
-    @property
-    def aborted(self) -> bool:
-        """Whether `abort` has been called."""
-        return self._aborted
-
     def left(self) -> float:
         """Seconds left for the request of this thread; raises when there are none."""
         deadline: Deadline = self._current.deadline
@@ -166,6 +162,12 @@ class DeadlineTransport(httpx.BaseTransport):
         if remaining <= 0.0:
             raise TimeoutError("the request's time is up")
         return remaining
+
+    def patience(self) -> float:
+        """Seconds after which whoever cannot be woken looks up; raises when the request is cut or its time is up."""
+        if self._aborted:
+            raise ConnectionAbortedError("the transport is closed")
+        return min(_TICK, self.left())
 
     def track(self, stream: _Stream) -> None:
         """Remember an open stream so that `abort` can cut it."""
@@ -193,7 +195,7 @@ class _Backend(httpcore.NetworkBackend):
     ) -> httpcore.NetworkStream:
         failure: OSError = OSError(f"{host} has no address")
         with _mapped(httpcore.ConnectTimeout, httpcore.ConnectError):
-            for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+            for family, kind, protocol, _, address in addresses(host, port, patience=self._transport.patience):
                 stream = _Stream(socket.socket(family, kind, protocol), self._transport)
                 try:
                     return stream.connect(address, socket_options or ())
@@ -219,11 +221,9 @@ class _Stream(httpcore.NetworkStream):
         code = self._raw.connect_ex(address)
         while code in {errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK}:
             # A socket that is being connected cannot be woken; so it looks up now and then.
-            _, writable, _ = select.select([], [self._raw], [], min(_TICK, self._transport.left()))
+            _, writable, _ = select.select([], [self._raw], [], self._transport.patience())
             if writable:
                 code = self._raw.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-            elif self._transport.aborted:
-                code = errno.ECONNABORTED
         if code:
             raise OSError(code, os.strerror(code))
         return self
@@ -250,8 +250,19 @@ class _Stream(httpcore.NetworkStream):
         timeout: float | None = None,  # noqa: ARG002 - see connect_tcp
     ) -> httpcore.NetworkStream:
         with _mapped(httpcore.ConnectTimeout, httpcore.ConnectError):
-            self._raw.settimeout(self._transport.left())
-            return _Stream(ssl_context.wrap_socket(self._raw, server_hostname=server_hostname), self._transport)
+            # The handshake comes after: a socket that is wrapped gives its descriptor away, and is cut no more.
+            secure = ssl_context.wrap_socket(self._raw, server_hostname=server_hostname, do_handshake_on_connect=False)
+            return _Stream(secure, self._transport).shake_hands(secure)
+
+    def shake_hands(self, secure: ssl.SSLSocket) -> Self:
+        """Begin TLS; closes the stream when that fails."""
+        try:
+            secure.settimeout(self._transport.left())
+            secure.do_handshake()
+        except BaseException:
+            self.close()
+            raise
+        return self
 
     def get_extra_info(self, info: str) -> Any:
         if info == "ssl_object":
@@ -263,7 +274,8 @@ class _Stream(httpcore.NetworkStream):
     def cut(self) -> None:
         """Wake whoever waits on this socket; safe from another thread, unlike close."""
         with suppress(OSError):
-            self._raw.shutdown(socket.SHUT_RDWR)
+            # An SSLSocket's own shutdown takes TLS away first: what is being sent would go out in the open.
+            socket.socket.shutdown(self._raw, socket.SHUT_RDWR)
 
 
 @contextmanager

@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import httpx
 import pytest
@@ -13,6 +16,7 @@ from honcho_exec.clock import Deadline, SystemClock
 from honcho_exec.transport import DeadlineTransport, request_deadline
 
 CLOCK = SystemClock()
+SECONDS = 20.0
 
 
 @pytest.fixture
@@ -121,3 +125,101 @@ def test_a_connect_under_way_is_bounded_and_can_be_cut() -> None:
             assert time.monotonic() - start < 0.6
         for one in waiting:
             one.close()
+
+
+@contextmanager
+def mute_tls() -> Iterator[tuple[str, threading.Event]]:
+    """A server that takes connections and reads what comes, and never says a word; an event says when some came."""
+    came = threading.Event()
+
+    def listen(listener: socket.socket) -> None:
+        taken = []
+        with suppress(OSError):
+            while True:
+                taken.append(listener.accept()[0])
+                taken[-1].recv(1)
+                came.set()
+        for one in taken:
+            one.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=listen, args=(listener,))
+        thread.start()
+        try:
+            yield f"https://127.0.0.1:{listener.getsockname()[1]}", came
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def test_a_tls_handshake_that_never_ends_is_bounded_and_can_be_cut() -> None:
+    with mute_tls() as (url, came):
+        transport = DeadlineTransport(url, clock=CLOCK)
+        with httpx.Client(transport=transport, timeout=0.3) as client, pytest.raises(httpx.ConnectTimeout):
+            client.get(url)
+        came.clear()
+        with httpx.Client(transport=transport, timeout=60) as client, ThreadPoolExecutor(1) as thread:
+            pending = thread.submit(client.get, url)
+            assert came.wait(SECONDS)
+            transport.abort()
+            with pytest.raises(httpx.ConnectError):
+                pending.result(SECONDS)
+
+
+@pytest.fixture
+def mute_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A name server that does not answer until the test is over; the names that were asked for."""
+    over = threading.Event()
+    asked: list[str] = []
+    real = socket.getaddrinfo
+
+    def never(host: str, *args: Any, **kwargs: Any) -> Any:
+        if not host.endswith(".example"):
+            return real(host, *args, **kwargs)
+        asked.append(host)
+        over.wait()
+        raise socket.gaierror(socket.EAI_AGAIN, "no name server answers")
+
+    monkeypatch.setattr(socket, "getaddrinfo", never)
+    yield asked
+    over.set()
+
+
+def test_a_name_that_nobody_can_tell_is_bounded_and_can_be_cut(mute_names: list[str]) -> None:
+    url = "http://honcho.example"
+    transport = DeadlineTransport(url, clock=CLOCK)
+    with httpx.Client(transport=transport, timeout=60) as client, ThreadPoolExecutor(2) as threads:
+        pending = [threads.submit(client.get, url) for _ in range(2)]
+        with pytest.raises(httpx.ConnectTimeout):
+            client.get(url, timeout=0.3)
+        transport.abort()
+        for one in pending:
+            with pytest.raises(httpx.ConnectError):
+                one.result(SECONDS)
+    assert mute_names == ["honcho.example"]
+
+
+@pytest.mark.parametrize("host", ["honcho.invalid", "a" * 64 + ".example"], ids=len)
+def test_a_name_that_is_not_known_is_told_apart(host: str) -> None:
+    transport = DeadlineTransport(f"http://{host}", clock=CLOCK)
+    with httpx.Client(transport=transport, timeout=SECONDS) as client, pytest.raises(httpx.ConnectError):
+        client.get(f"http://{host}")
+
+
+def test_a_name_is_looked_up_where_no_thread_can_start(server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As while the interpreter exits."""
+    real_lookup, real_start = socket.getaddrinfo, threading.Thread.start
+    refused: list[str] = []
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "honcho-lookup":
+            refused.append(thread.name)
+            raise RuntimeError("can't create new thread at interpreter shutdown")
+        real_start(thread)
+
+    monkeypatch.setattr(socket, "getaddrinfo", lambda _, *args, **kwargs: real_lookup("127.0.0.1", *args, **kwargs))
+    monkeypatch.setattr(threading.Thread, "start", start)
+    url = server.url.replace("127.0.0.1", "honcho.example")
+    with httpx.Client(transport=DeadlineTransport(url, clock=CLOCK), timeout=SECONDS) as client:
+        assert client.get(f"{url}/health").status_code == 200
+    assert len(refused) == 1

@@ -1,0 +1,99 @@
+"""The addresses of a host, looked up where nobody has to wait for an answer that does not come."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+import threading
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["addresses"]
+
+_lock = threading.Lock()
+_under_way: dict[tuple[str, int], _Lookup] = {}
+
+
+def _after_fork() -> None:
+    global _lock  # noqa: PLW0603 - a thread of the parent may hold it
+    _lock = threading.Lock()
+    # Their threads are the parent's.
+    _under_way.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def addresses(host: str, port: int, *, patience: Callable[[], float]) -> list[Any]:
+    """What `socket.getaddrinfo` has for TCP to a host.
+
+    The system's own patience is its own, often half a minute, and nothing can cut it. So a name is looked up on a
+    daemon thread, one for each name at a time however many wait for it. Python 3.12 starts no thread once
+    it is exiting; then it is looked up in place.
+
+    Args:
+        host: a name or an IP address, of which the latter needs no looking up.
+        port: the port.
+        patience: the seconds to wait before it is called again; raises where no more is to be waited.
+
+    Raises:
+        OSError: the name is not known, or cannot be looked up.
+    """
+    if _is_at_hand(host):
+        return _look_up(host, port)
+    with _lock:
+        lookup = _under_way.get((host, port))
+        if lookup is None:
+            lookup = _Lookup(host, port)
+            thread = threading.Thread(target=lookup.run, name="honcho-lookup", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                lookup = None
+            else:
+                _under_way[host, port] = lookup
+    if lookup is None:
+        return _look_up(host, port)
+    while not lookup.done.wait(patience()):
+        pass
+    return lookup.result()
+
+
+class _Lookup:
+    def __init__(self, host: str, port: int) -> None:
+        self.done = threading.Event()
+        self._key = host, port
+        self._found: list[Any] = []
+        self._failure: OSError | None = None
+
+    def run(self) -> None:
+        try:
+            self._found = _look_up(*self._key)
+        except OSError as error:
+            self._failure = error
+        finally:
+            with _lock:
+                _under_way.pop(self._key, None)
+            self.done.set()
+
+    def result(self) -> list[Any]:
+        if self._failure is not None:
+            # An error of its own for each who waits, since raising writes to it.
+            raise type(self._failure)(*self._failure.args)
+        return self._found
+
+
+def _look_up(host: str, port: int) -> list[Any]:
+    try:
+        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:
+        raise OSError(f"{host} is no name of a host") from error
+
+
+def _is_at_hand(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return True
