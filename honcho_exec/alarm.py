@@ -10,8 +10,11 @@ import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec
 
 __all__ = ["Timer", "alarm_after", "interpreter_is_exiting", "weakly"]
+
+P = ParamSpec("P")
 
 Timer = Callable[[float, Callable[[], None]], Callable[[], None]]
 """Calls a function once, some seconds later; returns what takes that back."""
@@ -74,13 +77,13 @@ def alarm_after(delay: float, callback: Callable[[], None]) -> Callable[[], None
     return _alarm.after(delay, callback)
 
 
-def weakly(method: Callable[[], None]) -> Callable[[], None]:
+def weakly(method: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> Callable[[], None]:
     """Calls a method while its object is alive, and does not keep it alive."""
     reference = weakref.WeakMethod(method)
 
     def call() -> None:
         if (alive := reference()) is not None:
-            alive()
+            alive(*args, **kwargs)
 
     return call
 

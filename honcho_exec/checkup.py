@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 __all__ = ["take"]
 
+# How long a session that is being opened is waited for (seconds), before that is told as what is wrong.
+_OPENING = 3.0
+
 
 def take(
     conversation: Conversation | None,
@@ -105,7 +108,10 @@ class _Seen:
             self.trouble = StateError(f"the last turn was not stored: {delivery.refusal}")
         elif self.trouble is None and delivery.health.failing and delivery.health.error is not None:
             self.trouble = _Failing(delivery.health.error)
+        elif self.trouble is None:
+            self.trouble = conversation.not_open(_OPENING)
         try:
+            conversation.outbox.probe()
             self.counts, self.history = conversation.outbox.counts(), conversation.outbox.history()
         except HonchoExecError as error:
             self.trouble = error

@@ -57,6 +57,9 @@ _ASK_AGAIN = 2.0
 # What is only good to know is waited for so long (seconds).
 _NOT_WORTH_MORE = 3.0
 
+# Waits for a session that was waited out before are no longer than this (seconds).
+_BRIEFLY = 1.0
+
 # What a job that has begun gets when everything is closed, before and after it is cut off (seconds).
 _GRACE = 0.5
 
@@ -116,6 +119,8 @@ class Conversation:
         self._opening_since = clock.monotonic()
         self._reopening = Backoff(jitter=random.uniform)
         self._reopen: Callable[[], None] | None = None
+        self._opening_waited_out = False
+        self._asking = threading.local()
         self._last_sync: Future[Receipt] | None = None
         self._waited_out: str | None = None
         self._meter = meter
@@ -252,18 +257,26 @@ class Conversation:
         deadline = Deadline.after(self._settings.sync_join_timeout, self._clock)
         self._await_sync(deadline)
         self.opened(deadline)
+        self._asking.since = self._clock.monotonic()
         return ref
 
     def read(self, request: Callable[[HonchoApi], T]) -> T:
-        """See `tools.Memory.read`."""
-        deadline = Deadline.after(self._settings.retry_deadline, self._clock)
+        """See `tools.Memory.read`: all reads of one tool call share its deadline."""
+        deadline = self._since_ready(self._settings.retry_deadline)
         api = self._connection.api
         with api.within(deadline):
             return self._retry.call(lambda: request(api), deadline=deadline)
 
     def chat(self, request: Callable[[HonchoApi], T]) -> T:
         """See `tools.Memory.chat`: once, within the request timeout; it is too dear to be tried again unasked."""
-        return request(self._connection.api)
+        api = self._connection.api
+        with api.within(self._since_ready(self._settings.timeout)):
+            return request(api)
+
+    def _since_ready(self, seconds: float) -> Deadline:
+        """The moment `seconds` after this thread's tool call had what it waited for."""
+        since: float = getattr(self._asking, "since", self._clock.monotonic())
+        return Deadline(since + seconds, self._clock)
 
     def opened(self, deadline: Deadline | None = None) -> HonchoApi:
         """Wait until the session is there and return the API; opens it anew when that failed before.
@@ -274,11 +287,31 @@ class Conversation:
         """
         self._refuse_on_lane()
         deadline = deadline or Deadline.after(self._settings.sync_join_timeout, self._clock)
+        patience = min(deadline.remaining(), _BRIEFLY) if self._opening_waited_out else deadline.remaining()
         try:
-            self._open().result(deadline.remaining())
+            self._open().result(patience)
         except TimeoutError:
-            raise self._pending("opening the session", self._clock.monotonic() - self._opening_since) from None
+            raise self._opening_pending() from None
         return self._connection.api
+
+    def not_open(self, patience: float = 0.0) -> HonchoExecError | None:
+        """What keeps the session from being opened, after waiting `patience` seconds for it; or None."""
+        opening = self._opening
+        if opening is None or opening.cancelled():
+            return None
+        concurrent.futures.wait([opening], timeout=patience)
+        if not opening.done():
+            return self._pending("opening the session", self._clock.monotonic() - self._opening_since)
+        error = opening.exception()
+        return error if isinstance(error, HonchoExecError) else None
+
+    def _opening_pending(self) -> SyncPending:
+        pending = self._pending("opening the session", self._clock.monotonic() - self._opening_since)
+        if not self._opening_waited_out:
+            self._opening_waited_out = True
+            self._meter.count("join_timeouts")
+            _log.warning("the session was not waited for any longer: %s", pending)
+        return pending
 
     def ping(self) -> float:
         """Make a request that needs a valid key; returns the seconds it took.
@@ -335,7 +368,8 @@ class Conversation:
         failure is raised then.
         """
         patience = self._settings.shutdown_timeout if timeout is None else timeout
-        deadline = Deadline.after(patience, self._clock)
+        # A callback of a Future runs on the lane, which cannot deliver while it closes.
+        deadline = Deadline.after(0.0 if self.lane.here else patience, self._clock)
         self._release()
         self._connection.wanted()
         with ExitStack() as steps:
@@ -362,13 +396,16 @@ class Conversation:
         """Make everything that is under way end soon: the interpreter exits, and what is left stays in the outbox."""
         self._closing.set()
         self._connection.cut()
+        self.delivery.abandon()
 
     def _open(self) -> Future[SessionRef]:
         """The Future of the session's opening, begun again if it failed."""
         with self._lock:
             opening, ref = self._opening, self._ref
             if opening is None or (opening.done() and opening.exception() is not None):
-                self._opening_since = self._clock.monotonic()
+                if opening is None:
+                    # What is begun again has been going since it was first tried.
+                    self._opening_since = self._clock.monotonic()
                 opening = self._opening = self.lane.submit(lambda: self._session(ref))
                 opening.add_done_callback(self._open_later)
             return opening
@@ -378,6 +415,7 @@ class Conversation:
         error = None if opening.cancelled() else opening.exception()
         if error is None:
             self._reopening.reset()
+            self._opening_waited_out = False
         elif isinstance(error, Unavailable | Ambiguous) and not self._closing.is_set():
             wait = max(self._reopening.next(), self.breaker.remaining())
             self._reopen = take_back = self.lane.call_later(wait, weakly(self._open_again))
@@ -404,6 +442,9 @@ class Conversation:
         oldest = self.delivery.oldest_turn()
         hopeless = self.delivery.health.failing or (oldest is not None and oldest == self._waited_out)
         patience = Deadline.after(0.0, self._clock) if hopeless else deadline
+        if oldest is None and self._opening_waited_out and not hopeless:
+            # Only the session's opening stands before whatever an earlier process left.
+            patience = Deadline.after(min(_BRIEFLY, deadline.remaining()), self._clock)
         if self.delivery.wait_for_rest(patience):
             sync = self._last_sync
             if sync is not None:
@@ -413,6 +454,8 @@ class Conversation:
         health = self.delivery.health
         if health.failing and health.error is not None and not health.error.retryable:
             raise health.error
+        if oldest is None and not health.failing and self.not_open() is not None:
+            raise self._opening_pending()
         pending = self._pending("the sync", self._sync_age())
         if not hopeless:
             self._meter.count("join_timeouts")

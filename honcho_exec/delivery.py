@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from honcho_exec.alarm import weakly
@@ -114,7 +115,7 @@ class Delivery:
         # Jobs that have begun, and the last of them that found nothing more to send; 0 before there was one.
         self._jobs = 0
         self._rested_in = 0
-        self._turns = Turns(clock, meter)
+        self._turns = Turns(clock, meter, lane)
         self._slow = SlowWatch(
             self._turns.age, after=slow_after, quiet=lambda: self._health.failing, timer=lane.call_later
         )
@@ -126,6 +127,7 @@ class Delivery:
         self._carried: set[str] = set()
         self._backing_off = False
         self._timer: Callable[[], None] | None = None
+        self._timers = 0
         self._tidy: Callable[[], None] | None = None
         self._health = Health()
         self._closed = False
@@ -267,6 +269,10 @@ class Delivery:
         """See `sending.Outcome`: tell whoever waits."""
         self._turns.fail([row.turn for row in rows], error)
 
+    def abandon(self) -> None:
+        """Fail the Futures that are left: whoever waits for them would hold up the interpreter's exit."""
+        self._turns.fail_all()
+
     def close(self) -> None:
         """Take nothing more and fail the Futures that are left; the rows stay."""
         with self._changed:
@@ -395,13 +401,21 @@ class Delivery:
             self._changed.notify_all()
 
     def _again_in(self, delay: float, *, weak: bool = False) -> None:
-        """Pump again later; `weak` does not keep this alive until then."""
+        """Pump again then, and not when it was to be before; `weak` does not keep this alive until then."""
         with self._lock:
-            if not self._closed and self._timer is None:
-                self._timer = self._lane.post_later(delay, weakly(self._due) if weak else self._due)
+            before, self._timer = self._timer, None
+            self._timers += 1
+            if not self._closed:
+                due = weakly(self._due, self._timers) if weak else partial(self._due, self._timers)
+                self._timer = self._lane.post_later(delay, due)
+        if before is not None:
+            before()
 
-    def _due(self) -> None:
+    def _due(self, number: int) -> None:
         with self._lock:
+            if number != self._timers:
+                # It was due while another was set in its place.
+                return
             self._timer = None
             self._backing_off = False
         self.pump()

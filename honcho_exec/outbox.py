@@ -339,6 +339,11 @@ class Outbox:
         """Make what was admitted survive a power cut as well."""
         self._db.checkpoint()
 
+    def probe(self) -> None:
+        """Raise `StateError` when nothing can be written just now."""
+        with self._db.transaction():
+            pass
+
     def check(self) -> None:
         """Raise `Damaged` when the file is; reads all of it."""
         self._db.check()

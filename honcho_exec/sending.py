@@ -28,6 +28,11 @@ _log = logging.getLogger(__name__)
 # The status of a server that failed at its work, and after how many rounds of retries the work is suspected.
 _FAILED = 500
 _CHOKES = 2
+# What a server says of what is in a request; any other refusal (402, 407, a redirect to a login page, …) is of
+# whoever asks, or of something that stands before Honcho, and says nothing of the rows.
+_BLAMES_ROWS = {400, 404, 413, 415, 422, 501, None}
+# How many are parked in a row, while nothing else is seen to pass, before more is needed than the server's word.
+_BELIEVED = 3
 # How many batches behind a suspect are tried in one round, and how many are suspects at a time: each stands alone in
 # its request, so that a server that fails everything for hours must not make one of every row.
 _PROBES = 8
@@ -65,6 +70,7 @@ class Sender:
         self._clock = clock
         self._chokes: Counter[str] = Counter()
         self._probing = False
+        self._refusals = 0
         self._reopened: set[str] = set()
 
     def calm(self) -> None:
@@ -84,14 +90,16 @@ class Sender:
         try:
             self._retry.call(lambda: self._attempt(link.api, batch))
         except Rejected as error:
-            if error.cause == "auth":
+            if error.cause == "auth" or error.status not in _BLAMES_ROWS:
                 raise
             if error.cause == "not_found" and batch.id not in self._reopened:
                 # The session may have been deleted: it is made again before the rows are blamed.
                 self._reopened.add(batch.id)
                 link.cache.forget(batch.rows[0].ref.session)
+            elif self._is_blamed(link.api, batch):
+                self._isolate(self._outbox.reread(batch), error)
             else:
-                self._isolate(batch, error)
+                raise
         except Ambiguous as error:
             if error.status != _FAILED or not self._isolates(link.api, batch, error):
                 raise
@@ -139,6 +147,7 @@ class Sender:
         """Honcho has these rows of the batch; what they have overtaken is parked before anything else."""
         if self._probing:
             self._park_overtaken(batch)
+        self._refusals = 0
         self._outcome.settled(rows, new=True)
 
     def _was_overtaken(self, api: HonchoApi, batch: Batch) -> bool:
@@ -172,8 +181,21 @@ class Sender:
             )
         return False
 
+    def _is_blamed(self, api: HonchoApi, batch: Batch) -> bool:
+        """Whether it is this row that Honcho refuses: a server that refuses everything is not to park it all."""
+        if len(batch.rows) > 1:
+            return True
+        try:
+            api.ping()
+        except RequestError:
+            return False
+        self._refusals += 1
+        return self._refusals <= _BELIEVED or self._something_passes(batch)
+
     def _isolate(self, batch: Batch, error: RequestError) -> None:
         """Find the row that Honcho refuses, by halves, and set it aside."""
+        if not batch.rows or batch.rows[0].parked_at is not None:
+            return
         if len(batch.rows) > 1:
             self._outbox.halve(batch)
             return
@@ -184,6 +206,12 @@ class Sender:
         else:
             self._outbox.park(batch, str(error))
             self._parked(batch.rows, error)
+
+    def _suspect(self, batch: Batch, error: RequestError) -> None:
+        """Count one more failure of a row that is parked only when something behind it passes."""
+        self._chokes[batch.id] += 1
+        # It is told of before what is behind it.
+        self._outcome.refused(batch.rows, error)
 
     def _parked(self, rows: Sequence[OutboxRow], error: RequestError) -> None:
         self._meter.count("parked", len(rows))
@@ -208,8 +236,7 @@ class Sender:
             if not self._something_passes(batch):
                 return False
             batch = self._outbox.reread(batch)
-        if batch.rows and batch.rows[0].parked_at is None:
-            self._isolate(batch, error)
+        self._isolate(batch, error)
         return True
 
     def _was_done(self, api: HonchoApi, batch: Batch) -> bool:
@@ -253,9 +280,13 @@ class Sender:
             api = self._open(batch).api
             self._attempt(api, batch)
         except Rejected as error:
-            if error.cause != "refused":
+            if error.cause != "refused" or error.status not in _BLAMES_ROWS:
                 raise
-            self._isolate(batch, error)
+            self._refusals += 1
+            if len(batch.rows) > 1 or self._refusals <= _BELIEVED:
+                self._isolate(batch, error)
+            else:
+                self._suspect(batch, error)
             return False
         except Ambiguous as error:
             if error.status != _FAILED:
@@ -265,9 +296,7 @@ class Sender:
             if len(batch.rows) > 1:
                 self._isolate(batch, error)
             else:
-                self._chokes[batch.id] += 1
-                # It is told of before what is behind it.
-                self._outcome.refused(batch.rows, error)
+                self._suspect(batch, error)
             return False
         finally:
             self._probing = False

@@ -119,9 +119,21 @@ def _problems(status: Status) -> Iterator[Finding]:
             f"Honcho answers, but a write has been waiting for {duration(age)}",
             "see what is in its way with: honcho-exec outbox flush; if another process has it, restart that one",
         )
+    if status.reachable and status.problem is None and status.pending > status.held and _fails_elsewhere(status):
+        yield Finding(
+            "problem",
+            f"Honcho answers, but writes are waiting, and the last try to send one failed: {status.last_error}",
+            "see what waits with: honcho-exec outbox list; it is tried again by itself",
+        )
     for warning in status.warnings:
         if "damaged" in warning:
             yield Finding("problem", warning, "look at the file, then move it away")
+
+
+def _fails_elsewhere(status: Status) -> bool:
+    """Whether the last that any process saw of delivery was a failure."""
+    failed_at, delivered_at = status.last_error_at, status.last_delivery_at
+    return failed_at is not None and (delivered_at is None or failed_at > delivered_at)
 
 
 def _notes(status: Status) -> Iterator[Finding]:

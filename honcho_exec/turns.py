@@ -9,8 +9,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from honcho_exec.clock import Clock
-from honcho_exec.errors import Closed, HonchoExecError, Rejected, RequestError
+from honcho_exec.errors import Closed, HonchoExecError, LaneError, Rejected, RequestError
 from honcho_exec.futures import failed
+from honcho_exec.lane import Lane
 from honcho_exec.model import Receipt
 from honcho_exec.stats import Meter
 
@@ -25,6 +26,28 @@ def is_stored(future: Future[Receipt]) -> bool:
 def closed_first() -> Closed:
     """What the Future of a turn fails with that is stored and not delivered when the provider closes."""
     return Closed("the provider was closed first; the turn is in the outbox and will be delivered later")
+
+
+class _TurnFuture(Future[Receipt]):
+    """Refuses to be waited for by the job that has to settle it, as a callback of another Future may try."""
+
+    def __init__(self, lane: Lane) -> None:
+        super().__init__()
+        self._lane = lane
+
+    def result(self, timeout: float | None = None) -> Receipt:
+        """See `concurrent.futures.Future.result`; raises `LaneError` on the lane while it is not done."""
+        self._refuse_on_lane()
+        return super().result(timeout)
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """See `concurrent.futures.Future.exception`; raises `LaneError` on the lane while it is not done."""
+        self._refuse_on_lane()
+        return super().exception(timeout)
+
+    def _refuse_on_lane(self) -> None:
+        if self._lane.here and not self.done():
+            raise LaneError("this runs on the lane, which delivers what it would wait for: use a callback instead")
 
 
 @dataclass(slots=True)
@@ -47,15 +70,16 @@ class Turns:
     Usable from any thread. No Future is settled while a lock is held, so that its callbacks may call back.
     """
 
-    def __init__(self, clock: Clock, meter: Meter) -> None:
+    def __init__(self, clock: Clock, meter: Meter, lane: Lane) -> None:
         self._clock = clock
+        self._lane = lane
         self._meter = meter
         self._lock = threading.Lock()
         self._turns: dict[str, _Turn] = {}
 
     def add(self, name: str, rows: int, *, held: bool = False) -> Future[Receipt]:
         """The Future of a turn of `rows` rows that is about to be stored; one that is held is not on its way yet."""
-        turn = _Turn(Future(), rows, math.inf if held else self._clock.monotonic())
+        turn = _Turn(_TurnFuture(self._lane), rows, math.inf if held else self._clock.monotonic())
         # Nobody can take a turn back that is on its way, so that settling it never fails.
         turn.future.set_running_or_notify_cancel()
         with self._lock:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import logging
+import queue
 import threading
 import time
 from pathlib import Path
 
 import pytest
-from support.faulty import FaultyServer, Gate, gate, hang, reset_after_work, status
+from support.faulty import FaultyServer, Gate, gate, hang, latency, reset_after_work, status
 from support.providers import MakeProvider
 
 from honcho_exec import HonchoProvider
-from honcho_exec.errors import HonchoExecError
+from honcho_exec.errors import HonchoExecError, LaneError
 from honcho_exec.stats import Stats
 
 COOLDOWN = 1.0
@@ -223,3 +224,110 @@ def test_a_hook_that_fails_or_hangs_holds_nothing_up(
     assert provider.shutdown() == 0
     released.set()
     assert "words that were said" not in caplog.text
+
+
+def test_the_next_try_comes_in_its_time_however_long_the_idle_looks_are_apart(
+    server: FaultyServer, make_provider: MakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As with hundreds of providers in one process.
+    monkeypatch.setattr("honcho_exec.delivery._LOOK_AROUND", 600.0)
+    provider = make_provider(base_url=server.url, **QUICK)
+    provider.sync_turn("before", "").result(10)
+    server.rule(match=lambda _: True, fault=status(503))
+    assert provider.sync_turn("during", "").exception(10) is not None
+    server.clear()
+    server.heal()
+    assert server.wait_count(1, "POST", "/messages$", timeout=15)
+
+
+@pytest.mark.parametrize("code", [302, 400, 402, 405, 407, 409, 413, 422])
+def test_a_server_that_suddenly_refuses_everything_parks_nothing(
+    server: FaultyServer, make_provider: MakeProvider, code: int
+) -> None:
+    provider = make_provider(base_url=server.url, **QUICK)
+    provider.sync_turn("before", "").result(10)
+    server.rule(match=lambda _: True, fault=status(code))
+    for number in range(4):
+        provider.sync_turn(f"during {number}", "")
+    provider.flush(1)
+    assert (provider.stats().parked, provider.status().pending) == (0, 4)
+    server.heal()
+    assert provider.flush(15) == 0
+
+
+def test_writes_that_are_all_refused_are_not_parked_one_by_one(
+    server: FaultyServer, make_provider: MakeProvider
+) -> None:
+    provider = make_provider(base_url=server.url, **QUICK)
+    provider.sync_turn("before", "").result(10)
+    server.rule(match=("POST", "/messages$"), fault=status(422))
+    for number in range(10):
+        provider.sync_turn(f"during {number}", "")
+    provider.flush(3)
+    assert provider.stats().parked <= 3
+    server.heal()
+    assert provider.flush(15) == 0
+    assert provider.stats().parked <= 3
+
+
+def test_a_session_that_cannot_be_opened_is_waited_for_once_and_is_not_green(
+    server: FaultyServer, make_provider: MakeProvider
+) -> None:
+    server.rule(match=("POST", "/sessions$"), fault=hang())
+    provider = make_provider(base_url=server.url, timeout=3, sync_join_timeout=1.5, shutdown_timeout=0.2)
+    waits, ages = [], []
+    for _ in range(4):
+        start = time.monotonic()
+        told = answer(provider)
+        waits.append(time.monotonic() - start)
+        assert told["retryable"] is True
+        assert told["cause"] in ("sync_pending", "timeout")
+        ages.append(told["error"])
+    assert waits[0] >= 1.4
+    assert max(waits[1:]) < 2
+    assert provider.stats().join_timeouts == 1
+    assert not provider.status().ok
+    server.release()
+
+
+def test_a_tools_reads_share_one_deadline(server: FaultyServer, make_provider: MakeProvider) -> None:
+    provider = make_provider(base_url=server.url, timeout=10, retry_deadline=1)
+    provider.sync_turn("said", "").result(10)
+    server.rule(
+        match=lambda seen: seen.path.endswith(("/card", "/search", "/sessions/list", "/sessions")), fault=latency(0.8)
+    )
+    for tool in ("honcho_profile", "honcho_search"):
+        start = time.monotonic()
+        answer(provider, tool, **({"query": "x"} if tool == "honcho_search" else {"peer": "user"}))
+        assert time.monotonic() - start < 1.9
+
+
+def test_a_callback_that_waits_for_the_lane_is_refused(server: FaultyServer, make_provider: MakeProvider) -> None:
+    provider = make_provider(base_url=server.url)
+    refused: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def wait(_: object) -> None:
+        try:
+            provider.sync_turn("second", "").result(10)
+        except BaseException as error:  # noqa: BLE001 - whatever came of it
+            refused.put(error)
+        else:
+            refused.put(None)
+
+    held = Gate()
+    server.rule(match=("POST", "/messages$"), fault=gate(held), times=1)
+    first = provider.sync_turn("first", "")
+    first.add_done_callback(wait)
+    held.proceed.set()
+    assert isinstance(refused.get(timeout=10), LaneError)
+    assert provider.flush(10) == 0
+
+
+def test_what_another_process_cannot_send_is_not_green(server: FaultyServer, make_provider: MakeProvider) -> None:
+    other = make_provider("other", base_url=server.url, **QUICK)
+    server.rule(match=("POST", "/messages$"), fault=status(503))
+    other.sync_turn("waits", "").exception(10)
+    looking = make_provider("looking", base_url=server.url, **QUICK).status()
+    assert looking.reachable
+    assert not looking.ok
+    assert any("the last try to send one failed" in finding.what for finding in looking.findings)
