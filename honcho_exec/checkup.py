@@ -73,7 +73,7 @@ def take(
         parked=counts.parked if counts else 0,
         elsewhere=counts.elsewhere if counts else 0,
         held=counts.held if counts else 0,
-        oldest_pending_age=clock.now() - counts.oldest_at if counts and counts.oldest_at else None,
+        oldest_pending_age=_age(counts, conversation, clock),
         last_delivery_at=delivered_at,
         last_success_at=_iso(clock.now()) if seen.latency is not None else delivered_at,
         last_error=history.error if history else None,
@@ -136,6 +136,14 @@ class _Failing(HonchoExecError):  # noqa: N818 - reads as the state it reports
     def __init__(self, error: HonchoExecError) -> None:
         super().__init__(f"delivery is failing: {error}")
         self.cause = error.cause
+
+
+def _age(counts: Counts | None, conversation: Conversation | None, clock: Clock) -> float | None:
+    """Seconds that the oldest pending write has waited; a clock set back hides at most what others gave."""
+    if counts is None or counts.oldest_at is None:
+        return None
+    waited = conversation.delivery.oldest_wait() if conversation is not None else None
+    return max(0.0, clock.now() - counts.oldest_at, waited or 0.0)
 
 
 def _sdk_version() -> str:

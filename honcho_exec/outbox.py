@@ -18,13 +18,16 @@ from honcho_exec.model import Card, Conclusion, Deletion, Message, Replacement, 
 from honcho_exec.rows import Admitted, Batch, Counts, Delivery, History, OutboxRow, dump, read_batch, read_row
 from honcho_exec.sqlite import Database, set_aside
 
-__all__ = ["HELD", "MAX_BATCH", "Outbox"]
+__all__ = ["HELD", "LONGEST_LATE", "MAX_BATCH", "Outbox"]
 
 HELD = ".held"
 """Ends the name of a holder whose rows nobody sends until they are released."""
 
 MAX_BATCH = 100
 """Messages or conclusions in one request (Honcho's limit)."""
+
+LONGEST_LATE = 6.0
+"""Seconds after which no attempt lands any more, whatever became of it; see `HonchoApi.patience`."""
 
 _MAX_BATCH_CHARS = 400_000
 
@@ -203,7 +206,7 @@ class Outbox:
                 " AND id > ? AND look AND owner = ? AND batch <> ? ORDER BY id LIMIT 1) ORDER BY id",
                 (batch.stream, batch.rows[-1].id, self._holder.name, batch.id),
             ).fetchall()
-        return read_batch(rows) if rows else None
+        return self._soon_over(read_batch(rows)) if rows else None
 
     def park_overtaken(self, batch: Batch, reason: str) -> list[OutboxRow]:
         """Set aside what was tried before the batch, in its stream, and did not pass; returns these rows."""
@@ -275,7 +278,19 @@ class Outbox:
         """The batch as the file has it now."""
         with self._db.connection() as connection:
             rows = connection.execute("SELECT * FROM rows WHERE batch = ? ORDER BY id", (batch.id,)).fetchall()
-        return read_batch(rows) if rows else replace(batch, rows=())
+        return self._soon_over(read_batch(rows)) if rows else replace(batch, rows=())
+
+    def _soon_over(self, batch: Batch) -> Batch:
+        """The batch, which waits no longer for an attempt than one can last.
+
+        What is to be waited for beyond that was reckoned by a clock that has been set back since. How long ago is not
+        known, so that the longest is waited for once more, from the first look on.
+        """
+        latest = self._clock.now() + LONGEST_LATE
+        if batch.settle_at <= latest:
+            return batch
+        self._on_batch(batch, "settle_at = min(settle_at, ?)", latest)
+        return replace(batch, settle_at=latest)
 
     def settle(self, rows: Sequence[OutboxRow]) -> None:
         """Drop rows that Honcho has, and remember how long the oldest of them waited."""

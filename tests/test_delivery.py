@@ -29,6 +29,7 @@ from support.faulty import (
 )
 from support.providers import MakeProvider
 
+from honcho_exec import HonchoProvider
 from honcho_exec.backend import open_backend
 from honcho_exec.clock import SystemClock
 from honcho_exec.errors import Ambiguous, Closed, Overloaded, Rejected, Unavailable
@@ -356,6 +357,32 @@ def test_a_turn_that_comes_after_a_switch_goes_to_its_own_session(
     provider.on_session_switch("second")
     provider.sync_turn("late", "", session_id="first").result(10)
     assert stored(server, tmp_path, "first") == ["late"]
+
+
+def test_a_clock_that_is_set_back_stops_no_delivery(
+    server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("honcho_exec.outbox.LONGEST_LATE", 1.0)
+
+    class Wall(SystemClock):
+        off = 0.0
+
+        def now(self) -> float:
+            return super().now() + self.off
+
+    clock = Wall()
+    environ = {f"HONCHO_{name.upper()}": str(value) for name, value in QUICK.items()}
+    environ |= {"HONCHO_BASE_URL": server.url, "HOME": str(tmp_path), "LOGNAME": "ada"}
+    with HonchoProvider("s1", environ=environ, home=tmp_path / "state", clock=clock) as provider:
+        server.rule(match=POST_MESSAGES, fault=status(502))
+        provider.sync_turn("hello", "").exception(15)
+        clock.off = -3600
+        age = provider.status().oldest_pending_age
+        assert age is not None
+        assert 0 <= age < 60
+        server.heal()
+        assert provider.flush(30) == 0
+    assert stored(server, tmp_path) == ["hello"]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")

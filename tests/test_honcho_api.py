@@ -23,6 +23,7 @@ from honcho_exec.clock import SystemClock
 from honcho_exec.errors import Ambiguous, Rejected, RequestError, StateError, Unavailable
 from honcho_exec.honcho_api import HonchoApi
 from honcho_exec.model import Card, Conclusion, Message
+from honcho_exec.outbox import LONGEST_LATE
 from honcho_exec.settings import Settings
 
 CLOCK = SystemClock()
@@ -49,6 +50,10 @@ def api(backend: Backend) -> HonchoApi:
 
 def write(api: HonchoApi) -> None:
     api.add_messages("s", [Message("ada", "hello")], batch="b1")
+
+
+def test_no_attempt_is_waited_for_longer_than_the_outbox_believes(backend: Backend) -> None:
+    assert api_of(backend, timeout=600).patience == LONGEST_LATE
 
 
 @pytest.mark.parametrize(

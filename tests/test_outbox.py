@@ -12,12 +12,13 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+from support.hand_clock import HandClock
 
-from honcho_exec.clock import SystemClock
+from honcho_exec.clock import Clock, SystemClock
 from honcho_exec.errors import Overloaded, StateError
 from honcho_exec.lease import Holder
 from honcho_exec.model import Card, Conclusion, Deletion, Message, SessionRef
-from honcho_exec.outbox import MAX_BATCH, Outbox
+from honcho_exec.outbox import LONGEST_LATE, MAX_BATCH, Outbox
 from honcho_exec.rows import Admitted
 from honcho_exec.sqlite import Database, private_folder
 
@@ -28,10 +29,12 @@ CLOCK = SystemClock()
 class Process:
     """An outbox as one process (or one provider) has it."""
 
-    def __init__(self, folder: Path, *, destination: str = "here", max_rows: int = 10_000) -> None:
+    def __init__(
+        self, folder: Path, *, destination: str = "here", max_rows: int = 10_000, clock: Clock = CLOCK
+    ) -> None:
         self.holder = Holder(folder / "holders")
         self.outbox = Outbox(
-            folder / "outbox.db", destination=destination, holder=self.holder, clock=CLOCK, max_rows=max_rows
+            folder / "outbox.db", destination=destination, holder=self.holder, clock=clock, max_rows=max_rows
         )
 
     def close(self) -> None:
@@ -91,6 +94,24 @@ def test_a_batch_is_frozen_when_it_is_first_claimed(process: Process) -> None:
     assert again.look
     process.outbox.not_done(again, "refused")
     assert not process.outbox.reread(again).look
+
+
+def test_a_clock_that_is_set_back_makes_an_attempt_wait_once_more_and_no_longer(tmp_path: Path) -> None:
+    clock = HandClock()
+    process = Process(tmp_path, clock=clock)
+    admit(process, "hello")
+    batch = process.outbox.claim()
+    assert batch is not None
+    process.outbox.sending(batch.rows, settle_at=clock.now() + LONGEST_LATE)
+    assert process.outbox.reread(batch).settle_at == clock.now() + LONGEST_LATE
+    clock.seconds -= 3600
+    ends = clock.now() + LONGEST_LATE
+    assert process.outbox.reread(batch).settle_at == ends
+    process.close()
+    clock.seconds += 2
+    later = Process(tmp_path, clock=clock)
+    assert later.outbox.reread(batch).settle_at == ends
+    later.close()
 
 
 def test_what_was_admitted_survives_the_process(tmp_path: Path) -> None:
