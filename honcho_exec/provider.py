@@ -125,7 +125,8 @@ class HonchoProvider:
     def __repr__(self) -> str:
         conversation = self._conversation
         if conversation is None:
-            return f"<HonchoProvider [{self._trouble or 'not initialized'}]>"
+            begun = "not initialized" if self._inherited is None else "forked off; begins with the next call"
+            return f"<HonchoProvider [{self._trouble or begun}]>"
         counts = conversation.outbox.counts()
         breaker = conversation.breaker
         failing = " | failing" if conversation.delivery.health.failing else ""
@@ -306,7 +307,7 @@ class HonchoProvider:
 
     def system_prompt_block(self) -> str:
         """What the system prompt says of this memory: static text, so that prompts stay cacheable."""
-        if self._conversation is None or not self._context.writes:
+        if self._present() is None or not self._context.writes:
             return ""
         return system_prompt(self._settings.recall_mode)
 
@@ -380,7 +381,7 @@ class HonchoProvider:
 
     def on_session_end(self, messages: Sequence[Mapping[str, Any]] = ()) -> None:  # noqa: ARG002 - turns are enough
         """Wait for the pending sync, at most the sync join timeout."""
-        if (conversation := self._conversation) is not None:
+        if (conversation := self._present()) is not None:
             conversation.join()
 
     def on_session_switch(
@@ -422,15 +423,16 @@ class HonchoProvider:
 
     def status(self) -> Status:
         """How things are, after a real round trip to the server."""
+        conversation = self._present()
         try:
             home, trouble = self.home, self._trouble
         except ConfigurationError as error:
             home, trouble = stated_home(self._environ, self._hermes_home), self._trouble or error
-        return take(self._conversation, self._loaded, home, trouble, self._clock, ledger=self._ledger)
+        return take(conversation, self._loaded, home, trouble, self._clock, ledger=self._ledger)
 
     def doctor(self) -> tuple[Finding, ...]:
         """What `status` looks at and more: versions, the state folder and its files, the server's version."""
-        return examine(self.status(), self._conversation)
+        return examine(self.status(), self._present())
 
     def stats(self) -> Stats:
         """What this provider has done since it was made, or in a forked child since then; makes no request."""
