@@ -402,7 +402,7 @@ class HonchoApi:
             return Unavailable(f"{self._url} cannot be reached: {root}", cause="connection")
         if isinstance(root, json.JSONDecodeError | UnicodeDecodeError):
             return Ambiguous(f"{self._url} gave an answer that is not JSON", cause="bad_answer")
-        if isinstance(root, LookupError | TypeError | RecursionError):
+        if isinstance(root, LookupError | TypeError | RecursionError | httpx.DecodingError):
             return self._not_honcho()
         return Ambiguous(f"the connection to {self._url} broke: {type(root).__name__}", cause="connection", late=1.0)
 

@@ -27,6 +27,7 @@ from honcho_exec.lookup import addresses
 __all__ = ["DeadlineTransport", "request_deadline", "time_left"]
 
 _MAX_BODY = 64 * 1024 * 1024
+_IDENTITY = (b"Accept-Encoding", b"identity")
 _TICK = 0.1
 # Connections that have had no request for so long are given back (seconds): a little before the server does, whose
 # usual patience is five, since a request that meets the closing is in doubt.
@@ -59,7 +60,8 @@ class DeadlineTransport(httpx.BaseTransport):
 
     A request's timeout bounds it from its start to its last byte, even when the server drips bytes or never
     stops sending; a connection on which that happened is not used again. httpx's own timeouts bound each
-    socket operation only. Connections are given back after four seconds without a request.
+    socket operation only. A compressed answer is refused. Connections are given back after four seconds
+    without a request.
 
     Args:
         base_url: the server; decides whether the environment's proxy applies.
@@ -97,11 +99,14 @@ class DeadlineTransport(httpx.BaseTransport):
                         port=request.url.port,
                         target=request.url.raw_path,
                     ),
-                    headers=request.headers.raw,
+                    headers=_uncompressed(request.headers).raw,
                     content=request.stream,
                     extensions={**request.extensions, "timeout": {"pool": deadline.remaining()}},
                 )
             )
+            if any(name.lower() == b"content-encoding" and value != b"identity" for name, value in response.headers):
+                response.close()
+                raise httpx.DecodingError("the answer is compressed, which was not asked for", request=request)
             assert isinstance(response.stream, Iterable)  # noqa: S101 - httpcore's sync pool gives a sync stream
             return httpx.Response(
                 status_code=response.status,
@@ -311,6 +316,11 @@ class _Body(httpx.SyncByteStream):
         finally:
             if ended is not None:
                 ended()
+
+
+def _uncompressed(headers: httpx.Headers) -> httpx.Headers:
+    """The same, asking for an answer as it is: of a compressed one, nothing bounds what it becomes."""
+    return httpx.Headers([*((k, v) for k, v in headers.raw if k.lower() != b"accept-encoding"), _IDENTITY])
 
 
 @contextmanager

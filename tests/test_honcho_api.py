@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,7 @@ def test_no_attempt_is_waited_for_longer_than_the_outbox_believes(backend: Backe
         (hang(), Ambiguous, "timeout"),
         (garbage(after_work=True), Ambiguous, "bad_answer"),
         (wrong_json(after_work=True), Ambiguous, "bad_answer"),
+        (replace(status(201, {"Content-Encoding": "gzip"}), name="gzip"), Ambiguous, "bad_answer"),
     ],
     ids=lambda value: getattr(value, "name", getattr(value, "__name__", value)),
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import socket
 import threading
 import time
@@ -91,6 +92,18 @@ def test_a_large_body_arrives_whole(client: httpx.Client) -> None:
     answer = client.post("/v3/workspaces/w/sessions/s/messages", json=body, timeout=10)
     assert answer.status_code == 201
     assert len(answer.json()) == 60
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br"])
+def test_a_compressed_answer_is_neither_asked_for_nor_taken(
+    server: FaultyServer, client: httpx.Client, encoding: str
+) -> None:
+    bomb = gzip.compress(b" " * 10_000_000)
+    server.rule(fault=status(200, {"Content-Encoding": encoding}, bomb), times=1)
+    with pytest.raises(httpx.DecodingError, match="compressed"):
+        client.get("/health")
+    assert server.requests[0].headers["accept-encoding"] == "identity"
+    assert client.get("/health").status_code == 200
 
 
 def test_the_environments_proxy_is_asked(monkeypatch: pytest.MonkeyPatch, server: FaultyServer) -> None:
