@@ -21,6 +21,13 @@ _TICK = 0.01
 # How many connections to a file are kept for the next who asks.
 _IDLE_CONNECTIONS = 4
 _BARRED = {sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+# What may be over by itself, and when it is worth another try (seconds): another's write, a full or failing disk.
+_PASSING = {
+    sqlite3.SQLITE_BUSY: 2.0,
+    sqlite3.SQLITE_LOCKED: 2.0,
+    sqlite3.SQLITE_FULL: 30.0,
+    sqlite3.SQLITE_IOERR: 30.0,
+}
 
 
 def private_folder(folder: Path) -> Path:
@@ -338,7 +345,10 @@ def _translated(path: Path) -> Iterator[None]:
         kind = Damaged if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB} else StateError
         barred = isinstance(error, PermissionError) or code in _BARRED
         advice = f"; {_ADVICE}" if barred else ""
-        raise kind(f"the state file {path} cannot be used: {error}{advice}") from error
+        translated = kind(f"the state file {path} cannot be used: {error}{advice}")
+        if code in _PASSING:
+            translated.retryable, translated.retry_after = True, _PASSING[code]
+        raise translated from error
 
 
 _turns: dict[tuple[int, Path], threading.Lock] = {}

@@ -237,8 +237,9 @@ def test_a_file_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> 
     with sqlite3.connect(tmp_path / "outbox.db") as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(StateError, match="newer version"):
+    with pytest.raises(StateError, match="newer version") as caught:
         Process(tmp_path)
+    assert not caught.value.retryable
 
 
 @pytest.mark.parametrize("below", ["file/state", "/dev/null/state"])
@@ -330,8 +331,9 @@ def test_a_full_disk_is_said_and_what_was_stored_stays(tmp_path: Path) -> None:
     with process.outbox._db.connection() as connection:
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
         connection.execute(f"PRAGMA max_page_count = {pages}")
-    with pytest.raises(StateError, match="full"):
+    with pytest.raises(StateError, match="full") as caught:
         admit(process, "x" * 100_000)
+    assert (caught.value.retryable, caught.value.retry_after) == (True, 30.0)
     assert contents(process) == [["stored"]]
     process.close()
 
@@ -371,8 +373,9 @@ def test_a_file_that_another_process_locks_is_said(tmp_path: Path) -> None:
     process = Process(tmp_path)
     blocker = sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)
     blocker.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(StateError, match="locked"):
+    with pytest.raises(StateError, match="locked") as caught:
         admit(process, "x")
+    assert (caught.value.retryable, caught.value.retry_after) == (True, 2.0)
     blocker.execute("ROLLBACK")
     blocker.close()
     admit(process, "y")
