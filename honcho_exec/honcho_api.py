@@ -41,8 +41,8 @@ _LATE = 3.0
 
 _MEMBERS_PER_PAGE = 50
 _MAX_SESSIONS = 1000
-# A conclusion that was written moments before the first attempt, by this machine's clock, may carry a server
-# time that is earlier: clocks differ.
+# A conclusion may carry a time a little before its first attempt: a server tells its time in whole seconds, when it
+# has begun to answer, and what stores a conclusion may have a clock of its own.
 _CLOCK_SKEW = 60.0
 
 # What the circuit breaker counts; a 4xx is an answer of a server that works.
@@ -71,6 +71,7 @@ class HonchoApi:
         self._meter = meter
         self._answers = threading.local()
         self._workspace_since = ""
+        self._server_ahead = 0.0
         backend.http.event_hooks = {"response": [self._note_answer, self._note_workspace]}
         self._sdk = honcho.Honcho(
             workspace_id=workspace,
@@ -104,8 +105,7 @@ class HonchoApi:
         """
         if not self._workspace_since:
             with self._door():
-                # What every other request of the SDK begins with, and so none more; it has no public name for it.
-                getattr(self._sdk, "_ensure_workspace", self._sdk.get_metadata)()
+                self._ensure_workspace()
         return self._workspace_since
 
     def deriving(self) -> int:
@@ -183,10 +183,15 @@ class HonchoApi:
             _check_count(written, len(conclusions))
 
     def has_conclusions(self, conclusions: Sequence[Conclusion], *, since: float) -> bool:
-        """Whether these conclusions of one observer about one peer are all there, created after `since` (epoch)."""
-        oldest = datetime.fromtimestamp(since - _CLOCK_SKEW, tz=UTC)
+        """Whether these conclusions of one observer about one peer are all there, created after `since`.
+
+        `since` is in seconds since the epoch, by this machine's clock.
+        """
         first = conclusions[0]
         with self._door():
+            # The first answer says how far the server's clock is from this one.
+            self._ensure_workspace()
+            oldest = datetime.fromtimestamp(since + self._server_ahead - _CLOCK_SKEW, tz=UTC)
             recent = self._scope(first.observer, first.observed).list(
                 size=100, filters={"created_at": {"gte": oldest.isoformat()}}
             )
@@ -311,6 +316,10 @@ class HonchoApi:
                 messages=tuple(_hit(message) for message in found.messages),
             )
 
+    def _ensure_workspace(self) -> None:
+        # What every other request of the SDK begins with, and so none more; it has no public name for it.
+        getattr(self._sdk, "_ensure_workspace", self._sdk.get_metadata)()
+
     def _scope(self, observer: str, observed: str) -> honcho.ConclusionScope:
         return honcho.ConclusionScope(self._sdk, self._sdk.workspace_id, observer, observed)
 
@@ -329,6 +338,9 @@ class HonchoApi:
         self._answers.response = response
         # The SDK hands Retry-After on for 429 only; a 503 carries one too.
         self._answers.retry_after = _seconds(response.headers.get("retry-after"), self._clock)
+        server_now = _moment(response.headers.get("date", ""))
+        if server_now is not None:
+            self._server_ahead = server_now - self._clock.now()
 
     def _note_workspace(self, response: httpx.Response) -> None:
         request = response.request
@@ -470,7 +482,14 @@ def _seconds(header: str | None, clock: Clock) -> float | None:
         return max(0.0, float(header))
     except ValueError:
         pass
+    moment = _moment(header)
+    return None if moment is None else max(0.0, moment - clock.now())
+
+
+def _moment(header: str) -> float | None:
+    """The time that an HTTP date says, in seconds since the epoch."""
     try:
-        return max(0.0, parsedate_to_datetime(header).timestamp() - clock.now())
+        moment = parsedate_to_datetime(header)
     except (TypeError, ValueError):
         return None
+    return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()

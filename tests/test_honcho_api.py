@@ -2,9 +2,12 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
+from email.utils import formatdate
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from support.api import api_of
@@ -21,11 +24,15 @@ from support.faulty import (
 
 from honcho_exec.backend import Backend, open_backend
 from honcho_exec.clock import SystemClock
+from honcho_exec.embedded import EmbeddedHoncho
 from honcho_exec.errors import Ambiguous, Rejected, RequestError, StateError, Unavailable
 from honcho_exec.honcho_api import HonchoApi
 from honcho_exec.model import Card, Conclusion, Message
 from honcho_exec.outbox import LONGEST_LATE
 from honcho_exec.settings import Settings
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 CLOCK = SystemClock()
 TIMEOUT = 0.3
@@ -185,6 +192,54 @@ def test_a_file_that_breaks_under_the_embedded_backend_is_said(tmp_path: Path) -
     (tmp_path / "memory.db").write_bytes(b"this is no database " * 100)
     with pytest.raises(StateError, match=r"memory\.db"):
         open_backend(Settings(), tmp_path, CLOCK)
+
+
+class OffClock(SystemClock):
+    """This machine's clock, set wrong."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    def now(self) -> float:
+        return super().now() + self._seconds
+
+
+def telling_time(app: WSGIApplication) -> WSGIApplication:
+    """The app with the Date that a real server's answers have."""
+
+    def tell(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        return app(
+            environ, lambda status, headers, *rest: start(status, [*headers, ("Date", formatdate(usegmt=True))], *rest)
+        )
+
+    return tell
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_conclusion_is_found_by_its_age_whatever_this_machines_clock_says(tmp_path: Path, hours: int) -> None:
+    clock = OffClock(hours * 3600)
+    honcho = EmbeddedHoncho(tmp_path / "server" / "memory.db")
+    with FaultyServer(telling_time(honcho.app)) as server:
+        backend = open_backend(Settings(base_url=server.url), tmp_path, clock)
+        api = api_of(backend, clock=clock)
+        api.ensure_session("s")
+        api.join("s", BOTH)
+        before = clock.now()
+        api.add_conclusions("s", [TEA])
+        assert api.has_conclusions([TEA], since=before)
+        assert api_of(backend, clock=clock).has_conclusions([TEA], since=before), "the next process"
+        assert not api.has_conclusions([TEA], since=before + 1800)
+        backend.close()
+    honcho.close()
+
+
+@pytest.mark.parametrize("date", ["yesterday", "Mon, 99 Foo 2026 99:99:99", "Fri, 31 Dec 9999 23:59:59 -0000", ""])
+def test_a_date_that_is_none_breaks_nothing(server: FaultyServer, api: HonchoApi, date: str) -> None:
+    server.rule(match=("POST", "/messages$"), fault=status(500, {"Date": date}))
+    with pytest.raises(Ambiguous):
+        write(api)
+    with suppress(Ambiguous):
+        assert not api.has_conclusions([TEA], since=CLOCK.now() + 5)
 
 
 class TestEachBackend:
