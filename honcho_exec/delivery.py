@@ -259,11 +259,13 @@ class Delivery:
         self._outbox.settle(rows)
         self._untidy = True
         self._meter.count("delivered", len(rows))
-        self._no_longer_failing("delivery to Honcho works again")
+        recovered = self._no_longer_failing("delivery to Honcho works again")
         self._backoff.reset()
         self._turns.settle([row.turn for row in rows], new=new)
         with self._changed:
             self._changed.notify_all()
+        if recovered:
+            self._notice(None)
 
     def refused(self, rows: Sequence[OutboxRow], error: RequestError) -> None:
         """See `sending.Outcome`: tell whoever waits."""
@@ -321,7 +323,8 @@ class Delivery:
         else:
             self._sender.calm()
             # It may have been parked, dropped, or handed over.
-            self._no_longer_failing("what Honcho did not take is not waiting any more")
+            if self._no_longer_failing("what Honcho did not take is not waiting any more"):
+                self._notice(None)
             # One of all that share these rows is enough to see that another process died and left some behind.
             spread = len(_neighbours[self._key]) * random.uniform(1, 2)  # noqa: S311 - spreads load only
             self._again_in(_LOOK_AROUND * spread, weak=True)
@@ -381,18 +384,19 @@ class Delivery:
         self._health = Health(error, failing=True, retry_at=self._clock.monotonic() + pause)
         if begins:
             _log.warning("delivery to Honcho is failing; what is given is kept and tried again: %s", error)
-            self._notice(error)
         with self._lock:
             self._backing_off = True
         self._again_in(pause)
         self._at_rest()
+        if begins:
+            self._notice(error)
 
-    def _no_longer_failing(self, why: str) -> None:
+    def _no_longer_failing(self, why: str) -> bool:
         failed = self._health.failing
         self._health = Health(self._health.error)
         if failed:
             _log.warning(why)
-            self._notice(None)
+        return failed
 
     def _at_rest(self) -> None:
         """Tell whoever drains that nothing more is sent for now."""

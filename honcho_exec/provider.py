@@ -622,8 +622,13 @@ class HonchoProvider:
             self._meter = Meter()
 
     def _tell(self, error: HonchoExecError | None) -> None:
-        if self._notice is not None:
+        if self._notice is None:
+            return
+        try:
             self._notice(error)
+        except Exception as raised:  # noqa: BLE001 - a program's code, which delivery does not depend on
+            # Its text may hold anything.
+            _log.error("the notice callback raised %s", type(raised).__name__)
 
     def _mirrored(self, session_id: str, give: Callable[[Mirror, SessionRef], Future[Receipt]]) -> Future[Receipt]:
         try:

@@ -136,6 +136,33 @@ def test_degrading_and_recovering_are_told_once_each(
     assert "secret words" not in caplog.text
 
 
+def test_a_notice_that_raises_disturbs_nothing(
+    server: FaultyServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    told: list[HonchoExecError | None] = []
+
+    def notice(error: HonchoExecError | None) -> None:
+        told.append(error)
+        raise ValueError("secret words")
+
+    environ = {f"HONCHO_{name.upper()}": str(value) for name, value in QUICK.items()}
+    provider = HonchoProvider(
+        "s", environ={"HONCHO_BASE_URL": server.url, "HOME": str(tmp_path), **environ}, home=tmp_path, notice=notice
+    )
+    server.rule(match=lambda _: True, fault=status(503))
+    with caplog.at_level(logging.WARNING), provider:
+        assert provider.sync_turn("first", "").exception(15) is not None
+        server.heal()
+        recovering = provider.sync_turn("second", "")
+        assert provider.flush(15) == 0
+        assert recovering.done()
+    assert [error is None for error in told] == [False, True]
+    lines = [record.getMessage() for record in caplog.records]
+    assert lines.count("the notice callback raised ValueError") == 2
+    assert not any("a job of the lane failed" in line for line in lines)
+    assert "secret words" not in caplog.text
+
+
 def test_a_sync_that_takes_long_is_logged_once_with_its_age(
     server: FaultyServer, make_provider: MakeProvider, caplog: pytest.LogCaptureFixture
 ) -> None:
