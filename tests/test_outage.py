@@ -267,7 +267,7 @@ def test_the_next_try_comes_in_its_time_however_long_the_idle_looks_are_apart(
     assert server.wait_count(1, "POST", "/messages$", timeout=15)
 
 
-@pytest.mark.parametrize("code", [302, 400, 402, 405, 407, 409, 413, 422])
+@pytest.mark.parametrize("code", [302, 400, 402, 422])
 def test_a_server_that_suddenly_refuses_everything_parks_nothing(
     server: FaultyServer, make_provider: MakeProvider, code: int
 ) -> None:
@@ -290,7 +290,7 @@ def test_writes_that_are_all_refused_are_not_parked_one_by_one(
     server.rule(match=("POST", "/messages$"), fault=status(422))
     for number in range(10):
         provider.sync_turn(f"during {number}", "")
-    provider.flush(3)
+    provider.flush(1)
     assert provider.stats().parked <= 3
     server.heal()
     assert provider.flush(15) == 0
@@ -301,16 +301,16 @@ def test_a_session_that_cannot_be_opened_is_waited_for_once_and_is_not_green(
     server: FaultyServer, make_provider: MakeProvider
 ) -> None:
     server.rule(match=("POST", "/sessions$"), fault=hang())
-    provider = make_provider(base_url=server.url, timeout=3, sync_join_timeout=1.5, shutdown_timeout=0.2)
+    provider = make_provider(base_url=server.url, timeout=2, sync_join_timeout=0.8, shutdown_timeout=0.2)
     waits, ages = [], []
-    for _ in range(4):
+    for _ in range(3):
         start = time.monotonic()
         told = answer(provider)
         waits.append(time.monotonic() - start)
         assert told["retryable"] is True
         assert told["cause"] in ("sync_pending", "timeout")
         ages.append(told["error"])
-    assert waits[0] >= 1.4
+    assert waits[0] >= 0.7
     assert max(waits[1:]) < 2
     assert provider.stats().join_timeouts == 1
     assert not provider.status().ok
