@@ -181,7 +181,8 @@ class Database:
             private_folder(self.path.parent)
             with _translated(self.path):
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-                with _turn(self.path):
+                # A writer may come here in its turn: beginning has a line of its own.
+                with _turn(self.path, "begin"):
                     connection = pool.take()
                     if connection is not None:
                         try:
@@ -351,14 +352,14 @@ def _translated(path: Path) -> Iterator[None]:
         raise translated from error
 
 
-_turns: dict[tuple[int, Path], threading.Lock] = {}
+_turns: dict[tuple[int, Path, str], threading.Lock] = {}
 _turns_lock = threading.Lock()
 
 
-def _turn(path: Path) -> threading.Lock:
-    """The lock that this process's writers of a file take; a forked child has locks of its own."""
+def _turn(path: Path, what: str = "write") -> threading.Lock:
+    """The lock of those in this process who do that with a file; a forked child has locks of its own."""
     with _turns_lock:
-        return _turns.setdefault((os.getpid(), path), threading.Lock())
+        return _turns.setdefault((os.getpid(), path, what), threading.Lock())
 
 
 def _after_fork() -> None:

@@ -6,6 +6,7 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import chain
@@ -20,7 +21,7 @@ from honcho_exec.lease import Holder
 from honcho_exec.model import Card, Conclusion, Deletion, Message, SessionRef
 from honcho_exec.outbox import LONGEST_LATE, MAX_BATCH, Outbox
 from honcho_exec.rows import Admitted
-from honcho_exec.sqlite import Database, private_folder
+from honcho_exec.sqlite import Database, private_folder, set_aside
 
 REF = SessionRef("w", "s", "ada", "hermes")
 CLOCK = SystemClock()
@@ -323,6 +324,18 @@ def test_two_who_find_the_same_damage_set_aside_one_file_and_share_the_next(tmp_
     assert sorted(row.write.content for row in first.outbox.rows()) == ["one", "two"]  # type: ignore[union-attr]
     first.close()
     second.close()
+
+
+def test_others_of_a_process_go_on_with_the_new_file_when_one_is_set_aside(tmp_path: Path) -> None:
+    process, other = Process(tmp_path), Process(tmp_path)
+    set_aside(tmp_path / "outbox.db", "now")
+    writer = threading.Thread(target=admit, args=(other, "hello"), daemon=True)
+    writer.start()
+    writer.join(10)
+    assert not writer.is_alive()
+    assert contents(other) == [["hello"]]
+    other.close()
+    process.close()
 
 
 def test_a_full_disk_is_said_and_what_was_stored_stays(tmp_path: Path) -> None:
