@@ -490,6 +490,6 @@ def _moment(header: str) -> float | None:
     """The time that an HTTP date says, in seconds since the epoch."""
     try:
         moment = parsedate_to_datetime(header)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()

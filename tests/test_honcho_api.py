@@ -233,11 +233,21 @@ def test_a_conclusion_is_found_by_its_age_whatever_this_machines_clock_says(tmp_
     honcho.close()
 
 
-@pytest.mark.parametrize("date", ["yesterday", "Mon, 99 Foo 2026 99:99:99", "Fri, 31 Dec 9999 23:59:59 -0000", ""])
+@pytest.mark.parametrize(
+    "date",
+    [
+        f"Wed, 21 Oct {'9' * 20} 07:28:00 GMT",
+        "yesterday",
+        "Mon, 99 Foo 2026 99:99:99",
+        "Fri, 31 Dec 9999 23:59:59 -0000",
+        "",
+    ],
+)
 def test_a_date_that_is_none_breaks_nothing(server: FaultyServer, api: HonchoApi, date: str) -> None:
-    server.rule(match=("POST", "/messages$"), fault=status(500, {"Date": date}))
-    with pytest.raises(Ambiguous):
+    server.rule(match=("POST", "/messages$"), fault=status(500, {"Date": date, "Retry-After": date}))
+    with pytest.raises(Ambiguous) as caught:
         write(api)
+    assert caught.value.cause == "server_error"
     with suppress(Ambiguous):
         assert not api.has_conclusions([TEA], since=CLOCK.now() + 5)
 
