@@ -355,7 +355,12 @@ class Outbox:
         self._db.checkpoint()
 
     def probe(self) -> None:
-        """Raise `StateError` when nothing can be written just now."""
+        """Raise `StateError` when nothing can be written just now, or not to a file that is still there."""
+        if self._file_there() is None:
+            raise StateError(
+                f"the state file {self.path} was removed while this process uses it, and what is given to it will not"
+                " outlive the process; deliver what waits with flush(), then restart the process"
+            )
         with self._db.transaction():
             pass
 

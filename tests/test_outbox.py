@@ -338,6 +338,17 @@ def test_others_of_a_process_go_on_with_the_new_file_when_one_is_set_aside(tmp_p
     process.close()
 
 
+def test_a_file_that_is_removed_while_it_is_used_is_said(tmp_path: Path) -> None:
+    process = Process(tmp_path)
+    admit(process, "hello")
+    process.outbox.probe()
+    (tmp_path / "outbox.db").unlink()
+    with pytest.raises(StateError, match="was removed while"):
+        process.outbox.probe()
+    assert contents(process) == [["hello"]]
+    process.close()
+
+
 def test_a_full_disk_is_said_and_what_was_stored_stays(tmp_path: Path) -> None:
     process = Process(tmp_path)
     admit(process, "stored")
