@@ -11,6 +11,7 @@ import httpx
 
 from honcho_exec.backend import Backend
 from honcho_exec.errors import Ambiguous, Rejected, Unavailable
+from honcho_exec.server_words import server_words
 
 __all__ = ["Rest", "part", "workspace_path"]
 
@@ -83,4 +84,5 @@ def _check(answer: httpx.Response, shown: str) -> None:
         text = f"{shown} failed ({status})"
         raise Ambiguous(text, cause="server_error", status=status, retry_after=_LATE, late=_LATE)
     cause = "not_found" if status == httpx.codes.NOT_FOUND else "refused"
-    raise Rejected(f"{shown} refused it ({status}): {answer.text[:200]}", cause=cause, status=status)
+    said = server_words(answer.text, answer.request.content)
+    raise Rejected(f"{shown} refused it ({status}): {said}", cause=cause, status=status)
