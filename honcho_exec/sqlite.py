@@ -266,8 +266,13 @@ class _Pool:
             connection.close()
 
     def _connect(self) -> sqlite3.Connection:
+        # Only what was made private is opened: a file that was removed meanwhile is not begun anew, readable by others.
         connection = sqlite3.connect(
-            self._path, timeout=self._busy_timeout, isolation_level=None, check_same_thread=False
+            f"{self._path.as_uri()}?mode=rw",
+            uri=True,
+            timeout=self._busy_timeout,
+            isolation_level=None,
+            check_same_thread=False,
         )
         try:
             connection.row_factory = sqlite3.Row
