@@ -1,0 +1,60 @@
+"""The page of the side-by-side benchmark is what was measured, and the script still runs for both providers."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from xml.etree import ElementTree as ET
+
+import pytest
+
+BENCHMARKS = Path(__file__).with_name("benchmarks")
+
+
+@pytest.fixture(scope="module")
+def maker() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("side_by_side_page", BENCHMARKS / "side_by_side_page.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_and_its_plot_show_what_was_measured(maker: ModuleType) -> None:
+    result = json.loads((maker.DOCS / "benchmarks.json").read_text(encoding="utf-8"))
+    assert {row["scenario"] for row in result["rows"]} == set(maker.TITLES)
+    assert (maker.DOCS / "benchmarks.md").read_text(encoding="utf-8") == maker.page(result)
+    svg = (maker.DOCS / "benchmarks.svg").read_text(encoding="utf-8")
+    assert svg == maker.plot(result["rows"])
+    ET.fromstring(svg)  # noqa: S314 - our own file
+
+
+@pytest.mark.parametrize(("ours", "bundled", "verdict"), [(1, 3, "ours"), (3, 1, "bundled"), (None, 1, "bundled")])
+def test_where_the_other_does_better_is_said(
+    maker: ModuleType, ours: float | None, bundled: float, verdict: str
+) -> None:
+    rows = [{"scenario": "exit", "what": "exit with shutdown", "unit": "s", "ours": ours, "bundled": bundled}]
+    section = maker.page(
+        {
+            "machine": json.loads((maker.DOCS / "benchmarks.json").read_text(encoding="utf-8"))["machine"],
+            "seconds": 1,
+            "rows": rows,
+        }
+    ).partition("bundled provider does better\n")[2]
+    assert ("- The end of the process: exit with shutdown" in section) is (verdict == "bundled")
+
+
+def test_the_script_runs_for_both_providers(tmp_path: Path) -> None:
+    out = tmp_path / "figures.json"
+    command = [sys.executable, str(BENCHMARKS / "side_by_side.py"), "--quick", "--only", "requests", "--json", str(out)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(out.read_text(encoding="utf-8"))["rows"]
+    assert row["what"] == "requests a turn"
+    assert row["ours"] >= 1
+    assert row["bundled"] >= 1
