@@ -16,6 +16,8 @@ from honcho_exec.errors import Damaged, StateError
 __all__ = ["Database", "private_folder", "set_aside", "using_folder"]
 
 _ADVICE = "make it writable or set HONCHO_EXEC_HOME"
+# A fork waits at most so long for threads to come out of SQLite (seconds).
+_FORK_WAITS = 1.0
 # How often a file that another process just begins is tried (seconds).
 _TICK = 0.01
 # How many connections to a file are kept for the next who asks.
@@ -104,7 +106,7 @@ class Database:
     @contextmanager
     def connection(self) -> Iterator[sqlite3.Connection]:
         """Lend a connection in autocommit mode: a single statement is its own transaction."""
-        with _translated(self.path):
+        with _forks.kept_off(), _translated(self.path):
             pool, connection = self._take()
             try:
                 yield connection
@@ -179,7 +181,7 @@ class Database:
         pool = _enter(self.path, busy_timeout=self._busy_timeout, background_checkpoints=self._background_checkpoints)
         try:
             private_folder(self.path.parent)
-            with _translated(self.path):
+            with _forks.kept_off(), _translated(self.path):
                 os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
                 # A writer may come here in its turn: beginning has a line of its own.
                 with _turn(self.path, "begin"):
@@ -213,6 +215,50 @@ class Database:
     @staticmethod
     def _version(connection: sqlite3.Connection) -> int:
         return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+class _Forks:
+    """Keeps forks out of SQLite: a child in whose parent a thread was inside would wait for its locks for ever."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside: dict[int, int] = {}
+        self._forking: int | None = None
+
+    @contextmanager
+    def kept_off(self) -> Iterator[None]:
+        """Around what uses SQLite; a fork waits for its end, and it for a fork's."""
+        me = threading.get_ident()
+        with self._changed:
+            if me not in self._inside:
+                # Whoever forks may come here by way of the garbage collection.
+                self._changed.wait_for(lambda: self._forking in (None, me))
+            self._inside[me] = self._inside.get(me, 0) + 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._inside[me] -= 1
+                if not self._inside[me]:
+                    del self._inside[me]
+                    if self._forking is not None:
+                        self._changed.notify_all()
+
+    def before(self) -> None:
+        """Wait until nobody else is inside, at most a second, and let nobody in."""
+        me = threading.get_ident()
+        with self._changed:
+            self._forking = me
+            self._changed.wait_for(lambda: self._inside.keys() <= {me}, timeout=_FORK_WAITS)
+
+    def after_in_parent(self) -> None:
+        """Let everybody in again."""
+        with self._changed:
+            self._forking = None
+            self._changed.notify_all()
+
+
+_forks = _Forks()
 
 
 class _Pool:
@@ -262,8 +308,9 @@ class _Pool:
         with self._lock:
             self.closed = True
             idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
+        with _forks.kept_off():
+            for connection in idle:
+                connection.close()
 
     def _connect(self) -> sqlite3.Connection:
         # Only what was made private is opened: a file that was removed meanwhile is not begun anew, readable by others.
@@ -368,15 +415,24 @@ def _turn(path: Path, what: str = "write") -> threading.Lock:
 
 
 def _after_fork() -> None:
-    global _turns_lock, _pools_lock  # noqa: PLW0603 - a thread of the parent may hold them for ever
+    global _turns_lock, _pools_lock, _forks  # noqa: PLW0603 - a thread of the parent may hold them for ever
     _turns_lock = threading.Lock()
     _pools_lock = threading.RLock()
+    _forks = _Forks()
     # Kept, so that the parent's connections are never closed here.
     _inherited.extend(_pools.values())
     _pools.clear()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+def _before_fork() -> None:
+    _forks.before()
+
+
+def _after_fork_in_parent() -> None:
+    _forks.after_in_parent()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork)
 
 
 def _statements(script: str) -> Iterator[str]:
