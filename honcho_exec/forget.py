@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from honcho_exec.errors import Rejected
 from honcho_exec.model import Chosen
-from honcho_exec.rest import Rest, part, workspace_path
+from honcho_exec.raw_api import RawApi, part, workspace_path
 
 __all__ = ["Forgetting", "ServerForgetting"]
 
@@ -27,13 +27,13 @@ class ServerForgetting:
     A Honcho server deletes sessions and conclusions and overwrites cards. It deletes no single message and no peer.
 
     Args:
-        rest: the server.
+        api: the server.
         workspace: which of its workspaces.
         dry_run: only look.
     """
 
-    def __init__(self, rest: Rest, workspace: str, *, dry_run: bool) -> None:
-        self._rest = rest
+    def __init__(self, api: RawApi, workspace: str, *, dry_run: bool) -> None:
+        self._api = api
         self._path = workspace_path(workspace)
         self._dry_run = dry_run
 
@@ -44,7 +44,7 @@ class ServerForgetting:
             RequestError: the server fails, or refuses the key; running it again goes on from here.
         """
         done = Forgetting()
-        with self._rest.understood():
+        with self._api.understood():
             for id_ in self._conclusions(chosen):
                 self._delete(f"conclusions/{part(id_)}", done, "conclusion")
             self._cards(chosen, done)
@@ -53,14 +53,14 @@ class ServerForgetting:
                     self._delete(f"sessions/{part(session)}", done, "session")
             else:
                 self._messages(chosen, done)
-            if chosen.peer is not None and chosen.peer in self._rest.ids(f"{self._path}/peers"):
+            if chosen.peer is not None and chosen.peer in self._api.ids(f"{self._path}/peers"):
                 done.left.append(f"the name of the peer {chosen.peer}: a server deletes no peers")
-            if chosen.everything and self._rest.ids(f"{self._path}/peers"):
+            if chosen.everything and self._api.ids(f"{self._path}/peers"):
                 done.left.append("the names of the workspace and its peers: a server deletes no peers")
         return done
 
     def _conclusions(self, chosen: Chosen) -> list[str]:
-        found = self._rest.pages("POST", f"{self._path}/conclusions/list", {})
+        found = self._api.pages("POST", f"{self._path}/conclusions/list", {})
         return [
             one["id"]
             for one in found
@@ -71,13 +71,13 @@ class ServerForgetting:
         ]
 
     def _sessions(self, chosen: Chosen) -> set[str]:
-        there = self._rest.ids(f"{self._path}/sessions")
+        there = self._api.ids(f"{self._path}/sessions")
         return there if chosen.everything else there & {str(chosen.session)}
 
     def _cards(self, chosen: Chosen, done: Forgetting) -> None:
         if chosen.session is not None:
             return
-        peers = sorted(self._rest.ids(f"{self._path}/peers"))
+        peers = sorted(self._api.ids(f"{self._path}/peers"))
         for observer in peers:
             for target in peers:
                 if chosen.peer is None or chosen.peer in (observer, target):
@@ -85,16 +85,16 @@ class ServerForgetting:
 
     def _card(self, observer: str, target: str, chosen: Chosen, done: Forgetting) -> None:
         path = f"{self._path}/peers/{part(observer)}/card?target={part(target)}"
-        lines = self._rest.request("GET", path).json()["peer_card"] or []
+        lines = self._api.request("GET", path).json()["peer_card"] or []
         left = [line for line in lines if chosen.text is not None and not chosen.holds(line)]
         if left != lines:
             done.gone["card"] += 1
             if not self._dry_run:
-                self._rest.request("PUT", path, {"peer_card": left})
+                self._api.request("PUT", path, {"peer_card": left})
 
     def _messages(self, chosen: Chosen, done: Forgetting) -> None:
         """Say which sessions hold messages that a server cannot delete one by one."""
-        for session in sorted(self._rest.ids(f"{self._path}/sessions")):
+        for session in sorted(self._api.ids(f"{self._path}/sessions")):
             count = sum(1 for _ in self._said(session, chosen))
             if count:
                 done.left.append(
@@ -104,7 +104,7 @@ class ServerForgetting:
 
     def _said(self, session: str, chosen: Chosen) -> Iterator[object]:
         path = f"{self._path}/sessions/{part(session)}/messages/list"
-        for message in self._rest.pages("POST", path, {}):
+        for message in self._api.pages("POST", path, {}):
             if message["peer_id"] == chosen.peer or chosen.holds(message["content"]):
                 yield message
 
@@ -113,7 +113,7 @@ class ServerForgetting:
         if self._dry_run:
             return
         try:
-            self._rest.request("DELETE", f"{self._path}/{path}")
+            self._api.request("DELETE", f"{self._path}/{path}")
         except Rejected as error:
             if error.cause == "auth":
                 raise

@@ -22,7 +22,8 @@ from honcho.api_types import MessageCreateParams, SessionPeerConfig
 from honcho_exec.backend import Backend
 from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock, Deadline
-from honcho_exec.errors import Ambiguous, Rejected, RequestError, StateError, Unavailable
+from honcho_exec.errors import Rejected, RequestError, StateError
+from honcho_exec.fates import LATE, broken_off, not_honchos, timed_out, was_refused
 from honcho_exec.model import Card, Conclusion, Context, Hit, Message
 from honcho_exec.server_words import server_words
 from honcho_exec.stats import Meter
@@ -36,9 +37,6 @@ BATCH_KEY = "honcho_exec_batch"
 SOURCE_KEY = "honcho_exec_source"
 """Message metadata: the source key of a message that has one."""
 
-# A server whose answer did not come in time may still be at the work; it is done with it by then (seconds).
-_LATE = 3.0
-
 _MEMBERS_PER_PAGE = 50
 _MAX_SESSIONS = 1000
 # A conclusion may carry a time a little before its first attempt: a server tells its time in whole seconds, when it
@@ -47,8 +45,6 @@ _CLOCK_SKEW = 60.0
 
 # What the circuit breaker counts; a 4xx is an answer of a server that works.
 _SERVER_FAILED = {"timeout", "connection", "server_error", "bad_answer"}
-
-_SURELY_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
 
 class HonchoApi:
@@ -85,7 +81,7 @@ class HonchoApi:
     @property
     def patience(self) -> float:
         """Seconds from the start of a request for which it may land although nobody waits for its answer any more."""
-        return min(self._timeout, _LATE) + _LATE
+        return min(self._timeout, LATE) + LATE
 
     @staticmethod
     def within(deadline: Deadline) -> AbstractContextManager[None]:
@@ -110,7 +106,7 @@ class HonchoApi:
 
     def deriving(self) -> int:
         """How many pieces are stored and not yet derived."""
-        with self._door(anyway=True):
+        with self._door():
             queue = self._sdk.queue_status()
             return queue.pending_work_units + queue.in_progress_work_units
 
@@ -291,12 +287,6 @@ class HonchoApi:
             self._check_answer("peer_card")
         return Context(representation=representation, card=card)
 
-    def underived(self) -> int:
-        """How many tasks of deriving facts Honcho has not finished."""
-        with self._door():
-            status = self._sdk.queue_status()
-            return status.pending_work_units + status.in_progress_work_units
-
     def session_context(
         self, session: str, *, target: str | None = None, observer: str | None = None, tokens: int | None = None
     ) -> Context:
@@ -386,65 +376,27 @@ class HonchoApi:
             raise self._fate(error) from None
         except (pydantic.ValidationError, ValueError, TypeError, KeyError, AttributeError):
             # The answer came and was not what Honcho answers: a proxy's page, or another server.
-            raise self._not_honcho() from None
+            raise not_honchos(self._url) from None
 
     def _detail(self, error: honcho.HonchoError) -> str:
         body = error.body if isinstance(error.body, dict) else {}
         return server_words(body.get("detail", error.message), self._answers.response.request.content)
-
-    def _not_honcho(self) -> Ambiguous:
-        return Ambiguous(f"{self._url} gave an answer that is not Honcho's", cause="bad_answer")
 
     def _fate(self, error: honcho.HonchoError) -> RequestError | StateError:
         root = error.__cause__
         if isinstance(root, StateError):
             return root
         if isinstance(error, honcho.TimeoutError):
-            took = self._clock.monotonic() - self._answers.begun
-            text = f"{self._url} did not answer within {took:.1f} s"
-            if isinstance(root, _SURELY_NOT_SENT):
-                return Unavailable(text, cause="timeout")
-            return Ambiguous(text, cause="timeout", late=_LATE)
+            return timed_out(self._url, root, self._clock.monotonic() - self._answers.begun)
         if isinstance(error, honcho.ConnectionError):
-            return self._connection_fate(root)
-        return self._status_fate(error.status, error)
-
-    def _connection_fate(self, root: BaseException | None) -> RequestError:
-        if isinstance(root, _SURELY_NOT_SENT):
-            return Unavailable(f"{self._url} cannot be reached: {root}", cause="connection")
-        if isinstance(root, json.JSONDecodeError | UnicodeDecodeError):
-            return Ambiguous(f"{self._url} gave an answer that is not JSON", cause="bad_answer")
-        if isinstance(root, LookupError | TypeError | RecursionError | httpx.DecodingError):
-            return self._not_honcho()
-        return Ambiguous(f"the connection to {self._url} broke: {type(root).__name__}", cause="connection", late=1.0)
-
-    def _status_fate(self, status: int, error: honcho.HonchoError) -> RequestError:
-        wait = self._answers.retry_after
-        if status in {401, 403}:
-            return Rejected(
-                f"{self._url} refused the key ({status}); set HONCHO_API_KEY to one that is valid for this server",
-                cause="auth",
-                status=status,
-            )
-        if status in {408, 425, 429}:
-            return Unavailable(
-                f"{self._url} asks to wait ({status})", cause="rate_limited", status=status, retry_after=wait
-            )
-        if status >= 500 and status != 501:  # noqa: PLR2004 - HTTP's own numbers
-            late = _LATE if status == 504 else 1.0 if status in {502, 503} else 0.0  # noqa: PLR2004
-            return Ambiguous(
-                f"{self._url} failed ({status}): {self._detail(error)}",
-                cause="server_error",
-                status=status,
-                retry_after=wait,
-                late=late,
-            )
-        cause = "not_found" if status == 404 else "refused"  # noqa: PLR2004
-        detail = self._detail(error)
-        if error.message == f"HTTP {status}":
+            if isinstance(root, ValueError | LookupError | TypeError | RecursionError | httpx.DecodingError):
+                return not_honchos(self._url)
+            return broken_off(self._url, root)
+        said = self._detail(error)
+        if error.message == f"HTTP {error.status}":
             # Honcho says in JSON what it refuses; this is another server's answer, or a proxy's.
-            detail = "this does not look like a Honcho server, is HONCHO_BASE_URL right?"
-        return Rejected(f"{self._url} refused the request ({status}): {detail}", cause=cause, status=status)
+            said = "this does not look like a Honcho server, is HONCHO_BASE_URL right?"
+        return was_refused(self._url, error.status, said, retry_after=self._answers.retry_after)
 
 
 def _check_count(written: Sequence[object], sent: int) -> None:

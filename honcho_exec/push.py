@@ -11,7 +11,7 @@ import httpx
 
 from honcho_exec.errors import Rejected, RequestError
 from honcho_exec.honcho_api import SOURCE_KEY
-from honcho_exec.rest import Rest, part, workspace_path
+from honcho_exec.raw_api import RawApi, part, workspace_path
 from honcho_exec.retry import RetryPolicy
 
 __all__ = ["Push", "Pushed"]
@@ -47,13 +47,13 @@ class Push:
     the source key in their metadata, conclusions by their words, everything else by its id.
 
     Args:
-        rest: the server.
+        api: the server.
         retry: how often a step is tried.
         told: hears how many more messages and conclusions are done.
     """
 
-    def __init__(self, rest: Rest, retry: RetryPolicy, told: Told) -> None:
-        self._rest = rest
+    def __init__(self, api: RawApi, retry: RetryPolicy, told: Told) -> None:
+        self._api = api
         self._retry = retry
         self._told = told
         self._known: dict[str, set[str]] = {}
@@ -103,18 +103,18 @@ class Push:
 
     def _workspace(self, record: Record) -> None:
         body = _with_settings(record)
-        if len(body) > 1 and record["id"] in self._rest.ids("/v3/workspaces"):
+        if len(body) > 1 and record["id"] in self._api.ids("/v3/workspaces"):
             body = {"id": record["id"]}
-        answer = self._rest.request("POST", "/v3/workspaces", body)
+        answer = self._api.request("POST", "/v3/workspaces", body)
         self._count("workspace", new=answer.status_code == httpx.codes.CREATED)
 
     def _place(self, places: str, record: Record) -> None:
         path = f"{workspace_path(record['workspace'])}/{places}"
         if path not in self._known:
-            self._known[path] = self._rest.ids(path)
+            self._known[path] = self._api.ids(path)
         new = record["id"] not in self._known[path]
         if new:
-            self._rest.request("POST", path, _with_settings(record))
+            self._api.request("POST", path, _with_settings(record))
             self._known[path].add(record["id"])
         self._count(record["kind"], new=new)
 
@@ -124,14 +124,14 @@ class Push:
 
         def join() -> None:
             # Who is a member already must not join again: that hides from it what was said before.
-            there = {peer["id"] for peer in self._rest.pages("GET", path)}
+            there = {peer["id"] for peer in self._api.pages("GET", path)}
             joining = {
                 record["peer"]: {name: record[name] for name in ("observe_me", "observe_others")}
                 for record in sorted(records, key=lambda record: str(record["peer"]))
                 if record["peer"] not in there
             }
             if joining:
-                self._rest.request("POST", path, joining)
+                self._api.request("POST", path, joining)
 
         self._attempt(join)
 
@@ -154,11 +154,11 @@ class Push:
 
         def send() -> None:
             wanted = {"filters": {"metadata": {SOURCE_KEY: {"in": list(keyed)}}}}
-            there = {item["metadata"].get(SOURCE_KEY) for item in self._rest.pages("POST", f"{path}/list", wanted)}
+            there = {item["metadata"].get(SOURCE_KEY) for item in self._api.pages("POST", f"{path}/list", wanted)}
             missing = [key for key in keyed if key not in there]
             if missing:
                 sent.update(missing)
-                self._rest.request("POST", path, {"messages": [_message(keyed[key], key) for key in missing]})
+                self._api.request("POST", path, {"messages": [_message(keyed[key], key) for key in missing]})
 
         try:
             self._attempt(send)
@@ -181,7 +181,7 @@ class Push:
         before: list[int] = []
 
         def send() -> None:
-            found = self._rest.pages("POST", f"{path}/list", {"filters": pair})
+            found = self._api.pages("POST", f"{path}/list", {"filters": pair})
             there = Counter((item["content"], item["session_id"]) for item in found)
             missing = []
             for record in records:
@@ -191,7 +191,7 @@ class Push:
                     missing.append({**pair, "content": record["content"], "session_id": record["session"]})
             before.append(len(missing))
             for start in range(0, len(missing), _BATCH):
-                self._rest.request("POST", path, {"conclusions": missing[start : start + _BATCH]})
+                self._api.request("POST", path, {"conclusions": missing[start : start + _BATCH]})
 
         try:
             self._attempt(send)
@@ -205,13 +205,13 @@ class Push:
     def _card(self, record: Record) -> None:
         peer = f"{workspace_path(record['workspace'])}/peers/{part(record['observer'])}"
         path = f"{peer}/card?target={part(record['target'])}"
-        there = self._rest.request("GET", path).json()["peer_card"] or []
+        there = self._api.request("GET", path).json()["peer_card"] or []
         if there and there != record["lines"]:
             self.done.kept.append(f"the card that {record['observer']} keeps of {record['target']}")
             return
         new = there != record["lines"]
         if new:
-            self._rest.request("PUT", path, {"peer_card": record["lines"]})
+            self._api.request("PUT", path, {"peer_card": record["lines"]})
         self._count("card", new=new)
 
     def _count(self, kind: str, *, new: bool) -> None:
@@ -225,7 +225,7 @@ class Push:
     def _attempt(self, step: Callable[[], None]) -> None:
         def tried() -> None:
             try:
-                with self._rest.understood():
+                with self._api.understood():
                     step()
             except RequestError as error:
                 self._told(0, str(error))

@@ -145,7 +145,7 @@ class Tools:
         ref = self._memory.ref
         if peer in {ref.user_peer, ref.ai_peer} and not self._settings.observes(ai=peer == ref.ai_peer)[0]:
             return f"the settings (`observationMode`, `observation`) say that {peer} is not observed."
-        waiting = self._memory.read(lambda api: api.underived())
+        waiting = self._memory.read(lambda api: api.deriving())
         if waiting:
             return f"Honcho has {waiting} messages or tasks yet to derive facts from; ask again later."
         return "Honcho has derived nothing yet that belongs on it; it fills a card by itself over many turns."

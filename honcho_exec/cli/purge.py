@@ -125,7 +125,7 @@ def _look(run: Run, loaded: LoadedSettings, chosen: Chosen, *, do: bool) -> _Fou
             honcho = stack.enter_context(memory(run))
             found.here = honcho.forget(chosen) if do else honcho.count(chosen)
         if do:
-            _from_rest(home, outbox, chosen)
+            _from_other_files(home, outbox, chosen)
     found.left += [f"{path.name}, which was damaged and set aside, may hold some" for path in _aside(home)]
     if do and chosen.text is not None:
         found.left += _still(home, chosen.text)
@@ -159,18 +159,18 @@ def _from_server(loaded: LoadedSettings, chosen: Chosen, found: _Found, *, do: b
     from honcho_exec.forget import ServerForgetting  # noqa: PLC0415 - see TYPE_CHECKING
 
     found.server = Counter()
-    with reached(loaded) as rest:
+    with reached(loaded) as api:
         try:
-            workspaces = [chosen.workspace] if chosen.workspace is not None else sorted(rest.ids("/v3/workspaces"))
+            workspaces = [chosen.workspace] if chosen.workspace is not None else sorted(api.ids("/v3/workspaces"))
             for workspace in workspaces:
-                done = ServerForgetting(rest, workspace, dry_run=not do).forget(chosen)
+                done = ServerForgetting(api, workspace, dry_run=not do).forget(chosen)
                 found.server += done.gone
                 found.left += [f"on the server: {what}" for what in done.left]
         except RequestError as error:
             found.left.append(f"on the server: {error}; run it again")
 
 
-def _from_rest(home: Path, outbox: Outbox, chosen: Chosen) -> None:
+def _from_other_files(home: Path, outbox: Outbox, chosen: Chosen) -> None:
     """Take out what other files know of it, and empty the logs beside them."""
     from honcho_exec.clock import SystemClock  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.known import Known  # noqa: PLC0415 - see TYPE_CHECKING

@@ -110,8 +110,8 @@ def _pushing(loaded: LoadedSettings, told: Told) -> Iterator[Push]:
         breaker=breaker,
         clock=clock,
     )
-    with reached(loaded) as rest:
-        yield Push(rest, retry, told)
+    with reached(loaded) as api:
+        yield Push(api, retry, told)
 
 
 def _tell_plan(total: Counter[str], url: str, *, as_json: bool) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from honcho_exec.embedded import EmbeddedHoncho
     from honcho_exec.outbox import Outbox
     from honcho_exec.provider import HonchoProvider
-    from honcho_exec.rest import Rest
+    from honcho_exec.raw_api import RawApi
     from honcho_exec.settings import LoadedSettings
 
 __all__ = [
@@ -153,16 +153,16 @@ def memory(run: Run, *, make: bool = False, answers: bool = False) -> Iterator[E
 
 
 @contextmanager
-def reached(loaded: LoadedSettings) -> Iterator[Rest]:
+def reached(loaded: LoadedSettings) -> Iterator[RawApi]:
     """The server that the settings choose, over all of its workspaces; makes no request."""
     from honcho_exec.backend import open_backend  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.clock import SystemClock  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.grants import GrantFile  # noqa: PLC0415 - see TYPE_CHECKING
-    from honcho_exec.rest import Rest  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.raw_api import RawApi  # noqa: PLC0415 - see TYPE_CHECKING
 
     backend = open_backend(loaded.settings, Path(), SystemClock(), GrantFile.of(loaded))
     try:
-        yield Rest(backend)
+        yield RawApi(backend)
     finally:
         backend.close()
 

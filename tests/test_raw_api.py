@@ -8,7 +8,7 @@ from support.faulty import FaultyServer, status
 from honcho_exec.backend import open_backend
 from honcho_exec.clock import SystemClock
 from honcho_exec.errors import Rejected
-from honcho_exec.rest import Rest
+from honcho_exec.raw_api import RawApi
 from honcho_exec.settings import Settings
 
 
@@ -16,6 +16,6 @@ def test_what_was_sent_is_not_repeated_from_a_refusal(server: FaultyServer, tmp_
     server.rule(fault=status(422, body=b'{"detail": "too bitter: tea in Kyoto"}'))
     backend = open_backend(Settings(base_url=server.url), tmp_path, SystemClock())
     with pytest.raises(Rejected, match="too bitter") as caught:
-        Rest(backend).request("POST", "/v3/workspaces", {"content": "I had tea in Kyoto"})
+        RawApi(backend).request("POST", "/v3/workspaces", {"content": "I had tea in Kyoto"})
     assert "Kyoto" not in str(caught.value)
     backend.close()

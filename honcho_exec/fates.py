@@ -1,0 +1,76 @@
+"""What became of a request that failed: the one place where foreign errors and HTTP's numbers get their fate."""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+
+import httpx
+
+from honcho_exec.errors import Ambiguous, Rejected, RequestError, Unavailable
+
+__all__ = ["LATE", "broken_off", "not_honchos", "timed_out", "was_refused"]
+
+LATE = 3.0
+"""A server whose answer did not come in time may still be at the work; it is done with it by then (seconds)."""
+
+# A server that was reset, or a proxy that lost the answer: what was begun ends soon (seconds).
+_SOON = 1.0
+_SURELY_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+_KEY = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+_WAIT = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
+_LATER: dict[int, float] = {
+    HTTPStatus.BAD_GATEWAY: _SOON,
+    HTTPStatus.SERVICE_UNAVAILABLE: _SOON,
+    HTTPStatus.GATEWAY_TIMEOUT: LATE,
+}
+
+
+def timed_out(shown: str, error: BaseException | None, took: float) -> RequestError:
+    """No answer came in time, after `took` seconds."""
+    text = f"{shown} did not answer within {took:.1f} s"
+    if isinstance(error, _SURELY_NOT_SENT):
+        return Unavailable(text, cause="timeout")
+    return Ambiguous(text, cause="timeout", late=LATE)
+
+
+def broken_off(shown: str, error: BaseException | None) -> RequestError:
+    """There was no connection, or it broke."""
+    if isinstance(error, _SURELY_NOT_SENT):
+        return Unavailable(f"{shown} cannot be reached: {error}", cause="connection")
+    return Ambiguous(f"the connection to {shown} broke: {type(error).__name__}", cause="connection", late=_SOON)
+
+
+def not_honchos(shown: str) -> Ambiguous:
+    """An answer came and was not what Honcho answers: a proxy's page, or another server."""
+    return Ambiguous(f"{shown} gave an answer that is not Honcho's", cause="bad_answer")
+
+
+def was_refused(shown: str, status: int, said: str, *, retry_after: float | None = None) -> RequestError:
+    """An answer came that is no success.
+
+    Args:
+        shown: the server, as it may be shown.
+        status: HTTP's number.
+        said: what the server said of it, without what was sent.
+        retry_after: seconds that the server asks to wait.
+    """
+    if status in _KEY:
+        return Rejected(
+            f"{shown} refused the key ({status}); set HONCHO_API_KEY to one that is valid for this server",
+            cause="auth",
+            status=status,
+        )
+    if status in _WAIT:
+        return Unavailable(
+            f"{shown} asks to wait ({status})", cause="rate_limited", status=status, retry_after=retry_after
+        )
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.NOT_IMPLEMENTED:
+        return Ambiguous(
+            f"{shown} failed ({status}): {said}",
+            cause="server_error",
+            status=status,
+            retry_after=retry_after,
+            late=_LATER.get(status, 0.0),
+        )
+    cause = "not_found" if status == HTTPStatus.NOT_FOUND else "refused"
+    return Rejected(f"{shown} refused the request ({status}): {said}", cause=cause, status=status)
