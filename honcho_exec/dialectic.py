@@ -12,6 +12,7 @@ from typing import get_args
 
 from honcho_exec.settings import Level, Settings
 from honcho_exec.text import cut_at_word
+from honcho_exec.unforeseen import foreign
 
 __all__ = ["Chat", "Rewriter", "ask", "levels", "rewritten"]
 
@@ -100,16 +101,13 @@ def rewritten(rewrite: Rewriter, query: str, timeout: float) -> str:
     outcome: Future[str] = Future()
 
     def run() -> None:
-        try:
-            outcome.set_result(rewrite(query))
-        except Exception as error:  # noqa: BLE001 - the boundary to a function of somebody else's
-            outcome.set_exception(error)
+        outcome.set_result(foreign(_log, "the query rewriter", lambda: rewrite(query).strip(), ""))
 
     threading.Thread(target=copy_context().run, args=(run,), name="honcho-rewrite", daemon=True).start()
     try:
-        return outcome.result(timeout).strip()
-    except Exception as error:  # noqa: BLE001 - as above
-        _log.info("the query rewriter failed (%s); the usual question is asked instead", type(error).__name__)
+        return outcome.result(timeout)
+    except TimeoutError:
+        _log.info("the query rewriter takes too long; the usual question is asked instead")
         return ""
 
 

@@ -15,6 +15,7 @@ from typing import TypeVar
 from honcho_exec.alarm import Timer, alarm_after, interpreter_is_exiting
 from honcho_exec.errors import Closed, LaneError
 from honcho_exec.idle import Idle
+from honcho_exec.unforeseen import record
 
 __all__ = ["Lane"]
 
@@ -108,14 +109,14 @@ class Lane:
         An exception is logged and given to `failed`.
         """
 
-        def record(future: Future[None]) -> None:
+        def ended(future: Future[None]) -> None:
             if not future.cancelled() and (error := future.exception()) is not None:
-                _log.error("a job of the lane failed", exc_info=error)
+                record(_log, "a job of the lane", error)
                 if failed is not None:
                     failed(error)
 
         try:
-            self.submit(job).add_done_callback(record)
+            self.submit(job).add_done_callback(ended)
         except Closed:
             return False
         return True

@@ -23,7 +23,6 @@ from honcho_exec.conversation import Conversation, open_outbox
 from honcho_exec.dialectic import Rewriter
 from honcho_exec.doctor import examine
 from honcho_exec.errors import Closed, ConfigurationError, Disabled, HonchoExecError, InputError, StateError
-from honcho_exec.export import Exporter
 from honcho_exec.futures import done, failed
 from honcho_exec.grants import GrantFile
 from honcho_exec.identity import HostContext, is_shared, resolve, safe_id
@@ -38,9 +37,11 @@ from honcho_exec.prompt import system_prompt
 from honcho_exec.recall import Recall
 from honcho_exec.settings import LoadedSettings, Settings, load, state_home, stated_home
 from honcho_exec.stats import Meter, Stats
+from honcho_exec.stats_hook import StatsHook
 from honcho_exec.status import Finding, Status
 from honcho_exec.text import harmless, plain_text
 from honcho_exec.tools import Tools, error_answer
+from honcho_exec.unforeseen import foreign
 
 __all__ = ["HonchoProvider"]
 
@@ -96,7 +97,7 @@ class HonchoProvider:
         self._notice = notice
         self._stats_hook = stats_hook
         self._meter = Meter()
-        self._exporter: Exporter | None = None
+        self._exported: StatsHook | None = None
         self._lock = threading.Lock()
         self._loaded: LoadedSettings | None = None
         self._hermes_home: str | None = None
@@ -497,8 +498,8 @@ class HonchoProvider:
             if ledger is not None:
                 ledger.flush()
                 ledger.close()
-            if self._exporter is not None:
-                self._exporter.close()
+            if self._exported is not None:
+                self._exported.close()
         if left:
             _log.warning("%d writes are kept in the outbox and will be delivered later", left)
         return left
@@ -520,8 +521,8 @@ class HonchoProvider:
             raise Disabled("Honcho memory is switched off (HONCHO_ENABLED, or `enabled` in honcho.json)")
         ref = self._name(loaded.settings)
         if self._stats_hook is not None:
-            self._exporter = Exporter(self._stats_hook, self._meter)
-            self._meter.changed = self._exporter.changed
+            self._exported = StatsHook(self._stats_hook, self._meter)
+            self._meter.changed = self._exported.changed
         conversation = Conversation(
             loaded.settings,
             ref,
@@ -618,17 +619,12 @@ class HonchoProvider:
         if self._conversation is not None:
             # Kept, so that nothing of it is closed: the files and sockets are the parent's too.
             self._inherited = (self._conversation, self._recall, self._ledger)
-            self._conversation = self._recall = self._tools = self._ledger = self._exporter = None
+            self._conversation = self._recall = self._tools = self._ledger = self._exported = None
             self._meter = Meter()
 
     def _tell(self, error: HonchoExecError | None) -> None:
-        if self._notice is None:
-            return
-        try:
-            self._notice(error)
-        except Exception as raised:  # noqa: BLE001 - a program's code, which delivery does not depend on
-            # Its text may hold anything.
-            _log.error("the notice callback raised %s", type(raised).__name__)
+        if (notice := self._notice) is not None:
+            foreign(_log, "the notice callback", lambda: notice(error), None)
 
     def _mirrored(self, session_id: str, give: Callable[[Mirror, SessionRef], Future[Receipt]]) -> Future[Receipt]:
         try:

@@ -55,7 +55,7 @@ class RawApi:
         except httpx.HTTPError as error:
             raise broken_off(shown, error) from error
         if not answer.is_success:
-            raise was_refused(shown, answer.status_code, server_words(answer.text, answer.request.content))
+            raise was_refused(shown, answer.status_code, server_words(_detail(answer), answer.request.content))
         return answer
 
 
@@ -67,3 +67,12 @@ def part(id_: str) -> str:
 def workspace_path(id_: str) -> str:
     """Where a workspace is."""
     return f"/v3/workspaces/{part(id_)}"
+
+
+def _detail(answer: httpx.Response) -> object:
+    """What the server said, where Honcho says it, or all of it."""
+    try:
+        said = answer.json()
+    except ValueError:
+        return answer.text
+    return said.get("detail", said) if isinstance(said, dict) else said

@@ -95,9 +95,15 @@ def test_closing_waits_for_the_job_that_has_begun_but_not_longer_than_told() -> 
 
 def test_a_failing_job_is_logged_and_told(lane: Lane, caplog: pytest.LogCaptureFixture) -> None:
     told: Future[BaseException] = Future()
-    assert lane.post({}.popitem, failed=told.set_result)  # type: ignore[arg-type]
+    said = "what was said"
+
+    def job() -> None:
+        raise KeyError(said)
+
+    assert lane.post(job, failed=told.set_result)
     assert isinstance(told.result(5), KeyError)
-    assert "a job of the lane failed" in caplog.text
+    assert "a job of the lane failed unexpectedly with KeyError" in caplog.text
+    assert said not in caplog.text
 
 
 def test_a_manual_executor_steps_through_an_interleaving() -> None:

@@ -20,6 +20,7 @@ from honcho_exec.embedded.shapes import BODIES, Shape, check_body
 from honcho_exec.embedded.store import Store
 from honcho_exec.embedded.wire import Refused
 from honcho_exec.errors import StateError
+from honcho_exec.unforeseen import record
 
 __all__ = ["build_app"]
 
@@ -167,7 +168,7 @@ def _no_state(_: falcon.Request, response: falcon.Response, error: StateError, _
 
 
 def _failed(request: falcon.Request, response: falcon.Response, error: Exception, _: Mapping[str, object]) -> None:
-    _log.error("%s %s failed", request.method, request.uri_template, exc_info=error)
+    record(_log, f"{request.method} {request.uri_template}", error)
     response.status = 500
     response.text = _text({"detail": "An unexpected error occurred"})
 

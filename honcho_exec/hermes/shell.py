@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import traceback
 from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
@@ -21,6 +20,7 @@ from honcho_exec.model import Receipt
 from honcho_exec.provider import HonchoProvider
 from honcho_exec.settings import load, variables
 from honcho_exec.tools import error_answer
+from honcho_exec.unforeseen import record
 
 __all__ = ["HonchoExecMemoryProvider"]
 
@@ -263,8 +263,7 @@ class HonchoExecMemoryProvider(MemoryProvider):
         try:
             return call()
         except Exception as error:  # noqa: BLE001 - the boundary to the host: whatever went wrong ends here
-            trace = "".join(traceback.format_tb(error.__traceback__))
-            _log.error("%s failed unexpectedly with %s:\n%s", what, type(error).__name__, trace)
+            record(_log, what, error)
             return otherwise(
                 _UnexpectedError(f"{what} failed unexpectedly ({type(error).__name__}); the log says where")
             )

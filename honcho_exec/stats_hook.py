@@ -9,8 +9,9 @@ from collections.abc import Callable
 from honcho_exec.alarm import alarm_after
 from honcho_exec.lane import Lane
 from honcho_exec.stats import Meter, Stats
+from honcho_exec.unforeseen import foreign
 
-__all__ = ["Exporter"]
+__all__ = ["StatsHook"]
 
 _log = logging.getLogger(__name__)
 
@@ -18,7 +19,7 @@ _log = logging.getLogger(__name__)
 _EVERY = 1.0
 
 
-class Exporter:
+class StatsHook:
     """Calls `hook` with a snapshot soon after something was counted, at most once a second, and once at the end.
 
     The hook runs on a thread of its own: one that takes long holds up nothing but the next snapshot, and one that
@@ -60,7 +61,4 @@ class Exporter:
         self._lane.post(self._export)
 
     def _export(self) -> None:
-        try:
-            self._hook(self._meter.snapshot())
-        except Exception as error:  # noqa: BLE001 - somebody else's code, at its boundary
-            _log.error("the stats hook failed with %s", type(error).__name__)
+        foreign(_log, "the stats hook", lambda: self._hook(self._meter.snapshot()), None)
