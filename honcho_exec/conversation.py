@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import concurrent.futures
 import logging
-import random
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from honcho_exec.alarm import weakly
 from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.connection import Connection
 from honcho_exec.delivery import Delivery
 from honcho_exec.errors import (
-    Ambiguous,
-    Closed,
     Disabled,
     HonchoExecError,
     LaneError,
@@ -28,16 +24,16 @@ from honcho_exec.errors import (
     Rejected,
     RequestError,
     SyncPending,
-    Unavailable,
 )
 from honcho_exec.grants import GrantFile
 from honcho_exec.hold import Hold
 from honcho_exec.lane import Lane
 from honcho_exec.lease import Holder
 from honcho_exec.model import Message, Receipt, SessionRef, Write
+from honcho_exec.opening import Opening
 from honcho_exec.outbox import Outbox
 from honcho_exec.redact import masked
-from honcho_exec.retry import Backoff, RetryPolicy
+from honcho_exec.retry import RetryPolicy
 from honcho_exec.settings import Settings
 from honcho_exec.stats import Meter
 
@@ -56,9 +52,6 @@ _ASK_AGAIN = 2.0
 
 # What is only good to know is waited for so long (seconds).
 _NOT_WORTH_MORE = 3.0
-
-# Waits for a session that was waited out before are no longer than this (seconds).
-_BRIEFLY = 1.0
 
 # What a job that has begun gets when everything is closed, before and after it is cut off (seconds).
 _GRACE = 0.5
@@ -114,12 +107,6 @@ class Conversation:
         self._home = home
         self._clock = clock
         self._closing = threading.Event()
-        self._lock = threading.Lock()
-        self._opening: Future[SessionRef] | None = None
-        self._opening_since = clock.monotonic()
-        self._reopening = Backoff(jitter=random.uniform)
-        self._reopen: Callable[[], None] | None = None
-        self._opening_waited_out = False
         self._asking = threading.local()
         self._last_sync: Future[Receipt] | None = None
         self._waited_out: str | None = None
@@ -139,6 +126,7 @@ class Conversation:
         self._holder = Holder(home / "holders")
         self.outbox = open_outbox(settings, ref, home, self._holder, clock)
         self.lane = Lane(abandon=self.abandon)
+        self._opening = Opening(self._session, self.lane, self.breaker, clock)
         self._connection = Connection(
             self.lane, settings, home, ref.workspace, clock=clock, breaker=self.breaker, meter=meter, grant=grant
         )
@@ -173,17 +161,15 @@ class Conversation:
         by runs that only read it is not made at all.
         """
         if self._writes and (self._settings.recall_mode != "tools" or self._settings.init_on_session_start):
-            self._open()
+            self._opening.begin(self._ref)
         self.delivery.pump()
 
     def switch(self, ref: SessionRef) -> None:
         """Go on in another session of the same workspace; what was given before stays where it was given."""
         self._release()
-        with self._lock:
-            self._ref = ref
-            opened, self._opening = self._opening is not None, None
-        if opened:
-            self._open()
+        self._ref = ref
+        if self._opening.begun:
+            self._opening.begin(ref)
 
     def sync(self, writes: Sequence[Write], ref: SessionRef | None = None) -> Future[Receipt]:
         """Store messages durably; tool calls wait for the Future before they read."""
@@ -287,28 +273,25 @@ class Conversation:
         """
         self._refuse_on_lane()
         deadline = deadline or Deadline.after(self._settings.sync_join_timeout, self._clock)
-        patience = min(deadline.remaining(), _BRIEFLY) if self._opening_waited_out else deadline.remaining()
+        patience = self._opening.patience(deadline.remaining())
         try:
-            self._open().result(patience)
+            self._opening.begin(self._ref).result(patience)
         except TimeoutError:
             raise self._opening_pending() from None
         return self._connection.api
 
     def not_open(self, patience: float = 0.0) -> HonchoExecError | None:
         """What keeps the session from being opened, after waiting `patience` seconds for it; or None."""
-        opening = self._opening
-        if opening is None or opening.cancelled():
-            return None
-        concurrent.futures.wait([opening], timeout=patience)
-        if not opening.done():
-            return self._pending("opening the session", self._clock.monotonic() - self._opening_since)
-        error = opening.exception()
-        return error if isinstance(error, HonchoExecError) else None
+        match self._opening.failure(patience):
+            case TimeoutError():
+                return self._pending("opening the session", self._opening.age)
+            case HonchoExecError() as error:
+                return error
+        return None
 
     def _opening_pending(self) -> SyncPending:
-        pending = self._pending("opening the session", self._clock.monotonic() - self._opening_since)
-        if not self._opening_waited_out:
-            self._opening_waited_out = True
+        pending = self._pending("opening the session", self._opening.age)
+        if self._opening.wait_out():
             self._meter.count("join_timeouts")
             _log.warning("the session was not waited for any longer: %s", pending)
         return pending
@@ -385,8 +368,7 @@ class Conversation:
 
     def _rest(self, deadline: Deadline) -> None:
         self._closing.set()
-        if self._reopen is not None:
-            self._reopen()
+        self._opening.close()
         self.delivery.close()
         if not self.lane.close(min(_GRACE, deadline.remaining())):
             self._connection.cut()
@@ -397,36 +379,6 @@ class Conversation:
         self._closing.set()
         self._connection.cut()
         self.delivery.abandon()
-
-    def _open(self) -> Future[SessionRef]:
-        """The Future of the session's opening, begun again if it failed."""
-        with self._lock:
-            opening, ref = self._opening, self._ref
-            if opening is None or (opening.done() and opening.exception() is not None):
-                if opening is None:
-                    # What is begun again has been going since it was first tried.
-                    self._opening_since = self._clock.monotonic()
-                opening = self._opening = self.lane.submit(lambda: self._session(ref))
-                opening.add_done_callback(self._open_later)
-            return opening
-
-    def _open_later(self, opening: Future[SessionRef]) -> None:
-        """Open again by itself what could not be opened because the server was away."""
-        error = None if opening.cancelled() else opening.exception()
-        if error is None:
-            self._reopening.reset()
-            self._opening_waited_out = False
-        elif isinstance(error, Unavailable | Ambiguous) and not self._closing.is_set():
-            wait = max(self._reopening.next(), self.breaker.remaining())
-            self._reopen = take_back = self.lane.call_later(wait, weakly(self._open_again))
-            if self._closing.is_set():
-                # Closing went by meanwhile, and took back what was there then.
-                take_back()
-
-    def _open_again(self) -> None:
-        with suppress(Closed):
-            if not self._closing.is_set():
-                self._open()
 
     def _session(self, ref: SessionRef) -> SessionRef:
         cache = self._connection.open().cache
@@ -442,9 +394,9 @@ class Conversation:
         oldest = self.delivery.oldest_turn()
         hopeless = self.delivery.health.failing or (oldest is not None and oldest == self._waited_out)
         patience = Deadline.after(0.0, self._clock) if hopeless else deadline
-        if oldest is None and self._opening_waited_out and not hopeless:
+        if oldest is None and not hopeless:
             # Only the session's opening stands before whatever an earlier process left.
-            patience = Deadline.after(min(_BRIEFLY, deadline.remaining()), self._clock)
+            patience = Deadline.after(self._opening.patience(deadline.remaining()), self._clock)
         if self.delivery.wait_for_rest(patience):
             sync = self._last_sync
             if sync is not None:

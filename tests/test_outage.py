@@ -359,3 +359,15 @@ def test_what_another_process_cannot_send_is_not_green(server: FaultyServer, mak
     assert looking.reachable
     assert not looking.ok
     assert any("the last try to send one failed" in finding.what for finding in looking.findings)
+
+
+def test_tool_calls_in_an_outage_do_not_add_up_to_more_and_more_tries(
+    server: FaultyServer, make_provider: MakeProvider
+) -> None:
+    server.rule(match=("POST", "/sessions$"), fault=status(503))
+    provider = make_provider(base_url=server.url, retry_attempts=1, breaker_threshold=1000, recall_mode="tools")
+    for _ in range(10):
+        assert answer(provider)["retryable"] is True
+    server.clear()
+    # Each of these tries may have been due once in this time.
+    assert not server.wait_count(4, "POST", "/sessions$", timeout=2)
