@@ -261,6 +261,8 @@ def test_the_next_try_comes_in_its_time_however_long_the_idle_looks_are_apart(
     monkeypatch.setattr("honcho_exec.delivery._LOOK_AROUND", 600.0)
     provider = make_provider(base_url=server.url, **QUICK)
     provider.sync_turn("before", "").result(10)
+    # At rest: the next idle look is far away.
+    assert provider.flush(10) == 0
     server.rule(match=lambda _: True, fault=status(503))
     assert provider.sync_turn("during", "").exception(10) is not None
     server.clear()
@@ -302,7 +304,7 @@ def test_a_session_that_cannot_be_opened_is_waited_for_once_and_is_not_green(
     server: FaultyServer, make_provider: MakeProvider
 ) -> None:
     server.rule(match=("POST", "/sessions$"), fault=hang())
-    provider = make_provider(base_url=server.url, timeout=2, sync_join_timeout=0.8, shutdown_timeout=0.2)
+    provider = make_provider(base_url=server.url, timeout=5, sync_join_timeout=2.5, shutdown_timeout=0.2)
     waits, ages = [], []
     for _ in range(3):
         start = time.monotonic()
@@ -311,7 +313,7 @@ def test_a_session_that_cannot_be_opened_is_waited_for_once_and_is_not_green(
         assert told["retryable"] is True
         assert told["cause"] in ("sync_pending", "timeout")
         ages.append(told["error"])
-    assert waits[0] >= 0.7
+    assert waits[0] >= 2.4
     assert max(waits[1:]) < 2
     assert provider.stats().join_timeouts == 1
     assert not provider.status().ok
@@ -322,12 +324,12 @@ def test_a_tools_reads_share_one_deadline(server: FaultyServer, make_provider: M
     provider = make_provider(base_url=server.url, timeout=10, retry_deadline=1)
     provider.sync_turn("said", "").result(10)
     server.rule(
-        match=lambda seen: seen.path.endswith(("/card", "/search", "/sessions/list", "/sessions")), fault=latency(0.8)
+        match=lambda seen: seen.path.endswith(("/card", "/search", "/sessions/list", "/sessions")), fault=latency(0.9)
     )
     for tool in ("honcho_profile", "honcho_search"):
         start = time.monotonic()
         answer(provider, tool, **({"query": "x"} if tool == "honcho_search" else {"peer": "user"}))
-        assert time.monotonic() - start < 1.9
+        assert time.monotonic() - start < 1.6
 
 
 def test_a_callback_that_waits_for_the_lane_is_refused(server: FaultyServer, make_provider: MakeProvider) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from support.hand_clock import HandClock
 
+import honcho_exec
 from honcho_exec.clock import Clock, SystemClock
 from honcho_exec.errors import Overloaded, StateError
 from honcho_exec.lease import Holder
@@ -376,13 +377,16 @@ def test_processes_that_begin_the_same_file_at_once_all_can_use_it(tmp_path: Pat
         "    print('used', flush=True)\n"
     )
     command = [sys.executable, "-c", begin]
+    environ = os.environ | {"PYTHONPATH": str(Path(honcho_exec.__file__).parents[1])}
     with ExitStack() as stack:
         processes = [
-            stack.enter_context(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+            stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environ)
+            )
             for _ in range(3)
         ]
         stack.callback(lambda: [process.stdin.close() for process in processes if process.stdin])
-        for number in range(-1, 25):
+        for number in range(-1, 100):
             for process in processes:
                 assert process.stdin is not None
                 if number >= 0:

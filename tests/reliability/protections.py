@@ -30,6 +30,7 @@ PATIENCE = 300.0
 
 DELIVERY = "tests/test_delivery.py"
 OUTBOX = "tests/test_outbox.py"
+OUTAGE = "tests/test_outage.py"
 KILL = "tests/reliability/test_kill.py"
 MACHINE = "tests/reliability/test_delivery_machine.py"
 OUTBOX_MACHINE = "tests/reliability/test_outbox_machine.py"
@@ -329,7 +330,7 @@ PROTECTIONS = (
     ),
     Protection(
         "deleted rows are overwritten",
-        "sqlite.py",
+        "connections.py",
         "PRAGMA secure_delete=ON",
         "PRAGMA secure_delete=OFF",
         (f"{OUTBOX}::test_nothing_of_what_was_delivered_stays_in_the_files",),
@@ -347,6 +348,76 @@ PROTECTIONS = (
         "os.O_RDWR | os.O_CREAT, 0o600",
         "os.O_RDWR | os.O_CREAT, 0o644",
         (f"{OUTBOX}::test_nothing_of_what_was_delivered_stays_in_the_files",),
+    ),
+    Protection(
+        "processes that begin a file at once all use it",
+        "connections.py",
+        "!= sqlite3.SQLITE_BUSY or time.monotonic() >= ends",
+        "!= sqlite3.SQLITE_BUSY or True",
+        (f"{OUTBOX}::test_processes_that_begin_the_same_file_at_once_all_can_use_it",),
+    ),
+    Protection(
+        "no fork while a thread is inside SQLite",
+        "forks.py",
+        "            self._changed.wait_for(lambda: self._inside.keys() <= {me}, timeout=_FORK_WAITS)\n",
+        "",
+        ("tests/test_forks.py",),
+    ),
+    Protection(
+        "the next try comes in its time, not with the idle look",
+        "delivery.py",
+        "            before, self._timer = self._timer, None\n",
+        "            if self._timer is not None:\n                return\n            before = None\n",
+        (f"{OUTAGE}::test_the_next_try_comes_in_its_time_however_long_the_idle_looks_are_apart",),
+    ),
+    Protection(
+        "a refusal is believed only so often",
+        "sending.py",
+        "return self._refusals <= _BELIEVED or self._something_passes(batch)",
+        "return True",
+        (f"{OUTAGE}::test_writes_that_are_all_refused_are_not_parked_one_by_one",),
+    ),
+    Protection(
+        "one try of a session's opening at a time",
+        "opening.py",
+        "            before, self._again = self._again, None\n",
+        "            before = None\n",
+        (f"{OUTAGE}::test_tool_calls_in_an_outage_do_not_add_up_to_more_and_more_tries",),
+    ),
+    Protection(
+        "a session that cannot be opened is waited for once",
+        "opening.py",
+        "return min(seconds, _BRIEFLY) if self._waited_out else seconds",
+        "return seconds",
+        (f"{OUTAGE}::test_a_session_that_cannot_be_opened_is_waited_for_once_and_is_not_green",),
+    ),
+    Protection(
+        "a tool's reads share one deadline",
+        "conversation.py",
+        '        since: float = getattr(self._asking, "since", self._clock.monotonic())\n',
+        "        since = self._clock.monotonic()\n",
+        (f"{OUTAGE}::test_a_tools_reads_share_one_deadline",),
+    ),
+    Protection(
+        "a callback does not wait for its own lane",
+        "turns.py",
+        "        if self._lane.here and not self.done():\n",
+        "        if False:\n",
+        (f"{OUTAGE}::test_a_callback_that_waits_for_the_lane_is_refused",),
+    ),
+    Protection(
+        "a failing server is left alone",
+        "breaker.py",
+        "            opens = self._probing or self._failures >= self._threshold\n",
+        "            opens = False\n",
+        (f"{OUTAGE}::test_with_an_open_breaker_tools_answer_at_once_and_say_when_to_try",),
+    ),
+    Protection(
+        "what another process cannot send is not green",
+        "status.py",
+        "    return failed_at is not None and (delivered_at is None or failed_at > delivered_at)\n",
+        "    return False\n",
+        (f"{OUTAGE}::test_what_another_process_cannot_send_is_not_green",),
     ),
 )
 

@@ -1,0 +1,162 @@
+"""The connections of this process to SQLite files, which all who use a file share."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from honcho_exec.forks import kept_off
+
+__all__ = ["Pool", "enter", "leave", "persistently", "retire"]
+
+# How often a file that another process just begins is tried (seconds).
+_TICK = 0.01
+# How many connections to a file are kept for the next who asks.
+_IDLE_CONNECTIONS = 4
+
+
+class Pool:
+    """The connections of this process to one file."""
+
+    def __init__(self, path: Path, *, busy_timeout: float, background_checkpoints: bool) -> None:
+        self._path = path
+        self._busy_timeout = busy_timeout
+        self._background_checkpoints = background_checkpoints
+        self._lock = threading.Lock()
+        self._idle: list[sqlite3.Connection] = []
+        self._pid = os.getpid()
+        self.users = 0
+        self.closed = False
+
+    @property
+    def key(self) -> tuple[Path, float, bool]:
+        """What all its users have in common."""
+        return self._path, self._busy_timeout, self._background_checkpoints
+
+    @property
+    def usable(self) -> bool:
+        """Whether it is this process's, of the file that is there."""
+        return not self.closed and self._pid == os.getpid()
+
+    def take(self) -> sqlite3.Connection | None:
+        """A connection of its own; None when the pool is closed."""
+        with self._lock:
+            if self.closed:
+                return None
+            if self._idle:
+                return self._idle.pop()
+        return self._connect()
+
+    def give(self, connection: sqlite3.Connection) -> None:
+        """Take a connection back."""
+        with self._lock:
+            # Closing a connection that is still inside a transaction rolls it back, whatever state it is in.
+            if not self.closed and not connection.in_transaction and len(self._idle) < _IDLE_CONNECTIONS:
+                self._idle.append(connection)
+                return
+        connection.close()
+
+    def close(self) -> None:
+        """Close the idle connections; one that is lent is closed when it comes back."""
+        if self._pid != os.getpid():
+            # A connection inherited through fork must not even be closed: that would drop the parent's locks.
+            _inherited.append(self)
+            return
+        with self._lock:
+            self.closed = True
+            idle, self._idle = self._idle, []
+        with kept_off():
+            for connection in idle:
+                connection.close()
+
+    def _connect(self) -> sqlite3.Connection:
+        # Only what was made private is opened: a file that was removed meanwhile is not begun anew, readable by others.
+        connection = sqlite3.connect(
+            f"{self._path.as_uri()}?mode=rw",
+            uri=True,
+            timeout=self._busy_timeout,
+            isolation_level=None,
+            check_same_thread=False,
+        )
+        try:
+            connection.row_factory = sqlite3.Row
+            persistently(lambda: connection.execute("PRAGMA journal_mode=WAL"), self._busy_timeout)
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute("PRAGMA foreign_keys=ON")
+            connection.execute("PRAGMA secure_delete=ON")
+            if self._background_checkpoints:
+                connection.execute("PRAGMA wal_autocheckpoint=0")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+_pools: dict[tuple[Path, float, bool], Pool] = {}
+# Garbage collection may close a database at any moment, in a thread that is inside this lock.
+_pools_lock = threading.RLock()
+_inherited: list[Pool] = []
+
+
+def enter(path: Path, *, busy_timeout: float, background_checkpoints: bool) -> Pool:
+    """The pool of a file, for one more user; `leave` follows."""
+    fresh = Pool(path, busy_timeout=busy_timeout, background_checkpoints=background_checkpoints)
+    with _pools_lock:
+        pool = _pools.get(fresh.key, fresh)
+        if not pool.usable:
+            pool = fresh
+        _pools[pool.key] = pool
+        pool.users += 1
+        return pool
+
+
+def leave(pool: Pool) -> None:
+    """One user less; the last one closes the pool."""
+    with _pools_lock:
+        pool.users -= 1
+        last = pool.users == 0
+        if last and _pools.get(pool.key) is pool:
+            del _pools[pool.key]
+    if last:
+        pool.close()
+
+
+def retire(path: Path) -> None:
+    """Let nobody of this process use the file any more that was at `path` until now."""
+    with _pools_lock:
+        retired = [_pools.pop(key) for key in list(_pools) if key[0] == path]
+    for pool in retired:
+        pool.close()
+
+
+def persistently(action: Callable[[], object], seconds: float) -> None:
+    """Do it, again and again while another process begins the same file.
+
+    SQLite does not wait for its turn where two switch a new file to WAL, or one closes it as the other opens it.
+    """
+    ends = time.monotonic() + seconds
+    pause = threading.Event()
+    while True:
+        try:
+            action()
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= ends:
+                raise
+            pause.wait(_TICK)
+        else:
+            return
+
+
+def _after_fork() -> None:
+    global _pools_lock  # noqa: PLW0603 - a thread of the parent may hold it for ever
+    _pools_lock = threading.RLock()
+    # Kept, so that the parent's connections are never closed here.
+    _inherited.extend(_pools.values())
+    _pools.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
