@@ -431,9 +431,13 @@ class HonchoProvider:
             home, trouble = stated_home(self._environ, self._hermes_home), self._trouble or error
         return take(conversation, self._loaded, home, trouble, self._clock, ledger=self._ledger)
 
-    def doctor(self) -> tuple[Finding, ...]:
-        """What `status` looks at and more: versions, the state folder and its files, the server's version."""
-        return examine(self.status(), self._present())
+    def doctor(self, seen: Status | None = None) -> tuple[Finding, ...]:
+        """What `status` looks at and more: versions, the state folder and its files, the server's version.
+
+        Args:
+            seen: the status, where it was asked for just now.
+        """
+        return examine(seen or self.status(), self._present())
 
     def stats(self) -> Stats:
         """What this provider has done since it was made, or in a forked child since then; makes no request."""

@@ -46,7 +46,7 @@ def test_jobs_run_one_at_a_time_in_order(lane: Lane) -> None:
         seen.append(number)
         running.release()
 
-    for future in [lane.submit(lambda number=number: job(number)) for number in range(50)]:  # type: ignore[misc]
+    for future in [lane.submit(lambda number=number: job(number)) for number in range(50)]:  # type: ignore[misc] # a lambda's default
         future.result(5)
     assert seen == list(range(50))
 

@@ -2,10 +2,10 @@
 
     python tests/benchmarks/recall_quality.py FOLDER [--tokens 1000] [--json]
 
-FOLDER holds conversations as for search_quality.py. Each is brought in through the provider; then every question is a
-turn, with `recallSync`, so that what is put before it was asked for it. A question is held when four fifths of the
-words (of four letters or more) of each message of its evidence are there. The same is counted for the last messages of
-the conversation, as many as the budget takes. The wait is that of turns in the usual mode.
+FOLDER holds conversations as `conversations.py` has them. Each is brought in through the provider; then every
+question is a turn, with `recallSync`, so that what is put before it was asked for it. A question is held when four
+fifths of the words (of four letters or more) of each message of its evidence are there. The same is counted for the
+last messages of the conversation, as many as the budget takes. The wait is that of turns in the usual mode.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ import argparse
 import json
 import re
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from conversations import Talk, talks
 
 from honcho_exec import HonchoProvider
 
@@ -51,10 +52,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=1000)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    paths = [path for path in sorted(arguments.folder.glob("*.jsonl")) if not path.name.endswith(".qa.jsonl")]
-    if not paths:
-        sys.exit(f"no conversations in {arguments.folder}")
-    scores = [measure(path, arguments.tokens) for path in paths]
+    scores = [measure(talk, arguments.tokens) for talk in talks(arguments.folder)]
     if arguments.json:
         print(json.dumps([asdict(score) for score in scores], indent=2))
         return
@@ -70,11 +68,10 @@ def main() -> None:
         print(f"mean {name.replace('_', ' ')}: {statistics.mean(getattr(score, name) for score in scores):.3f}")
 
 
-def measure(path: Path, tokens: int) -> Score:
+def measure(talk: Talk, tokens: int) -> Score:
     """Bring one conversation in, ask its questions, and then wait as a turn does."""
-    messages = _lines(path)
+    messages, questions = talk.messages, talk.questions
     said = {message["id"]: message["content"] for message in messages}
-    questions = [item for item in _lines(path.with_suffix(".qa.jsonl")) if item["evidence"]]
     names = {message["role"]: message["name"] for message in messages}
     settings = {
         "HONCHO_PEER_NAME": names["user"],
@@ -86,7 +83,7 @@ def measure(path: Path, tokens: int) -> Score:
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         with HonchoProvider("now", environ={**settings, "HONCHO_RECALL_SYNC": "true"}, home=home) as provider:
-            _bring_in(provider, messages)
+            talk.bring_in(provider)
             injected = [provider.prefetch(item["question"]) for item in questions]
         with HonchoProvider("later", environ=settings, home=home) as provider:
             waits = [_turn(provider, item["question"]) for item in questions[:WAITED_TURNS]]
@@ -94,7 +91,7 @@ def measure(path: Path, tokens: int) -> Score:
     recalled = [_shares(text, wanted) for text, wanted in zip(injected, evidence, strict=True)]
     of_last = [_shares(last, wanted) for wanted in evidence]
     return Score(
-        path.stem,
+        talk.name,
         len(questions),
         _held(recalled),
         statistics.mean(share for shares in recalled for share in shares),
@@ -104,19 +101,6 @@ def measure(path: Path, tokens: int) -> Score:
         waits[0] * 1000,
         statistics.median(waits[1:]) * 1000,
     )
-
-
-def _bring_in(provider: HonchoProvider, messages: Sequence[dict[str, Any]]) -> None:
-    for message in messages:
-        provider.remember(
-            message["session"],
-            message["role"],
-            message["content"],
-            name=message["name"],
-            created_at=message["created_at"],
-        )
-    if left := provider.flush(60):
-        sys.exit(f"{left} messages did not go in")
 
 
 def _turn(provider: HonchoProvider, question: str) -> float:
@@ -150,10 +134,6 @@ def _shares(text: str, evidence: Sequence[set[str]]) -> list[float]:
 
 def _held(questions: Sequence[Sequence[float]]) -> float:
     return statistics.mean(all(share >= ENOUGH for share in shares) for shares in questions)
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 if __name__ == "__main__":

@@ -2,9 +2,8 @@
 
     python tests/benchmarks/search_quality.py FOLDER [--limit 10] [--json]
 
-FOLDER holds conversations: `NAME.jsonl`, one message a line (id, session, created_at, name, content), and
-`NAME.qa.jsonl`, one question a line (question, evidence: ids of messages). Questions without evidence are
-skipped. The score of a question is the share of its evidence among the hits.
+FOLDER holds conversations as `conversations.py` has them. The score of a question is the share of its evidence among
+the hits.
 """
 
 from __future__ import annotations
@@ -12,12 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+
+from conversations import Talk, talks
 
 from honcho_exec import HonchoProvider
 
@@ -40,13 +39,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=10)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
-    scores = [
-        measure(path, arguments.limit)
-        for path in sorted(arguments.folder.glob("*.jsonl"))
-        if not path.name.endswith(".qa.jsonl")
-    ]
-    if not scores:
-        sys.exit(f"no conversations in {arguments.folder}")
+    scores = [measure(talk, arguments.limit) for talk in talks(arguments.folder)]
     mean = statistics.mean(score.found for score in scores)
     if arguments.json:
         print(json.dumps({"conversations": [asdict(score) for score in scores], "mean": mean}, indent=2))
@@ -60,33 +53,19 @@ def main() -> None:
     print(f"{'mean':37}{mean:>8.3f}")
 
 
-def measure(path: Path, limit: int) -> Score:
+def measure(talk: Talk, limit: int) -> Score:
     """Bring one conversation in through the provider, with no settings, and ask its questions."""
-    messages = _lines(path)
-    questions = [item for item in _lines(path.with_suffix(".qa.jsonl")) if item["evidence"]]
     shares, times = [], []
     with tempfile.TemporaryDirectory() as folder, HonchoProvider(environ={}, home=Path(folder)) as provider:
-        for message in messages:
-            provider.remember(
-                message["session"],
-                message["role"],
-                message["content"],
-                name=message["name"],
-                created_at=message["created_at"],
-                metadata={"id": message["id"]},
-            )
-        if left := provider.flush(60):
-            sys.exit(f"{left} messages of {path.name} did not go in")
-        for item in questions:
+        talk.bring_in(provider)
+        for item in talk.questions:
             start = time.perf_counter()
             hits = {str(hit.metadata["id"]) for hit in provider.search(item["question"], limit=limit)}
             times.append(time.perf_counter() - start)
             shares.append(sum(id_ in hits for id_ in item["evidence"]) / len(item["evidence"]))
-    return Score(path.stem, len(messages), len(questions), statistics.mean(shares), statistics.median(times) * 1000)
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    return Score(
+        talk.name, len(talk.messages), len(talk.questions), statistics.mean(shares), statistics.median(times) * 1000
+    )
 
 
 if __name__ == "__main__":

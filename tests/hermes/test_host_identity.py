@@ -15,7 +15,6 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from unittest import mock
 
 import pytest
 from hypothesis import event, given, settings
@@ -79,9 +78,11 @@ calls = st.fixed_dictionaries(
 )
 
 
-def bundled(call: dict[str, Any], cwd: str) -> tuple[HonchoClientConfig, SessionRef]:
+def bundled(
+    call: dict[str, Any], cwd: str, config: HonchoClientConfig | None = None
+) -> tuple[HonchoClientConfig, SessionRef]:
     """What the bundled provider would use."""
-    config = HonchoClientConfig.from_global_config()
+    config = config or HonchoClientConfig.from_global_config()
     named = config.resolve_session_name(
         cwd=cwd,
         session_title=call["session_title"] or None,
@@ -91,7 +92,8 @@ def bundled(call: dict[str, Any], cwd: str) -> tuple[HonchoClientConfig, Session
     # The words of the provider's own _resolve_session_key.
     key = named or call["session_id"] or "hermes-default"
     manager = HonchoSessionManager(
-        honcho=mock.Mock(),
+        # Nothing is asked of a server here.
+        honcho=None,
         config=replace(config, write_frequency="turn"),
         runtime_user_peer_name=call["user_id"] or None,
         runtime_user_peer_name_alt=call["user_id_alt"] or None,
@@ -119,8 +121,7 @@ def expected(call: dict[str, Any], cwd: str) -> SessionRef:
     if config.sessions.get(cwd) or title:
         named = replace(named, session_strategy="per-directory")
         call = call | {"gateway_session_key": ""}
-    with mock.patch.object(HonchoClientConfig, "from_global_config", return_value=named):
-        session = bundled(call, cwd)[1].session
+    session = bundled(call, cwd, named)[1].session
     if len(session) > 100:
         event("a session's name is cut")
         # A name longer than Honcho's limit is cut with a hash; the bundled provider does so to a gateway's only.
@@ -177,7 +178,11 @@ def test_present_users_find_what_they_have(  # noqa: PLR0917 - hypothesis names 
         file = (home if beside else hermes) / "honcho.json"
         file.write_text(json.dumps(root | ({"sessions": {cwd: mapped}} if mapped else {})), encoding="utf-8")
         environ = {"HOME": temporary, "HERMES_HOME": str(home), "HERMES_HONCHO_HOST": host, "PATH": os.environ["PATH"]}
-        with mock.patch.dict(os.environ, environ, clear=True):
+        with pytest.MonkeyPatch.context() as patch:
+            for name in os.environ.keys() - environ.keys():
+                patch.delenv(name)
+            for name, value in environ.items():
+                patch.setenv(name, value)
             wanted, found = expected(call, cwd), ours(call, cwd, profile)
     if wanted.session.endswith("-") and len(wanted.session) > 90:
         assert re.fullmatch(rf"{re.escape(wanted.session)}[0-9a-f]{{8}}", found.session)

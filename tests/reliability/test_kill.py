@@ -120,7 +120,7 @@ def test_what_was_never_sent_and_what_the_server_does_long_after_the_kill(
     server: FaultyServer, tmp_path: Path, deliver: Callable[[], HonchoProvider]
 ) -> None:
     # With a living client this would be within its timeout and what is waited for behind it.
-    rule = server.rule(match=POST_MESSAGES, fault=late_work(QUICK["timeout"] + 1.5), times=1)  # type: ignore[operator]
+    rule = server.rule(match=POST_MESSAGES, fault=late_work(QUICK["timeout"] + 1.5), times=1)  # type: ignore[operator] # a number
     home, settings = tmp_path / "state", {"base_url": server.url, **QUICK}
     with (
         Victim(home, "late", **settings) as late,

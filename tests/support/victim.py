@@ -58,7 +58,7 @@ def _obey(provider: HonchoProvider, order: str, *details: Any) -> None:
     match order:
         case "turn":
             for text in details:
-                _give(text, lambda text=text: provider.sync_turn(text, ""))  # type: ignore[misc]
+                _give(text, lambda text=text: provider.sync_turn(text, ""))  # type: ignore[misc] # a lambda's default
         case "conclude":
             _conclude(provider, details[0])
         case "replace":
