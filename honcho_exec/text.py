@@ -69,8 +69,8 @@ def storable(text: str, *, mask: bool) -> str:
     return redact(clean(text)) if mask else clean(text)
 
 
-def split(text: str, limit: int) -> list[str]:
-    """Split a cleaned text into parts of at most `limit` characters, every part but the first marked.
+def split(text: str, limit: int, *, mark: str = CONTINUED) -> list[str]:
+    """Split a cleaned text into parts of at most `limit` characters, every part but the first begun by `mark`.
 
     Cuts fall after a paragraph, else a sentence, else a word, else anywhere, so that the parts without their
     marks are the text again, to the letter. A limit of 25,000 is Honcho's own.
@@ -78,12 +78,12 @@ def split(text: str, limit: int) -> list[str]:
     if len(text) <= limit:
         return [text] if text else []
     parts = []
-    start, room, mark = 0, limit, ""
+    start, room, lead = 0, limit, ""
     while len(text) - start > room:
         end = start + _cut(text[start : start + room])
-        parts.append(mark + text[start:end])
-        start, room, mark = end, limit - len(CONTINUED), CONTINUED
-    parts.append(mark + text[start:])
+        parts.append(lead + text[start:end])
+        start, room, lead = end, limit - len(mark), mark
+    parts.append(lead + text[start:])
     return parts
 
 

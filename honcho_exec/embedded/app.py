@@ -15,6 +15,7 @@ from honcho_exec.embedded import handle_messages as messages
 from honcho_exec.embedded import handle_places as places
 from honcho_exec.embedded import handle_recall as recall
 from honcho_exec.embedded.call import Answer, Call, Handler
+from honcho_exec.embedded.handle_upload import upload
 from honcho_exec.embedded.language_model import LanguageModel
 from honcho_exec.embedded.shapes import BODIES, Shape, check_body
 from honcho_exec.embedded.store import Store
@@ -44,7 +45,8 @@ _ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
     "/health": {"get": _health},
     "/v3/workspaces": {"post": places.make_workspace},
     "/v3/workspaces/list": {"post": places.list_workspaces},
-    _WORKSPACE: {"put": places.update_workspace},
+    _WORKSPACE: {"put": places.update_workspace, "delete": places.delete_workspace},
+    f"{_WORKSPACE}/chat": {"post": recall.chat_of_workspace},
     f"{_WORKSPACE}/search": {"post": messages.search_workspace},
     f"{_WORKSPACE}/queue/status": {"get": recall.queue_status},
     f"{_WORKSPACE}/peers": {"post": places.make_peer},
@@ -59,6 +61,7 @@ _ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
     f"{_WORKSPACE}/sessions": {"post": places.make_session},
     f"{_WORKSPACE}/sessions/list": {"post": places.list_sessions},
     _SESSION: {"put": places.update_session, "delete": places.delete_session},
+    f"{_SESSION}/clone": {"post": places.clone_session},
     f"{_SESSION}/peers": {
         "get": places.list_session_peers,
         "post": places.add_session_peers,
@@ -73,6 +76,7 @@ _ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
     f"{_SESSION}/summaries": {"get": recall.summaries_of_session},
     f"{_SESSION}/search": {"post": messages.search_session},
     f"{_SESSION}/messages": {"post": messages.make_messages},
+    f"{_SESSION}/messages/upload": {"post": upload},
     f"{_SESSION}/messages/list": {"post": messages.list_messages},
     f"{_SESSION}/messages/{{message_id}}": {"get": messages.get_message, "put": messages.update_message},
     f"{_WORKSPACE}/conclusions": {"post": messages.make_conclusions},
@@ -82,10 +86,7 @@ _ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
 }
 
 _UNSERVED: Final[Mapping[str, tuple[str, ...]]] = {
-    _WORKSPACE: ("delete",),
     f"{_WORKSPACE}/schedule_dream": ("post",),
-    f"{_SESSION}/clone": ("post",),
-    f"{_SESSION}/messages/upload": ("post",),
     f"{_WORKSPACE}/scopes": ("post",),
     f"{_WORKSPACE}/scopes/list": ("post",),
     _SCOPE: ("get",),
@@ -117,7 +118,7 @@ class _Resource:
         response: falcon.Response,
         **ids: str,
     ) -> None:
-        call = make(ids, request.params, request.bounded_stream.read())
+        call = make(ids, request.params, request.bounded_stream.read(), request.content_type or "")
         call.check_recall_options()
         if shape:
             check_body(call.json(), shape)

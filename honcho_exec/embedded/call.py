@@ -35,13 +35,14 @@ class Answer:
 class Call:
     """One request: the ids in its path, its query string and its body, read and checked when asked for.
 
-    `model` answers questions, where there is one.
+    `model` answers questions, where there is one; `content_type` says what the body is, where it is not JSON.
     """
 
     store: Store
     ids: Mapping[str, str]
     query: Mapping[str, str | list[str]]
     raw: bytes = field(repr=False)
+    content_type: str = ""
     model: LanguageModel | None = None
 
     @property

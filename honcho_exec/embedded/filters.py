@@ -84,6 +84,8 @@ CONCLUSION_COLUMNS: Final[Columns] = {
     "observed": (_PEER_OF.format("conclusion", "observed"), "text"),
     "content": ("conclusion.content", "text"),
     "level": ("conclusion.level", "text"),
+    # Nothing is derived from others here; clients ask for what was.
+    "source_ids": ("NULL", "text"),
     "created_at": ("conclusion.created_at", "time"),
 }
 

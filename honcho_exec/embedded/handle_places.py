@@ -14,12 +14,17 @@ from honcho_exec.embedded.filters import (
     Condition,
     all_of,
 )
+from honcho_exec.embedded.forgetting import forget_chosen
 from honcho_exec.embedded.listing import empty_page, page, place
 from honcho_exec.embedded.wire import Body, Invalid, Refused, resource_id
+from honcho_exec.embedded.writing import clone_session as clone
+from honcho_exec.model import Chosen
 
 __all__ = [
     "add_session_peers",
+    "clone_session",
     "delete_session",
+    "delete_workspace",
     "get_member_config",
     "list_peer_sessions",
     "list_peers",
@@ -48,6 +53,20 @@ def update_workspace(call: Call) -> Answer:
     """Update a workspace, made when it is not there."""
     answer = _workspace(call, call.new_id("workspace_id"), call.body())
     return Answer(200, answer.value)
+
+
+def delete_workspace(call: Call) -> Answer:
+    """Delete a workspace that has no session any more, and all it holds."""
+    with call.store.writing() as writer:
+        workspace = places.find(writer.connection, "workspace", call.workspace)
+        if workspace is None:
+            raise Refused(404, f"Workspace {call.workspace} not found")
+        sessions = "SELECT count(*) FROM session WHERE workspace = ? AND is_active"
+        if count := writer.connection.execute(sessions, (workspace["key"],)).fetchone()[0]:
+            raise Refused(409, f"Workspace {call.workspace} has {count} sessions; delete them first")
+        forget_chosen(writer, Chosen(workspace=call.workspace))
+    call.store.flush()
+    return Answer(202, {"message": "Workspace deleted successfully"})
 
 
 def list_workspaces(call: Call) -> Answer:
@@ -113,6 +132,15 @@ def delete_session(call: Call) -> Answer:
         places.delete_session(writer, session["key"])
     call.store.flush()
     return Answer(202, {"message": "Session deleted successfully"})
+
+
+def clone_session(call: Call) -> Answer:
+    """Make a copy of a session, up to one of its messages where one is named."""
+    with call.store.writing() as writer:
+        session = places.need(writer.connection, "session", call.ids["session_id"], call.workspace)
+        key = clone(writer, session["key"], call.text("message_id"))
+        row = writer.connection.execute("SELECT * FROM session WHERE key = ?", (key,)).fetchone()
+    return Answer(201, place(row, call.workspace))
 
 
 def list_session_peers(call: Call) -> Answer:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from honcho_exec.embedded import recall
@@ -13,6 +15,7 @@ from honcho_exec.embedded.wire import Body, Invalid, Refused, resource_id
 
 __all__ = [
     "chat",
+    "chat_of_workspace",
     "context_of_peer",
     "context_of_session",
     "get_card",
@@ -48,32 +51,66 @@ def representation(call: Call) -> Answer:
 
 def chat(call: Call) -> Answer:
     """Answer a question about a target: by the language model where there is one, else by quoting what is stored."""
+
+    def found(connection: sqlite3.Connection, body: Body, query: str, quotes: int) -> _Found | None:
+        view = _view(connection, call, body.optional_text("target"), _sessions(body))
+        if view is None:
+            return None
+        known = ""
+        if call.model:
+            known = recall.representation(connection, view, query, top=quotes, most=quotes, quotes=quotes)
+        return _Found(recall.chat(connection, view, query), known, view.observed["id"])
+
+    return _chat(call, found)
+
+
+def chat_of_workspace(call: Call) -> Answer:
+    """Answer a question about anybody in a workspace; newer servers than 3.0.12 have this."""
+
+    def found(connection: sqlite3.Connection, body: Body, query: str, quotes: int) -> _Found | None:
+        workspace = find(connection, "workspace", call.workspace)
+        if workspace is None:
+            return None
+        everyone = recall.Everyone(workspace["key"], _sessions(body))
+        known = recall.chat(connection, everyone, query, quotes=quotes) if call.model else None
+        return _Found(recall.chat(connection, everyone, query), known or "", "the people in it")
+
+    return _chat(call, found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What answers a question: quoted, and as a language model is given it, about whom."""
+
+    quoted: str | None
+    known: str
+    observed: str
+
+
+def _chat(call: Call, find_in: Callable[[sqlite3.Connection, Body, str, int], _Found | None]) -> Answer:
     body = call.body()
     query = body.text("query", least=1, most=_MOST_QUESTION)
     streamed = body.flag("stream")
     quotes = _QUOTES_AT[body.optional_text("reasoning_level") or "low"]
     with call.store.reading() as connection:
-        view = _view(connection, call, body.optional_text("target"), _sessions(body))
-        content = recall.chat(connection, view, query) if view else None
-        known = ""
-        if view and call.model:
-            known = recall.representation(connection, view, query, top=quotes, most=quotes, quotes=quotes)
-    if view and call.model and known:
+        found = find_in(connection, body, query, quotes)
+    content = found.quoted if found else None
+    if found and call.model and found.known:
         # Nothing is read from the file while the model is at it: that takes long.
-        content = _answered(call.model, query, known, content, observed=view.observed["id"])
+        content = _answered(call.model, query, found)
     if not streamed:
         return Answer(200, {"content": content})
     text = [{"delta": {"content": content}, "done": False}] if content else []
     return Answer(200, events=(*text, {"delta": {}, "done": True}))
 
 
-def _answered(model: LanguageModel, query: str, known: str, quoted: str | None, *, observed: str) -> str | None:
+def _answered(model: LanguageModel, query: str, found: _Found) -> str | None:
     """The model's answer, or what is quoted where it fails; both say who answered."""
     try:
-        answer = model.answer(query, known, observed=observed)
+        answer = model.answer(query, found.known, observed=found.observed)
     except ModelError as error:
-        found = (quoted or "").removeprefix(recall.CHAT_PREFACE).strip() or "nothing that bears on the question"
-        return f"From stored memory, without a language model ({model.name} {error}):\n\n{found}"
+        quoted = (found.quoted or "").removeprefix(recall.CHAT_PREFACE).strip() or "nothing that bears on the question"
+        return f"From stored memory, without a language model ({model.name} {error}):\n\n{quoted}"
     return answer and f"From stored memory, by {model.name}:\n\n{answer}"
 
 

@@ -9,7 +9,7 @@ import json
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from honcho_exec.defuse import without_thinking
 from honcho_exec.embedded.extract import cut, key_sentences, statements
@@ -19,7 +19,17 @@ from honcho_exec.embedded.search import find_conclusions, find_messages
 from honcho_exec.embedded.wire import dump, shown_instant
 from honcho_exec.embedded.writing import estimated_tokens
 
-__all__ = ["View", "card", "chat", "representation", "session_context", "session_summaries", "set_card"]
+__all__ = [
+    "Everyone",
+    "Seen",
+    "View",
+    "card",
+    "chat",
+    "representation",
+    "session_context",
+    "session_summaries",
+    "set_card",
+]
 
 CHAT_PREFACE: Final = "From stored memory, without a language model:"
 
@@ -37,6 +47,36 @@ _LOOKED_AT: Final = 30
 _QUOTE_CHARACTERS: Final = 400
 
 
+class Seen(Protocol):
+    """From which conclusions and messages a question is answered."""
+
+    def conclusions(self) -> Condition:
+        """The conclusions that are in view."""
+
+    def together(self) -> Condition:
+        """The messages that are in view."""
+
+
+@dataclass(frozen=True, slots=True)
+class Everyone:
+    """All that is known in a workspace, from which sessions (None: from all)."""
+
+    workspace: int
+    sessions: Sequence[str] | None = None
+
+    def conclusions(self) -> Condition:
+        """The conclusions that are in view."""
+        return self._of("conclusion")
+
+    def together(self) -> Condition:
+        """The messages that are in view."""
+        return self._of("message")
+
+    def _of(self, table: str) -> Condition:
+        there = Condition(f"{table}.workspace = ?", (self.workspace,))
+        return all_of([there, _confined(table, self.workspace, self.sessions)])
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """Whose knowledge about whom, from which sessions (None: from all)."""
@@ -51,12 +91,12 @@ class View:
         pair = Condition(
             "conclusion.observer = ? AND conclusion.observed = ?", (self.observer["key"], self.observed["key"])
         )
-        return all_of([pair, self._confined("conclusion")])
+        return all_of([pair, _confined("conclusion", self.workspace, self.sessions)])
 
     def messages(self) -> Condition:
         """The messages of the sessions that the observer takes or took part in."""
         took_part = Condition("message.session IN (SELECT session FROM member WHERE peer = ?)", (self.observer["key"],))
-        return all_of([took_part, self._confined("message")])
+        return all_of([took_part, _confined("message", self.workspace, self.sessions)])
 
     def together(self) -> Condition:
         """The messages of the sessions in which both take or took part: what was said to others is not of this."""
@@ -66,15 +106,6 @@ class View:
     def said(self) -> Condition:
         """The observed peer's messages among those."""
         return all_of([self.messages(), Condition("message.peer = ?", (self.observed["key"],))])
-
-    def _confined(self, table: str) -> Condition:
-        if self.sessions is None:
-            return Condition("1")
-        return Condition(
-            f"{table}.session IN (SELECT key FROM session WHERE workspace = ? "
-            "AND id IN (SELECT value FROM json_each(?)))",
-            (self.workspace, dump(list(self.sessions))),
-        )
 
 
 def representation(
@@ -113,10 +144,10 @@ def representation(
     )
 
 
-def chat(connection: sqlite3.Connection, view: View, query: str) -> str | None:
+def chat(connection: sqlite3.Connection, seen: Seen, query: str, *, quotes: int = _ANSWERS) -> str | None:
     """The conclusions and messages most relevant to a question, None when nothing stored bears on it."""
-    conclusions = find_conclusions(connection, query, view.conclusions(), limit=_ANSWERS)
-    said = find_messages(connection, query, view.together(), limit=_ANSWERS)
+    conclusions = find_conclusions(connection, query, seen.conclusions(), limit=quotes)
+    said = find_messages(connection, query, seen.together(), limit=quotes)
     found = _sections(("Conclusions:", _concluded(conclusions)), ("Said on this:", _quoted(said)))
     return f"{CHAT_PREFACE}\n\n{found}" if found else None
 
@@ -184,6 +215,15 @@ def _summary(connection: sqlite3.Connection, session: int, kind: str, covered: i
         "created_at": shown_instant(rows[-1]["created_at"]),
         "token_count": estimated_tokens(content),
     }
+
+
+def _confined(table: str, workspace: int, sessions: Sequence[str] | None) -> Condition:
+    if sessions is None:
+        return Condition("1")
+    return Condition(
+        f"{table}.session IN (SELECT key FROM session WHERE workspace = ? AND id IN (SELECT value FROM json_each(?)))",
+        (workspace, dump(list(sessions))),
+    )
 
 
 def _count(connection: sqlite3.Connection, session: int) -> int:

@@ -117,6 +117,11 @@ _CONFIGURATION: Final = _fields(
 )
 _SEARCH: Final[Shape] = {"limit": _COUNT, "scope": _or_null(_TEXT)}
 _SCOPED: Final[Shape] = {"session_id": _or_null(_TEXT), "target": _or_null(_TEXT), "scope": _or_null(_text_or_list)}
+_CHAT: Final[Shape] = _SCOPED | {
+    "stream": _FLAG,
+    "reasoning_level": _one_of("minimal", "low", "medium", "high", "max"),
+    "response_format": _or_null(_OBJECT),
+}
 _MESSAGE: Final = _fields({"configuration": _or_null(_fields({"reasoning": _REASONING}))})
 
 _WORKSPACE: Final = "/v3/workspaces/{workspace_id}"
@@ -137,12 +142,8 @@ BODIES: Final[Mapping[tuple[str, str], Shape]] = {
     ("put", _SESSION): {"configuration": _or_null(_CONFIGURATION)},
     ("post", f"{_SESSION}/messages"): {"messages": _list(_MESSAGE)},
     ("post", f"{_WORKSPACE}/conclusions/query"): {"top_k": _COUNT, "distance": _DISTANCE},
-    ("post", f"{_PEER}/chat"): _SCOPED
-    | {
-        "stream": _FLAG,
-        "reasoning_level": _one_of("minimal", "low", "medium", "high", "max"),
-        "response_format": _or_null(_OBJECT),
-    },
+    ("post", f"{_WORKSPACE}/chat"): _CHAT,
+    ("post", f"{_PEER}/chat"): _CHAT,
     ("post", f"{_PEER}/representation"): _SCOPED
     | {
         "search_query": _or_null(_TEXT),

@@ -12,9 +12,10 @@ from honcho_exec.embedded.store import Writer
 from honcho_exec.embedded.wire import NewConclusion, NewMessage, Refused, dump
 from honcho_exec.embedded.words import day_words, indexed
 
-__all__ = ["add_conclusions", "add_messages", "delete_conclusion", "estimated_tokens"]
+__all__ = ["add_conclusions", "add_messages", "clone_session", "delete_conclusion", "estimated_tokens"]
 
 _BYTES_PER_TOKEN: Final = 4
+_INSERT_MESSAGE: Final = "INSERT INTO message VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 
 def estimated_tokens(text: str) -> int:
@@ -37,7 +38,7 @@ def add_messages(
     last = connection.execute("SELECT max(position) FROM message WHERE session = ?", (session,)).fetchone()[0]
     start = (last or 0) + 1
     connection.executemany(
-        "INSERT INTO message VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        _INSERT_MESSAGE,
         [
             (
                 writer.new_id(), workspace, session, position, authors[message.peer], message.content,
@@ -46,15 +47,43 @@ def add_messages(
             for position, message in enumerate(messages, start)
         ],
     )  # fmt: skip
-    rows = connection.execute(
-        f"{MESSAGE_ROWS} WHERE message.session = ? AND message.position >= ? ORDER BY message.position",
-        (session, start),
-    ).fetchall()
-    connection.executemany(
-        "INSERT INTO message_words (rowid, content, day) VALUES (?, ?, ?)",
-        [(row["key"], indexed(row["content"]), day_words(row["created_at"])) for row in rows],
+    return _index_messages(connection, session, start)
+
+
+def clone_session(writer: Writer, session: int, last: str | None) -> int:
+    """Make a session of a new name with the same members and messages, up to the message `last` where one is named.
+
+    Raises:
+        Refused: 404, the session has no such message.
+    """
+    connection = writer.connection
+    cursor = connection.execute(
+        "INSERT INTO session SELECT NULL, workspace, ?, 1, metadata, configuration, ? FROM session WHERE key = ?",
+        (writer.new_id(), writer.now, session),
     )
-    return rows
+    clone = cursor.lastrowid
+    if clone is None:
+        raise AssertionError("SQLite gives every inserted row a key")
+    connection.execute(
+        "INSERT INTO member SELECT ?, peer, observe_me, observe_others, joined_at, left_at FROM member"
+        " WHERE session = ?",
+        (clone, session),
+    )
+    rows = connection.execute(
+        "SELECT id, workspace, position, peer, content, metadata, token_count, created_at FROM message"
+        " WHERE session = ? ORDER BY position",
+        (session,),
+    ).fetchall()
+    if last is not None:
+        ids = [row["id"] for row in rows]
+        if last not in ids:
+            raise Refused(404, f"Message {last} not found")
+        rows = rows[: ids.index(last) + 1]
+    connection.executemany(
+        _INSERT_MESSAGE, [(writer.new_id(), workspace, clone, *rest) for _, workspace, *rest in rows]
+    )
+    _index_messages(connection, clone, 0)
+    return clone
 
 
 def add_conclusions(writer: Writer, workspace_id: str, conclusions: Sequence[NewConclusion]) -> list[sqlite3.Row]:
@@ -108,3 +137,16 @@ def delete_conclusion(writer: Writer, workspace_id: str, id_: str) -> None:
     writer.connection.execute("DELETE FROM conclusion WHERE key = ?", (deleted["key"],))
     writer.connection.execute("DELETE FROM conclusion_words WHERE rowid = ?", (deleted["key"],))
     writer.drop_words("conclusion_words")
+
+
+def _index_messages(connection: sqlite3.Connection, session: int, start: int) -> list[sqlite3.Row]:
+    """Let a session's messages be found from a position on; returns them."""
+    rows = connection.execute(
+        f"{MESSAGE_ROWS} WHERE message.session = ? AND message.position >= ? ORDER BY message.position",
+        (session, start),
+    ).fetchall()
+    connection.executemany(
+        "INSERT INTO message_words (rowid, content, day) VALUES (?, ?, ?)",
+        [(row["key"], indexed(row["content"]), day_words(row["created_at"])) for row in rows],
+    )
+    return rows

@@ -22,10 +22,7 @@ def test_health(http: httpx.Client) -> None:
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("DELETE", WORKSPACE),
         ("POST", f"{WORKSPACE}/schedule_dream"),
-        ("POST", f"{WORKSPACE}/sessions/s/clone"),
-        ("POST", f"{WORKSPACE}/sessions/s/messages/upload"),
         ("POST", f"{WORKSPACE}/scopes"),
         ("GET", f"{WORKSPACE}/scopes/x/status"),
         ("POST", "/v3/keys"),

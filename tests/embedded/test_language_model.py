@@ -31,23 +31,28 @@ def api() -> Iterator[ScriptedModel]:
 
 
 @pytest.fixture
-def ask(tmp_path: Path, api: ScriptedModel) -> Iterator[Ask]:
+def http(tmp_path: Path, api: ScriptedModel) -> Iterator[httpx.Client]:
     model = LanguageModel(api.url, "small-1", "sk-secret", timeout=0.5, clock=SystemClock())
     embedded = EmbeddedHoncho(tmp_path / "memory.db", model=model)
     with httpx.Client(transport=httpx.WSGITransport(app=embedded.app), base_url="http://embedded") as http:
-        honcho = Honcho(base_url="http://embedded", api_key="none", http_client=http, max_retries=0)
-        bot, alice, session = honcho.peer("bot"), honcho.peer("alice"), honcho.session("s")
-        session.add_peers([alice, bot])
-        session.add_messages([alice.message("I moved to Lisbon last spring.", created_at="2024-05-01T00:00:00Z")])
-        bot.conclusions_of("alice").create([{"content": HOSTILE}, {"content": "alice is patient"}])
-
-        def ask(query: str = "Where does she live, Lisbon?", target: str = "alice", **options: str) -> str | None:
-            answer = bot.chat(query, target=target, **options)  # type: ignore[call-overload]
-            assert answer is None or isinstance(answer, str)
-            return answer
-
-        yield ask
+        yield http
     embedded.close()
+
+
+@pytest.fixture
+def ask(http: httpx.Client) -> Ask:
+    honcho = Honcho(base_url="http://embedded", api_key="none", http_client=http, max_retries=0)
+    bot, alice, session = honcho.peer("bot"), honcho.peer("alice"), honcho.session("s")
+    session.add_peers([alice, bot])
+    session.add_messages([alice.message("I moved to Lisbon last spring.", created_at="2024-05-01T00:00:00Z")])
+    bot.conclusions_of("alice").create([{"content": HOSTILE}, {"content": "alice is patient"}])
+
+    def ask(query: str = "Where does she live, Lisbon?", target: str = "alice", **options: str) -> str | None:
+        answer = bot.chat(query, target=target, **options)  # type: ignore[call-overload]
+        assert answer is None or isinstance(answer, str)
+        return answer
+
+    return ask
 
 
 def answering(content: str | None) -> Fault:
@@ -65,6 +70,14 @@ def test_the_model_answers_from_what_is_stored_and_is_named(ask: Ask, api: Scrip
     assert "alice is patient" in user
     (seen,) = api.server.requests
     assert seen.headers["authorization"] == "Bearer sk-secret"
+
+
+@pytest.mark.usefixtures("ask")
+def test_it_is_asked_about_a_whole_workspace_as_well(http: httpx.Client, api: ScriptedModel) -> None:
+    answer = http.post("/v3/workspaces/default/chat", json={"query": "Who lives in Lisbon?"}).json()
+    assert answer == {"content": f"From stored memory, by small-1:\n\n{ASIDE}"}
+    (request,) = api.requests
+    assert "alice: I moved to Lisbon last spring." in request["messages"][1]["content"]
 
 
 def test_what_it_reads_is_data(ask: Ask, api: ScriptedModel) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from honcho import Honcho
+from honcho import Honcho, Session
 from honcho.api_types import PeerConfig, SessionPeerConfig
 from honcho.http import NotFoundError, UnprocessableEntityError
 from support.hand_clock import HandClock
@@ -126,6 +126,70 @@ def test_nothing_of_a_deleted_session_is_left_in_the_files(honcho: Honcho, tmp_p
     session.delete()
     held = b"".join(path.read_bytes() for path in sorted(tmp_path.glob("memory.db*")))
     assert b"zanzibar" not in held
+
+
+def test_a_workspace_without_sessions_can_be_deleted(
+    sdk: Callable[[str], Honcho], http: httpx.Client, tmp_path: Path
+) -> None:
+    home, work = sdk("home"), sdk("work")
+    for honcho in (home, work):
+        alice, bob = honcho.peer("alice"), honcho.peer("bob")
+        alice.conclusions_of(bob).create([{"content": "keeps a zanzibar parrot"}])
+        alice.set_card(["a zanzibar card"], bob)
+        honcho.session("s").add_messages(alice.message("zanzibar it is"))
+    refused = http.delete(HOME)
+    assert (refused.status_code, refused.json()) == (
+        409,
+        {"detail": "Workspace home has 1 sessions; delete them first"},
+    )
+    home.session("s").delete()
+    assert http.delete(HOME).status_code == 202
+    assert http.delete(HOME).status_code == 404
+    assert list(work.workspaces()) == ["work"]
+    assert [message.content for message in work.search("zanzibar")] == ["zanzibar it is"]
+    work.session("s").delete()
+    work.delete_workspace("work")
+    assert b"zanzibar" not in b"".join(path.read_bytes() for path in sorted(tmp_path.glob("memory.db*")))
+
+
+def test_a_session_is_cloned_up_to_a_message(honcho: Honcho, clock: HandClock) -> None:
+    alice, session = honcho.peer("alice"), honcho.session("s", metadata={"k": 1})
+    session.add_peers([("alice", SessionPeerConfig(observe_me=False)), "bob"])
+    sent = session.add_messages([alice.message(f"tide {n}", metadata={"n": n}) for n in range(3)])
+    clock.seconds += 60
+    whole, part = session.clone(), session.clone(message_id=sent[1].id)
+    assert len({session.id, whole.id, part.id}) == 3
+    assert whole.get_metadata() == {"k": 1}
+    assert [peer.id for peer in part.peers()] == ["alice", "bob"]
+    assert part.get_peer_configuration("alice").observe_me is False
+    copies = list(whole.messages())
+    assert [(copy.content, copy.metadata, copy.created_at) for copy in copies] == [
+        (message.content, message.metadata, message.created_at) for message in sent
+    ]
+    assert not {copy.id for copy in copies} & {message.id for message in sent}
+    assert [message.content for message in part.messages()] == ["tide 0", "tide 1"]
+    assert len(part.search("tide", filters={"peer_perspective": "bob"})) == 2
+    part.add_messages(alice.message("only here"))
+    assert len(list(session.messages())) == 3
+
+
+def test_what_cannot_be_cloned_makes_nothing(honcho: Honcho) -> None:
+    session, other = honcho.session("s"), honcho.session("t")
+    elsewhere = other.add_messages(honcho.peer("alice").message("elsewhere"))[0]
+    for clone in (
+        lambda: session.clone(message_id=elsewhere.id),
+        lambda: session.clone(message_id="x"),
+        deleted(honcho).clone,
+    ):
+        with pytest.raises(NotFoundError):
+            clone()
+    assert [found.id for found in honcho.sessions()] == ["s", "t"]
+
+
+def deleted(honcho: Honcho) -> Session:
+    session = honcho.session("gone")
+    session.delete()
+    return session
 
 
 def test_lists_are_paged_in_the_order_of_insertion(honcho: Honcho, clock: HandClock) -> None:

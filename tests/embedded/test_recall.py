@@ -121,6 +121,20 @@ def test_chat_is_confined_to_sessions(http: httpx.Client) -> None:
     assert ask(response_format={"type": "object"}).status_code == 501
 
 
+@pytest.mark.usefixtures("talked")
+def test_a_workspace_is_asked_about_anybody_in_it(http: httpx.Client) -> None:
+    def ask(query: str, workspace: str = "home", **body: object) -> str | None:
+        answer = http.post(f"/v3/workspaces/{workspace}/chat", json={"query": query, **body})
+        assert answer.status_code == 200
+        content: str | None = answer.json()["content"]
+        return content
+
+    assert "alice: Hello! I moved to Lisbon last spring." in (ask("Lisbon") or "")
+    assert ask("Lisbon", session_id="t") is None
+    assert ask("volcanoes") is None
+    assert ask("Lisbon", workspace="nowhere") is None
+
+
 def test_chat_streams(talked: Honcho) -> None:
     whole = talked.peer("bot").chat("Lisbon", target="alice")
     assert "".join(talked.peer("bot").chat_stream("Lisbon", target="alice")) == whole
