@@ -6,7 +6,7 @@ import threading
 from typing import Literal
 
 from honcho_exec.clock import Clock
-from honcho_exec.errors import CircuitOpen, HonchoExecError
+from honcho_exec.errors import CircuitOpen, HonchoExecError, Unreached
 
 __all__ = ["Breaker", "BreakerState"]
 
@@ -52,6 +52,20 @@ class Breaker:
         """Seconds until a request is let through; 0.0 when one is."""
         until = self._opens_until
         return 0.0 if until is None else max(0.0, until - self._clock.monotonic())
+
+    @property
+    def unreached(self) -> bool:
+        """Whether nothing has answered since, and the last request found nobody to connect to."""
+        return isinstance(self._last, Unreached)
+
+    def knock(self) -> None:
+        """Let the next request through at once where the last found nobody to connect to.
+
+        The cool-down spares a server that fails; one that takes no connection is not spared anything by it.
+        """
+        with self._lock:
+            if self._opens_until is not None and self.unreached:
+                self._opens_until = self._clock.monotonic()
 
     def refuse(self) -> None:
         """Raise `CircuitOpen` while it is open; takes nobody's turn."""

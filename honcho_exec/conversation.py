@@ -126,7 +126,9 @@ class Conversation:
         self._holder = Holder(home / "holders")
         self.outbox = open_outbox(settings, ref, home, self._holder, clock)
         self.lane = Lane(abandon=self.abandon)
-        self._opening = Opening(self._session, self.lane, self.breaker, clock)
+        self._opening = Opening(
+            self._session, self.lane, (self.outbox.path, self.outbox.destination), self.breaker, clock
+        )
         self._connection = Connection(
             self.lane, settings, home, ref.workspace, clock=clock, breaker=self.breaker, meter=meter, grant=grant
         )

@@ -19,6 +19,7 @@ from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.connection import Connection
 from honcho_exec.errors import (
+    CircuitOpen,
     Closed,
     ConfigurationError,
     HonchoExecError,
@@ -32,12 +33,13 @@ from honcho_exec.lane import Lane
 from honcho_exec.lease import Holder
 from honcho_exec.model import Receipt, SessionRef, Write
 from honcho_exec.outbox import Outbox
-from honcho_exec.retry import Backoff, RetryPolicy
+from honcho_exec.retry import RetryPolicy
 from honcho_exec.rows import Admitted, Batch, OutboxRow
 from honcho_exec.sending import Sender
 from honcho_exec.slow import SlowWatch
 from honcho_exec.stats import Meter
 from honcho_exec.turns import Turns, closed_first
+from honcho_exec.waits import Waits
 
 __all__ = ["Delivery", "Health"]
 
@@ -71,10 +73,16 @@ class Health:
 
 
 _neighbours: defaultdict[tuple[Path, str], weakref.WeakSet[Delivery]] = defaultdict(weakref.WeakSet)
+_neighbours_lock = threading.Lock()
 
 
-# A forked child has none of its parent's neighbours.
-os.register_at_fork(after_in_child=_neighbours.clear)
+def _after_fork() -> None:
+    global _neighbours_lock  # noqa: PLW0603 - a forked child has none of its parent's neighbours, nor a lock it holds
+    _neighbours_lock = threading.Lock()
+    _neighbours.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 class Delivery:
@@ -109,7 +117,8 @@ class Delivery:
         self._meter = meter
         self._notice = notice
         self._clock = clock
-        self._backoff = Backoff(jitter=random.uniform)
+        self._key = (outbox.path, outbox.destination)
+        self._waits = Waits(self._key, breaker, clock, sooner=self._sooner)
         self._lock = threading.Lock()
         self._changed = threading.Condition(self._lock)
         # Jobs that have begun, and the last of them that found nothing more to send; 0 before there was one.
@@ -128,11 +137,12 @@ class Delivery:
         self._backing_off = False
         self._timer: Callable[[], None] | None = None
         self._timers = 0
+        self._due_at = 0.0
         self._tidy: Callable[[], None] | None = None
         self._health = Health()
         self._closed = False
-        self._key = (outbox.path, outbox.destination)
-        _neighbours[self._key].add(self)
+        with _neighbours_lock:
+            _neighbours[self._key].add(self)
 
     @property
     def health(self) -> Health:
@@ -260,7 +270,7 @@ class Delivery:
         self._untidy = True
         self._meter.count("delivered", len(rows))
         recovered = self._no_longer_failing("delivery to Honcho works again")
-        self._backoff.reset()
+        self._waits.succeeded()
         self._turns.settle([row.turn for row in rows], new=new)
         with self._changed:
             self._changed.notify_all()
@@ -284,6 +294,7 @@ class Delivery:
             self._changed.notify_all()
         for take_back in timers:
             take_back()
+        self._waits.forget()
         self._slow.close()
         self._turns.fail_all()
 
@@ -303,14 +314,15 @@ class Delivery:
                 self._idle()
                 return
         except StateError as error:
-            self._pause(error, self._backoff.next())
+            self._pause(error, self._waits.next(error))
             return
         self.pump()
 
     def _crashed(self, error: BaseException) -> None:
         with self._lock:
             self._queued = False
-        self._pause(HonchoExecError(f"unexpected {type(error).__name__} while delivering"), self._backoff.next())
+        unforeseen = HonchoExecError(f"unexpected {type(error).__name__} while delivering")
+        self._pause(unforeseen, self._waits.next(unforeseen))
 
     def _idle(self) -> None:
         waiting = self._turns.open()
@@ -322,6 +334,7 @@ class Delivery:
             self._again_in(_LOOK_AT_OTHERS)
         else:
             self._sender.calm()
+            self._waits.forget()
             # It may have been parked, dropped, or handed over.
             if self._no_longer_failing("what Honcho did not take is not waiting any more"):
                 self._notice(None)
@@ -346,7 +359,9 @@ class Delivery:
 
     def _wake_neighbours(self) -> None:
         """Others of this process may have waited for the rows before theirs."""
-        for other in list(_neighbours[self._key]):
+        with _neighbours_lock:
+            others = list(_neighbours[self._key])
+        for other in others:
             if other is not self and other._blocked:  # noqa: SLF001 - of the same class
                 other.pump()
 
@@ -357,6 +372,7 @@ class Delivery:
             self._untidy = False
 
     def _send(self, batch: Batch) -> None:
+        self._breaker.knock()
         try:
             self._sender.deliver(batch)
         except (RequestError, StateError, ConfigurationError) as error:
@@ -373,11 +389,10 @@ class Delivery:
         if error.cause == "auth":
             # What is refused before anything is sent says itself when it is worth another look.
             return error.retry_after or _AUTH_PAUSE
-        asked = min(error.retry_after or 0.0, _LONGEST_ASKED)
-        if self._breaker.state == "open":
-            # The breaker has waited out the failures already; a server that is back is used when it lets one through.
-            return max(self._breaker.remaining(), asked)
-        return max(self._backoff.next(), asked)
+        wait = self._waits.next(error)
+        if isinstance(error, CircuitOpen):
+            return wait
+        return max(wait, min(error.retry_after or 0.0, _LONGEST_ASKED))
 
     def _pause(self, error: HonchoExecError, pause: float) -> None:
         begins = not self._health.failing and not self._closed
@@ -409,11 +424,19 @@ class Delivery:
         with self._lock:
             before, self._timer = self._timer, None
             self._timers += 1
+            self._due_at = self._clock.monotonic() + delay
             if not self._closed:
                 due = weakly(self._due, self._timers) if weak else partial(self._due, self._timers)
                 self._timer = self._lane.post_later(delay, due)
         if before is not None:
             before()
+
+    def _sooner(self, delay: float) -> None:
+        """Another has reached Honcho: what waits for that need not wait for longer than `delay`."""
+        with self._lock:
+            waits = self._backing_off and self._clock.monotonic() + delay < self._due_at
+        if waits:
+            self._again_in(delay)
 
     def _due(self, number: int) -> None:
         with self._lock:

@@ -19,6 +19,7 @@ __all__ = [
     "StateError",
     "SyncPending",
     "Unavailable",
+    "Unreached",
 ]
 
 
@@ -127,6 +128,10 @@ class Unavailable(RequestError):  # noqa: N818 - one of the three fates
     """The request was surely not done; trying again is safe."""
 
     retryable = True
+
+
+class Unreached(Unavailable):
+    """There was no connection: nobody was asked, and no server has lost anything by the attempt."""
 
 
 class CircuitOpen(Unavailable):

@@ -6,7 +6,7 @@ from http import HTTPStatus
 
 import httpx
 
-from honcho_exec.errors import Ambiguous, Rejected, RequestError, Unavailable
+from honcho_exec.errors import Ambiguous, Rejected, RequestError, Unavailable, Unreached
 
 __all__ = ["LATE", "broken_off", "not_honchos", "timed_out", "was_refused"]
 
@@ -15,7 +15,7 @@ LATE = 3.0
 
 # A server that was reset, or a proxy that lost the answer: what was begun ends soon (seconds).
 _SOON = 1.0
-_SURELY_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+_NO_CONNECTION = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
 _KEY = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 _WAIT = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
 _LATER: dict[int, float] = {
@@ -28,15 +28,17 @@ _LATER: dict[int, float] = {
 def timed_out(shown: str, error: BaseException | None, took: float) -> RequestError:
     """No answer came in time, after `took` seconds."""
     text = f"{shown} did not answer within {took:.1f} s"
-    if isinstance(error, _SURELY_NOT_SENT):
+    if isinstance(error, _NO_CONNECTION):
+        return Unreached(text, cause="timeout")
+    if isinstance(error, httpx.PoolTimeout):
         return Unavailable(text, cause="timeout")
     return Ambiguous(text, cause="timeout", late=LATE)
 
 
 def broken_off(shown: str, error: BaseException | None) -> RequestError:
     """There was no connection, or it broke."""
-    if isinstance(error, _SURELY_NOT_SENT):
-        return Unavailable(f"{shown} cannot be reached: {error}", cause="connection")
+    if isinstance(error, _NO_CONNECTION):
+        return Unreached(f"{shown} cannot be reached: {error}", cause="connection")
     return Ambiguous(f"the connection to {shown} broke: {type(error).__name__}", cause="connection", late=_SOON)
 
 

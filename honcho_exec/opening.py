@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
-import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from contextlib import suppress
 
@@ -15,7 +14,7 @@ from honcho_exec.clock import Clock
 from honcho_exec.errors import Ambiguous, Closed, Unavailable
 from honcho_exec.lane import Lane
 from honcho_exec.model import SessionRef
-from honcho_exec.retry import Backoff
+from honcho_exec.waits import Waits
 
 __all__ = ["Opening"]
 
@@ -28,17 +27,23 @@ class Opening:
 
     Args:
         open_session: makes the session; called on the lane.
-        breaker: while it is open, nothing is tried again.
+        place: where it is opened; see `Waits`.
+        breaker: while it is open, nothing is tried again, unless to knock.
     """
 
     def __init__(
-        self, open_session: Callable[[SessionRef], SessionRef], lane: Lane, breaker: Breaker, clock: Clock
+        self,
+        open_session: Callable[[SessionRef], SessionRef],
+        lane: Lane,
+        place: Hashable,
+        breaker: Breaker,
+        clock: Clock,
     ) -> None:
         self._open_session = open_session
         self._lane = lane
         self._breaker = breaker
         self._clock = clock
-        self._backoff = Backoff(jitter=random.uniform)
+        self._waits = Waits(place, breaker, clock, sooner=self._later)
         self._lock = threading.Lock()
         self._ref: SessionRef | None = None
         self._future: Future[SessionRef] | None = None
@@ -96,16 +101,17 @@ class Opening:
         with self._lock:
             self._closed = True
             again, self._again = self._again, None
+        self._waits.forget()
         if again is not None:
             again()
 
     def _ended(self, future: Future[SessionRef]) -> None:
         error = None if future.cancelled() else future.exception()
         if error is None:
-            self._backoff.reset()
             self._waited_out = False
+            self._waits.succeeded()
         elif isinstance(error, Unavailable | Ambiguous):
-            self._later(max(self._backoff.next(), self._breaker.remaining()))
+            self._later(self._waits.next(error))
 
     def _later(self, delay: float) -> None:
         """Try again then, and not when it was to be before."""
@@ -120,5 +126,6 @@ class Opening:
         with self._lock:
             ref = None if self._closed else self._ref
         if ref is not None:
+            self._breaker.knock()
             with suppress(Closed):
                 self.begin(ref)

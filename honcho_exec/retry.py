@@ -12,7 +12,7 @@ from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.errors import Ambiguous, Unavailable
 
-__all__ = ["Backoff", "RetryPolicy"]
+__all__ = ["RetryPolicy"]
 
 T = TypeVar("T")
 
@@ -98,23 +98,3 @@ class _StopWhenOpen(tenacity.stop.stop_base):
 
     def __call__(self, retry_state: tenacity.RetryCallState) -> bool:  # noqa: ARG002 - tenacity's contract
         return self._breaker.state == "open"
-
-
-class Backoff:
-    """Waits that double from `first` to `cap` seconds, each with jitter, until something succeeds."""
-
-    def __init__(self, first: float = 0.5, cap: float = 10.0, *, jitter: Callable[[float, float], float]) -> None:
-        self._first = first
-        self._cap = cap
-        self._jitter = jitter
-        self.failures = 0
-
-    def next(self) -> float:
-        """The seconds to wait after one more failure."""
-        ceiling = min(self._cap, self._first * 2.0 ** min(self.failures, 16))
-        self.failures += 1
-        return self._jitter(ceiling / 2, ceiling)
-
-    def reset(self) -> None:
-        """Start anew: something succeeded."""
-        self.failures = 0

@@ -8,7 +8,7 @@ import pytest
 from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Deadline, SystemClock
 from honcho_exec.errors import Ambiguous, Rejected, Unavailable
-from honcho_exec.retry import Backoff, RetryPolicy
+from honcho_exec.retry import RetryPolicy
 
 CLOCK = SystemClock()
 
@@ -96,10 +96,3 @@ def test_closing_ends_a_wait_at_once() -> None:
     timer.join()
     assert time.monotonic() - start < 1
     assert call.calls == 2
-
-
-def test_backoff_doubles_up_to_its_cap_and_starts_anew() -> None:
-    backoff = Backoff(0.5, 4.0, jitter=lambda _, ceiling: ceiling)
-    assert [backoff.next() for _ in range(5)] == [0.5, 1.0, 2.0, 4.0, 4.0]
-    backoff.reset()
-    assert backoff.next() == 0.5

@@ -101,7 +101,11 @@ class Settings(BaseModel):
     breaker_threshold: Annotated[int, Field(ge=1, le=1000)] = _declare(
         5, "Failures in a row, of the connection or of the server, after which nothing is tried for a while."
     )
-    breaker_cooldown: Seconds = _declare(10.0, "How long that while is; then one request is let through.", unit="s")
+    breaker_cooldown: Seconds = _declare(
+        10.0,
+        "How long that while is; then one request is let through. Where there is no connection, delivery tries sooner.",
+        unit="s",
+    )
     outbox_max_rows: Annotated[int, Field(ge=1)] = _declare(
         100_000, "Rows the outbox may hold; a turn beyond them fails with Overloaded.", unit="rows"
     )

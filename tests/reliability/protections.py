@@ -301,6 +301,27 @@ PROTECTIONS = (
         (f"{MACHINE}::test_during_an_outage_it_is_tried_again_and_not_hammered",),
     ),
     Protection(
+        "a server that is back after a short outage is used soon",
+        "delivery.py",
+        "        self._breaker.knock()\n",
+        "",
+        ("tests/test_waits.py::test_an_outage_is_over_soon_after_it_and_costs_few_requests",),
+    ),
+    Protection(
+        "of many that cannot reach a server one alone knocks often",
+        "waits.py",
+        "            return self._knocks.setdefault(place, waits) is waits\n",
+        "            return True\n",
+        ("tests/test_waits.py::test_of_many_one_knocks_and_all_hear_of_it",),
+    ),
+    Protection(
+        "who gets through tells the others",
+        "waits.py",
+        "                sooner(delay)\n",
+        "                pass\n",
+        ("tests/test_waits.py::test_of_many_one_knocks_and_all_hear_of_it",),
+    ),
+    Protection(
         "a backlog goes in batches of 100",
         "outbox.py",
         "MAX_BATCH = 100\n",

@@ -33,15 +33,14 @@ from support.scripted_honcho import (
     WORKSPACE,
     WRITE_FAULTS,
     Killed,
+    ScriptedConnection,
     ScriptedHoncho,
 )
 
-from honcho_exec.backend import Backend
 from honcho_exec.breaker import Breaker
-from honcho_exec.connection import Connection, Link
 from honcho_exec.delivery import Delivery
 from honcho_exec.errors import Closed, RequestError, StateError
-from honcho_exec.honcho_api import BATCH_KEY, HonchoApi
+from honcho_exec.honcho_api import BATCH_KEY
 from honcho_exec.lane import Lane
 from honcho_exec.lease import Holder
 from honcho_exec.model import Conclusion, Message, Receipt, SessionRef, Write
@@ -143,19 +142,6 @@ FRAGILE = [
 ]  # fmt: skip
 
 
-class ScriptedConnection(Connection):
-    """A connection to a scripted Honcho."""
-
-    def __init__(self, backend: Backend, lane: Lane, home: Path, timer: HandTimer, breaker: Breaker) -> None:
-        meter = Meter()
-        super().__init__(lane, SETTINGS, home, WORKSPACE, clock=timer, breaker=breaker, meter=meter)
-        api = HonchoApi(backend, WORKSPACE, timeout=TIMEOUT, clock=timer, breaker=breaker, meter=meter)
-        self._scripted = Link(backend, api, self._cache(api))
-
-    def open(self) -> Link:
-        return self._scripted
-
-
 class Process:
     """One process: its delivery with all that belongs to it, in a folder that others share."""
 
@@ -167,13 +153,15 @@ class Process:
         self.outbox = FragileOutbox(
             folder / "outbox.db", destination="here", holder=self.holder, clock=timer, max_rows=1000
         )
-        self.backend = machine.honcho.backend(partial(machine.under_way, self))
         self.lane = Lane(executor=lambda: self.executor, timer=timer.after)
         breaker = Breaker("Honcho", threshold=SETTINGS.breaker_threshold, cooldown=BREAK_SECONDS, clock=timer)
+        self.connection = ScriptedConnection(
+            machine.honcho, self.lane, folder, breaker, partial(machine.under_way, self)
+        )
         self.delivery = Delivery(
             lane=self.lane,
             outbox=self.outbox,
-            connection=ScriptedConnection(self.backend, self.lane, folder, timer, breaker),
+            connection=self.connection,
             retry=RetryPolicy(
                 attempts=2, max_wait=1.0, deadline=15.0, closing=timer.never(), breaker=breaker, clock=timer
             ),
@@ -191,7 +179,7 @@ class Process:
         self.executor.jobs.clear()
         self.outbox.close()
         self.holder.close()
-        self.backend.close()
+        self.connection.close()
 
     def close(self) -> None:
         """End in order."""

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Callable
 from threading import Event
 
@@ -53,10 +54,11 @@ class HandTimer(HandClock):
             callback()
         self.seconds = max(self.seconds, until)
 
-    def advance_to_next(self) -> None:
-        """Let time pass until somebody is called."""
-        if self._waiting:
-            self.advance(max(0.0, self._waiting[0][0] - self.seconds))
+    def advance_to_next(self, latest: float = math.inf) -> None:
+        """Let time pass until somebody is called, or until `latest`."""
+        due = min([latest, *(entry[0] for entry in self._waiting[:1])])
+        if due < math.inf:
+            self.advance(max(0.0, due - self.seconds))
 
     def never(self) -> Event:
         """An event that is never set, and whose waits take no time but this clock's."""

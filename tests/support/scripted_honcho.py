@@ -14,7 +14,13 @@ import httpx
 from support.hand_clock import HandTimer
 
 from honcho_exec.backend import Backend
+from honcho_exec.breaker import Breaker
+from honcho_exec.connection import Connection, Link
 from honcho_exec.embedded import EmbeddedHoncho
+from honcho_exec.honcho_api import HonchoApi
+from honcho_exec.lane import Lane
+from honcho_exec.settings import Settings
+from honcho_exec.stats import Meter
 
 __all__ = [
     "LATE",
@@ -25,6 +31,7 @@ __all__ = [
     "WORKSPACE",
     "WRITE_FAULTS",
     "Killed",
+    "ScriptedConnection",
     "ScriptedHoncho",
 ]
 
@@ -199,6 +206,30 @@ class ScriptedHoncho:
         with_body = httpx.Response(answer.status_code, headers=answer.headers, content=answer.read(), request=request)
         answer.close()
         return with_body
+
+
+class ScriptedConnection(Connection):
+    """A connection to a scripted Honcho; every write is made inside `under_way`, which is given its body."""
+
+    def __init__(
+        self,
+        honcho: ScriptedHoncho,
+        lane: Lane,
+        home: Path,
+        breaker: Breaker,
+        under_way: Callable[[bytes], AbstractContextManager[None]] = lambda _: nullcontext(),
+    ) -> None:
+        meter, clock, backend = Meter(), honcho.timer, honcho.backend(under_way)
+        settings = Settings(timeout=TIMEOUT, base_url="http://honcho")
+        super().__init__(lane, settings, home, WORKSPACE, clock=clock, breaker=breaker, meter=meter)
+        api = HonchoApi(backend, WORKSPACE, timeout=TIMEOUT, clock=clock, breaker=breaker, meter=meter)
+        self._scripted = Link(backend, api, self._cache(api))
+
+    def open(self) -> Link:
+        return self._scripted
+
+    def close(self) -> None:
+        self._scripted.backend.close()
 
 
 class _Transport(httpx.BaseTransport):

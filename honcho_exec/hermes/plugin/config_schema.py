@@ -146,7 +146,7 @@ CONFIG_SCHEMA = ProviderConfigSchema(
             kind=KIND_NUMBER,
             default="10",
             env_fallbacks=("HONCHO_BREAKER_COOLDOWN",),
-            description="How long that while is; then one request is let through.",
+            description="How long that while is; then one request is let through. Where there is no connection, delivery tries sooner.",
         ),
         ProviderField(
             key="outboxMaxRows",
