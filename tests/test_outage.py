@@ -125,7 +125,7 @@ def test_degrading_and_recovering_are_told_once_each(
     server.rule(match=lambda _: True, fault=status(503))
     with caplog.at_level(logging.WARNING), provider:
         provider.sync_turn("secret words", "").exception(15)
-        assert provider.flush(2.5) == 1
+        assert provider.flush(1) == 1
         server.heal()
         wait_until(recovered)
         assert provider.flush(10) == 0
@@ -301,10 +301,11 @@ def test_writes_that_are_all_refused_are_not_parked_one_by_one(
 
 
 def test_a_session_that_cannot_be_opened_is_waited_for_once_and_is_not_green(
-    server: FaultyServer, make_provider: MakeProvider
+    server: FaultyServer, make_provider: MakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("honcho_exec.opening._BRIEFLY", 0.2)
     server.rule(match=("POST", "/sessions$"), fault=hang())
-    provider = make_provider(base_url=server.url, timeout=5, sync_join_timeout=2.5, shutdown_timeout=0.2)
+    provider = make_provider(base_url=server.url, timeout=5, sync_join_timeout=1.5, shutdown_timeout=0.2)
     waits, ages = [], []
     for _ in range(3):
         start = time.monotonic()
@@ -313,8 +314,8 @@ def test_a_session_that_cannot_be_opened_is_waited_for_once_and_is_not_green(
         assert told["retryable"] is True
         assert told["cause"] in ("sync_pending", "timeout")
         ages.append(told["error"])
-    assert waits[0] >= 2.4
-    assert max(waits[1:]) < 2
+    assert waits[0] >= 1.4
+    assert max(waits[1:]) < 1.2
     assert provider.stats().join_timeouts == 1
     assert not provider.status().ok
     server.release()

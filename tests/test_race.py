@@ -19,7 +19,7 @@ from honcho_exec.lane import Lane
 
 T = TypeVar("T")
 
-ROUNDS = 3
+ROUNDS = 2
 CONCLUSIONS = 13
 JOINS = ("POST", "/sessions/[^/]+/peers$")
 

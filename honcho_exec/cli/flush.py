@@ -73,8 +73,8 @@ def _deliver(provider: HonchoProvider, box: Outbox, timeout: float, told: Told) 
         if trouble is not None and not trouble.retryable:
             break
         # A flush tries at once, so while delivery fails it is left to its own pauses.
-        if trouble is None:
-            others = _flush(provider, min(_LOOK, left))
+        if trouble is None and (found := _flush(provider, min(_LOOK, left))) is not None:
+            others = found
         if trouble is not None or others:
             time.sleep(min(_PAUSE, left))
         now = box.counts().pending
@@ -83,10 +83,12 @@ def _deliver(provider: HonchoProvider, box: Outbox, timeout: float, told: Told) 
     return provider.trouble or _Unfinished(_OTHERS if others else f"not done within {timeout:g} s")
 
 
-def _flush(provider: HonchoProvider, seconds: float) -> bool:
-    """Send for so long; returns whether nothing is left that this process may send."""
+def _flush(provider: HonchoProvider, seconds: float) -> bool | None:
+    """Send for so long; returns whether nothing is left that this process may send, None when that was too short."""
     until = time.monotonic() + seconds
-    return provider.flush(seconds) == 0 and time.monotonic() < until
+    if provider.flush(seconds):
+        return False
+    return True if time.monotonic() < until else None
 
 
 def _tell(before: Counts, after: Counts, refused: int, reason: HonchoExecError | None, *, as_json: bool) -> None:

@@ -81,6 +81,8 @@ def test_writes_that_do_not_leave_although_honcho_answers_are_not_green(
     cli: Cli, served: FaultyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("honcho_exec.status._STUCK", 0.2)
+    monkeypatch.setattr("honcho_exec.cli.status._MOMENT", 0.3)
+    monkeypatch.setenv("HONCHO_RETRY_DEADLINE", "1")
     served.rule(match=("POST", "/conclusions$"), fault=status(500))
     cli("conclude", "Likes tea")
     problems = findings(cli)["problem"]
