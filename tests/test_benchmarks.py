@@ -49,12 +49,33 @@ def test_where_the_other_does_better_is_said(
     assert ("- The end of the process: exit with shutdown" in section) is (verdict == "bundled")
 
 
+def script(*arguments: object, flags: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *flags, str(BENCHMARKS / "side_by_side.py"), *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
 def test_the_script_runs_for_both_providers(tmp_path: Path) -> None:
     out = tmp_path / "figures.json"
-    command = [sys.executable, str(BENCHMARKS / "side_by_side.py"), "--quick", "--only", "requests", "--json", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = script("--quick", "--only", "requests", "--json", out)
     assert done.returncode == 0, done.stderr
-    (row,) = json.loads(out.read_text(encoding="utf-8"))["rows"]
+    found = json.loads(out.read_text(encoding="utf-8"))
+    (row,) = found["rows"]
     assert row["what"] == "requests a turn"
     assert row["ours"] >= 1
     assert row["bundled"] >= 1
+    assert found["not_measured"] == []
+
+
+def test_at_the_limit_it_ends_and_says_what_was_not_measured() -> None:
+    done = script("--only", "exit", "sessions", "--limit", "0.5", "--json")
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["rows"], found["not_measured"]) == ([], ["exit", "sessions"])
+    assert "not measured: exit, sessions" in done.stderr
+
+
+def test_without_the_host_it_says_what_is_missing() -> None:
+    done = script(flags=("-S",))
+    assert done.returncode == 1
+    assert done.stderr.startswith("hermes-agent")
+    assert "pip install" in done.stderr
