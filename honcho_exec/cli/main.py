@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import logging
+import os
 import sys
 from typing import Any
 
@@ -39,6 +40,11 @@ class _OsTrouble(HonchoExecError):  # noqa: N818 - reads as the state it reports
 
 class _Commands(TaughtGroup):
     """Tells errors in one sentence."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run as a program."""
+        _open_what_is_closed()
+        return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -86,6 +92,16 @@ def main(ctx: click.Context, hermes_home: str | None, profile: str | None, verbo
             # What was said may not exist in the terminal's character set.
             stream.reconfigure(errors="replace")
     _log(ctx, verbose=verbose)
+
+
+def _open_what_is_closed() -> None:
+    """Let a stream that whoever started the program has closed be empty, and take what is written to it.
+
+    Its number would be given to the next file that is opened.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - it is open to the end
 
 
 def _log(ctx: click.Context, *, verbose: bool) -> None:

@@ -90,11 +90,20 @@ def _records(source: Source, told: Told) -> Iterator[tuple[str, object]]:
 
 @contextmanager
 def _private(file: str) -> Iterator[BinaryIO]:
-    """A file that only its owner can read, and that is there whole or not at all; `-` is stdout."""
+    """A file that only its owner can read, and that is there whole or not at all; `-` is stdout.
+
+    A device or a pipe is written to.
+    """
     if file == "-":
         yield sys.stdout.buffer
         return
-    path = Path(file)
+    if (path := Path(file)).exists() and not path.is_file():
+        with path.open("wb") as out:
+            yield out
+        return
+    path = path.resolve()
+    if not path.parent.is_dir():
+        raise InputError(f"{file} cannot be written: {path.parent} is not a folder")
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:

@@ -41,9 +41,9 @@ def serve(run: Run, host: str, port: int, *, no_auth: bool) -> None:
     Any Honcho client can use it with the URL that is printed and the key, which is made once and kept in the state
     folder; HONCHO_SERVE_KEY gives another. Ctrl-C ends it.
     """
-    from honcho_exec.web.guard import Guard  # noqa: PLC0415 - --help does without it
+    from honcho_exec.web.guard import Guard, is_loopback  # noqa: PLC0415 - --help does without it
     from honcho_exec.web.keys import serve_key  # noqa: PLC0415 - see above
-    from honcho_exec.web.server import is_loopback, listen  # noqa: PLC0415 - see above
+    from honcho_exec.web.server import listen  # noqa: PLC0415 - see above
     from honcho_exec.web.site import Site, is_open  # noqa: PLC0415 - see above
 
     near = is_loopback(host)

@@ -7,17 +7,17 @@ itself says of it (Origin, Sec-Fetch-Site); one that had its own name point here
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import json
 import re
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
-__all__ = ["Guard", "WSGIApplication"]
+__all__ = ["Guard", "WSGIApplication", "is_loopback"]
 
 WSGIApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
-_LOOPBACK = frozenset({"localhost", "127.0.0.1", "[::1]"})
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::[0-9]+)?")
 _HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
@@ -25,6 +25,14 @@ _HEADERS = (
     ("Referrer-Policy", "no-referrer"),
     ("Cache-Control", "no-store"),
 )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host` is this machine's own name, or an address that only this machine can reach."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
 
 
 class Guard:
@@ -52,8 +60,18 @@ class Guard:
             return start_response(status, [*headers, *_HEADERS], *rest)
 
         if (refusal := self._refusal(environ)) is None:
-            return self._app(environ, start)
-        status, detail = refusal
+            answer = self._app(environ, start)
+        else:
+            answer = self._refuse(start, *refusal)
+        if environ.get("REQUEST_METHOD") != "HEAD":
+            return answer
+        # What follows the head would be taken for the next answer.
+        if (close := getattr(answer, "close", None)) is not None:
+            close()
+        return []
+
+    @staticmethod
+    def _refuse(start: Callable[..., Any], status: HTTPStatus, detail: str) -> Iterable[bytes]:
         body = json.dumps({"detail": detail}).encode()
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]
         if status is HTTPStatus.UNAUTHORIZED:
@@ -64,7 +82,7 @@ class Guard:
     def _refusal(self, environ: dict[str, Any]) -> tuple[HTTPStatus, str] | None:
         host = str(environ.get("HTTP_HOST", ""))
         name = _HOST.fullmatch(host)
-        if self._loopback_only and (name is None or name[1].lower() not in _LOOPBACK):
+        if self._loopback_only and (name is None or not is_loopback(name[1])):
             return HTTPStatus.FORBIDDEN, "this server is reached as localhost or 127.0.0.1 only"
         reads = environ.get("REQUEST_METHOD") in {"GET", "HEAD"}
         is_open = reads and self._is_open(str(environ.get("PATH_INFO", "")))

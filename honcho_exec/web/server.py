@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import signal
 import socket
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from waitress.server import create_server
 from honcho_exec.errors import HonchoExecError
 from honcho_exec.web.guard import WSGIApplication
 
-__all__ = ["CannotListenError", "is_loopback", "listen"]
+__all__ = ["CannotListenError", "listen"]
 
 _THREADS = 8
 # A batch of a hundred messages of 25,000 characters, each of four bytes and escaped, is what Honcho takes at most.
@@ -25,14 +24,6 @@ class CannotListenError(HonchoExecError):
     """The address cannot be listened on."""
 
     cause = "address"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach what listens on `host`."""
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
 
 
 def listen(app: WSGIApplication, host: str, port: int, *, started: Callable[[str], None]) -> None:

@@ -124,3 +124,12 @@ def _in_a_terminal(*args: str) -> str:
         os.close(ours)
         assert process.wait(20) == 0
     return seen.decode()
+
+
+def test_streams_that_are_closed_are_empty(cli: Cli) -> None:
+    assert cli("conclude", "likes tea").exit_code == 0
+    environ = os.environ | {"PYTHONPATH": str(Path(honcho_exec.__file__).parents[1])}
+    for words in ("ingest - <&-", "purge --text tea <&-", "status <&- >&- 2>&-"):
+        script = f"{sys.executable} -m honcho_exec {words}"
+        done = subprocess.run(["/bin/sh", "-c", script], env=environ, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, ""), words

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -93,6 +95,19 @@ def test_a_memory_moves_to_another_machine(cli: Cli, here: Path, monkeypatch: py
     cli("export", "b.jsonl")
     assert (here / "b.jsonl").read_bytes() == (here / "a.jsonl").read_bytes()
     assert "Nadia keeps bees" in cli("conclude", "--list").stdout
+
+
+def test_only_a_file_is_replaced(cli: Cli, here: Path) -> None:
+    assert cli("conclude", "Nadia keeps bees").exit_code == 0
+    os.mkfifo(here / "pipe")
+    (here / "link").symlink_to(here / "linked")
+    with ThreadPoolExecutor(1) as beside:
+        read = beside.submit((here / "pipe").read_bytes)
+        assert [cli("export", name).exit_code for name in ("pipe", "link")] == [0, 0]
+    assert ((here / "pipe").is_fifo(), (here / "link").is_symlink()) == (True, True)
+    assert read.result() == (here / "linked").read_bytes()
+    refused = cli("export", "nowhere/a.jsonl")
+    assert (refused.exit_code, "nowhere is not a folder" in refused.output) == (2, True)
 
 
 HEAD = {"kind": "honcho_exec", "version": 1}

@@ -8,9 +8,8 @@ import pytest
 
 from honcho_exec.embedded import EmbeddedHoncho
 from honcho_exec.errors import ConfigurationError, StateError
-from honcho_exec.web.guard import Guard
+from honcho_exec.web.guard import Guard, is_loopback
 from honcho_exec.web.keys import serve_key
-from honcho_exec.web.server import is_loopback
 from honcho_exec.web.site import Site, is_open
 
 LIST = "/v3/workspaces/list"
@@ -60,6 +59,11 @@ def test_the_page_itself_and_health_need_no_key(honcho: EmbeddedHoncho) -> None:
     assert "unsafe" not in policy
 
 
+def test_what_a_head_is_followed_by_is_not_the_body(honcho: EmbeddedHoncho) -> None:
+    for path, key in (("/", None), ("/page.js", None), ("/local/outbox", None), ("/local/outbox", "right")):
+        assert ask(honcho, path, method="HEAD", key=key).content == b""
+
+
 @pytest.mark.parametrize("name", ["evil.example", "evil.example:8000", "127.0.0.1.evil.example", "localhost@evil", ""])
 def test_a_name_that_was_made_to_point_here_is_refused(honcho: EmbeddedHoncho, name: str) -> None:
     for path, method in ((LIST, "POST"), ("/", "GET")):
@@ -67,7 +71,7 @@ def test_a_name_that_was_made_to_point_here_is_refused(honcho: EmbeddedHoncho, n
         assert ask(honcho, path, method=method, key=None, host=name).status_code == 403
 
 
-@pytest.mark.parametrize("name", ["localhost", "LOCALHOST:1", "127.0.0.1:9000", "[::1]:8000"])
+@pytest.mark.parametrize("name", ["localhost", "LOCALHOST:1", "127.0.0.1:9000", "127.0.0.2", "[::1]:8000"])
 def test_a_loopback_name_is_taken(honcho: EmbeddedHoncho, name: str) -> None:
     assert ask(honcho, key=None, host=name).status_code == 200
 
