@@ -73,6 +73,7 @@ def take(
         parked=counts.parked if counts else 0,
         elsewhere=counts.elsewhere if counts else 0,
         held=counts.held if counts else 0,
+        spilled=counts.spilled if counts else 0,
         oldest_pending_age=_age(counts, conversation, clock),
         last_delivery_at=delivered_at,
         last_success_at=_iso(clock.now()) if seen.latency is not None else delivered_at,
@@ -111,8 +112,8 @@ class _Seen:
         elif self.trouble is None:
             self.trouble = conversation.not_open(_OPENING)
         try:
-            conversation.outbox.probe()
             self.counts, self.history = conversation.outbox.counts(), conversation.outbox.history()
+            conversation.outbox.probe()
         except HonchoExecError as error:
             self.trouble = error
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from honcho_exec.forks import kept_off
 
-__all__ = ["Pool", "enter", "leave", "persistently", "retire"]
+__all__ = ["Moved", "Pool", "enter", "leave", "persistently", "retire"]
 
 # How often a file that another process just begins is tried (seconds).
 _TICK = 0.01
@@ -19,23 +19,65 @@ _TICK = 0.01
 _IDLE_CONNECTIONS = 4
 
 
-class Pool:
-    """The connections of this process to one file."""
+class Moved(Exception):  # noqa: N818 - reads as the state it reports
+    """The file that the connections are to is not at its path any more."""
 
-    def __init__(self, path: Path, *, busy_timeout: float, background_checkpoints: bool) -> None:
+
+class Pool:
+    """The connections of this process to one file, which is told from others that come to its path.
+
+    Args:
+        anchored: keep one connection from the beginning to the end, for whoever must reach a file that was removed.
+    """
+
+    def __init__(self, path: Path, *, busy_timeout: float, background_checkpoints: bool, anchored: bool) -> None:
         self._path = path
         self._busy_timeout = busy_timeout
         self._background_checkpoints = background_checkpoints
+        self._anchored = anchored
         self._lock = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
         self._pid = os.getpid()
+        self._log = path.with_name(f"{path.name}-wal")
+        self._parts: dict[Path, _Identity] = {}
+        self.anchor: sqlite3.Connection | None = None
         self.users = 0
         self.closed = False
 
     @property
-    def key(self) -> tuple[Path, float, bool]:
+    def file(self) -> int | None:
+        """Which file it is: its inode."""
+        identity = self._parts.get(self._path)
+        return None if identity is None else identity[1]
+
+    @property
+    def key(self) -> tuple[Path, float, bool, bool]:
         """What all its users have in common."""
-        return self._path, self._busy_timeout, self._background_checkpoints
+        return self._path, self._busy_timeout, self._background_checkpoints, self._anchored
+
+    @property
+    def moved(self) -> bool:
+        """Whether the file was removed, renamed or replaced since it was opened; where it is anchored, or its log."""
+        try:
+            return bool(self._parts) and (
+                not self.is_there(self._path) or (self.anchor is not None and not self.is_there(self._log))
+            )
+        except OSError:
+            # Not to know is no reason to leave the file.
+            return False
+
+    def is_there(self, path: Path) -> bool:
+        """Whether what is at the path is the file, or the log, that is open."""
+        return _identity(path) == self._parts.get(path)
+
+    def remove_rest(self) -> None:
+        """Remove what is left of a file that was moved: the next file at its path has a log of its own.
+
+        SQLite would read the log that is left into that file, and cut the index under connections that still use it.
+        """
+        for path in self._parts:
+            if (path != self._path or self._anchored) and self.is_there(path):
+                path.unlink(missing_ok=True)
 
     @property
     def usable(self) -> bool:
@@ -43,12 +85,18 @@ class Pool:
         return not self.closed and self._pid == os.getpid()
 
     def take(self) -> sqlite3.Connection | None:
-        """A connection of its own; None when the pool is closed."""
+        """A connection of its own; None when the pool is closed.
+
+        Raises:
+            Moved: another file, or none, is where a connection would be opened.
+        """
         with self._lock:
             if self.closed:
                 return None
             if self._idle:
                 return self._idle.pop()
+            if self._anchored and self.anchor is None:
+                self.anchor = self._connect()
         return self._connect()
 
     def give(self, connection: sqlite3.Connection) -> None:
@@ -69,11 +117,17 @@ class Pool:
         with self._lock:
             self.closed = True
             idle, self._idle = self._idle, []
+            if self.anchor is not None:
+                idle.append(self.anchor)
+                self.anchor = None
         with kept_off():
             for connection in idle:
                 connection.close()
 
     def _connect(self) -> sqlite3.Connection:
+        there = _identity(self._path)
+        if self.moved:
+            raise Moved
         # Only what was made private is opened: a file that was removed meanwhile is not begun anew, readable by others.
         connection = sqlite3.connect(
             f"{self._path.as_uri()}?mode=rw",
@@ -90,21 +144,44 @@ class Pool:
             connection.execute("PRAGMA secure_delete=ON")
             if self._background_checkpoints:
                 connection.execute("PRAGMA wal_autocheckpoint=0")
-        except BaseException:
+            # The log is opened by the first who reads, and may be another's by then.
+            connection.execute("PRAGMA schema_version").fetchone()
+            beside = {path: _identity(path) for path in (self._log, self._path.with_name(f"{self._path.name}-shm"))}
+            # Where there can be no log, SQLite keeps to another mode.
+            logs = connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+            if self.moved or _identity(self._path) != there or (logs and beside[self._log] is None):
+                raise Moved
+        except BaseException as error:
             connection.close()
+            if isinstance(error, sqlite3.Error) and _identity(self._path) != there:
+                raise Moved from error
             raise
+        if self.anchor is None:
+            self._parts = {self._path: there, **beside}
         return connection
 
 
-_pools: dict[tuple[Path, float, bool], Pool] = {}
+_Identity = tuple[int, int] | None
+
+
+def _identity(path: Path) -> _Identity:
+    """Which file is at a path; None when none is."""
+    try:
+        found = os.stat(path)  # noqa: PTH116 - half the time of Path.stat, before every statement
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+_pools: dict[tuple[Path, float, bool, bool], Pool] = {}
 # Garbage collection may close a database at any moment, in a thread that is inside this lock.
 _pools_lock = threading.RLock()
 _inherited: list[Pool] = []
 
 
-def enter(path: Path, *, busy_timeout: float, background_checkpoints: bool) -> Pool:
+def enter(path: Path, *, busy_timeout: float, background_checkpoints: bool, anchored: bool) -> Pool:
     """The pool of a file, for one more user; `leave` follows."""
-    fresh = Pool(path, busy_timeout=busy_timeout, background_checkpoints=background_checkpoints)
+    fresh = Pool(path, busy_timeout=busy_timeout, background_checkpoints=background_checkpoints, anchored=anchored)
     with _pools_lock:
         pool = _pools.get(fresh.key, fresh)
         if not pool.usable:

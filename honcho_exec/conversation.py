@@ -23,6 +23,7 @@ from honcho_exec.errors import (
     Queued,
     Rejected,
     RequestError,
+    StateError,
     SyncPending,
 )
 from honcho_exec.grants import GrantFile
@@ -342,7 +343,7 @@ class Conversation:
         self._release()
         try:
             self._await_sync(Deadline.after(self._settings.sync_join_timeout, self._clock))
-        except SyncPending:
+        except (SyncPending, RequestError, StateError):
             return False
         return True
 

@@ -134,6 +134,7 @@ class Delivery:
         self._refusal: StateError | None = None
         # Turns of others that write the same as one of ours; a set, since it is only added to and looked into.
         self._carried: set[str] = set()
+        self._unreleased: set[Holder] = set()
         self._backing_off = False
         self._timer: Callable[[], None] | None = None
         self._timers = 0
@@ -213,12 +214,13 @@ class Delivery:
         return future
 
     def release(self, hold: Holder) -> None:
-        """Let what was admitted for that holder be sent.
-
-        Raises:
-            StateError: the file cannot be written; it is sent when the holder is closed.
-        """
-        self._outbox.release(hold)
+        """Let what was admitted for that holder be sent; by the lane, where the file cannot be written just now."""
+        try:
+            self._outbox.release(hold)
+        except StateError as error:
+            _log.warning("what is held back is let go later: %s", error)
+            with self._lock:
+                self._unreleased.add(hold)
         self._turns.release()
         self._slow.arm()
         self.pump()
@@ -306,6 +308,10 @@ class Delivery:
             self._jobs += 1
         try:
             self._outbox.flush_to_disk()
+            for hold in list(self._unreleased):
+                self._outbox.release(hold)
+                with self._lock:
+                    self._unreleased.discard(hold)
             batch = self._outbox.claim()
             if batch is not None:
                 self._send(batch)

@@ -46,7 +46,7 @@ def _state(home: Path, conversation: Conversation | None) -> Iterator[Finding]:
     if not home.is_dir():
         return
     yield Finding("ok", f"state is kept in {home}")
-    for path in (home, *sorted(home.glob("*.db*"))):
+    for path in (home, *sorted(home.glob("*.db*")), *home.glob("outbox.spill*")):
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & 0o077:
             yield Finding(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 __all__ = [
     "Ambiguous",
+    "Busy",
     "CircuitOpen",
     "Closed",
     "ConfigurationError",
@@ -55,6 +56,10 @@ class StateError(HonchoExecError):
 
 class Damaged(StateError):  # noqa: N818 - reads as the state it reports
     """A file of the state is not a database any more."""
+
+
+class Busy(StateError):  # noqa: N818 - reads as the state it reports
+    """Somebody else keeps a file of the state locked; nothing was changed."""
 
 
 class InputError(HonchoExecError):

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
 from honcho_exec.delivery import Delivery
-from honcho_exec.errors import StateError
 from honcho_exec.lease import Holder
 from honcho_exec.model import Receipt, SessionRef, Write
 from honcho_exec.outbox import HELD
 
 __all__ = ["Hold"]
-
-_log = logging.getLogger(__name__)
 
 
 class Hold:
@@ -59,13 +55,7 @@ class Hold:
             gathered, self._gathered = self._gathered, []
         if not gathered:
             return None
-        try:
-            self._delivery.release(self._holder)
-        except StateError as error:
-            _log.warning("what is held back could not be let go and is sent later: %s", error)
-            with self._lock:
-                self._gathered[:0] = gathered
-            return None
+        self._delivery.release(self._holder)
         return gathered[-1]
 
     def close(self) -> None:

@@ -35,6 +35,22 @@ class _Process:
     def usable(self) -> bool:
         return not self.closed and self.pid == os.getpid()
 
+    @property
+    def marked(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._file), self._path.stat())
+        except FileNotFoundError:
+            return False
+
+    def renew(self) -> None:
+        while self.usable and not self.marked:
+            private_folder(self._path.parent.parent)
+            self._path.parent.mkdir(mode=0o700, exist_ok=True)
+            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.lockf(file, fcntl.LOCK_EX)
+            os.close(self._file)
+            self._file = file
+
     def forget(self, holder: str) -> None:
         self.holders.discard(holder)
         if not self.holders and self.usable:
@@ -104,6 +120,25 @@ class Holder:
         with suppress(OSError):
             _mark(self._folder, process_id).unlink()
         return False
+
+    def mine(self, name: str) -> bool:
+        """Whether the holder of that name is, or was, of this process."""
+        return name.partition(".")[0] == self._process.id
+
+    @property
+    def marked(self) -> bool:
+        """Whether this process's mark is where others look for it; where it was removed, theirs may have been too."""
+        with using_folder(self._folder.parent):
+            return self._process.marked
+
+    def renew(self) -> None:
+        """Be seen to be alive again where the mark was removed.
+
+        Raises:
+            StateError: the state folder cannot be used.
+        """
+        with _lock, using_folder(self._folder.parent):
+            self._process.renew()
 
     def close(self) -> None:
         """Stop being alive; harmless when called again."""

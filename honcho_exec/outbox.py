@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from sqlite3 import Connection
 
-from honcho_exec.clock import Clock, Deadline
-from honcho_exec.errors import Damaged, Overloaded, StateError
+from honcho_exec.clock import Clock
+from honcho_exec.errors import Busy, Damaged, Overloaded
 from honcho_exec.lease import Holder
-from honcho_exec.locks import exclusive
 from honcho_exec.model import Card, Conclusion, Deletion, Message, Replacement, SessionRef, Write
+from honcho_exec.outbox_file import OutboxFile
 from honcho_exec.rows import Admitted, Batch, Counts, Delivery, History, OutboxRow, dump, read_batch, read_row
-from honcho_exec.sqlite import Database, set_aside
+from honcho_exec.spill import Entry, Value
 
 __all__ = ["HELD", "LONGEST_LATE", "MAX_BATCH", "Outbox"]
 
@@ -31,57 +30,24 @@ LONGEST_LATE = 6.0
 
 _MAX_BATCH_CHARS = 400_000
 
-# A file up to this size (bytes) is checked when it is opened, which takes milliseconds.
-_MAX_CHECKED = 4 * 1024 * 1024
+# How long whoever gives a turn waits for somebody else's write (seconds); then it is spilled.
+_PATIENCE = 0.2
 
-_log = logging.getLogger(__name__)
+_Row = tuple[Value, ...]
 
-_MIGRATIONS = (
-    """
-    CREATE TABLE rows (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,
-        destination TEXT NOT NULL,
-        stream TEXT NOT NULL,
-        owner TEXT NOT NULL,
-        turn TEXT NOT NULL,
-        kind TEXT NOT NULL,
-        workspace TEXT NOT NULL,
-        session TEXT NOT NULL,
-        user_peer TEXT NOT NULL,
-        ai_peer TEXT NOT NULL,
-        payload TEXT NOT NULL,
-        dedup TEXT UNIQUE,
-        admitted_at REAL NOT NULL,
-        batch TEXT,
-        attempts INTEGER NOT NULL DEFAULT 0,
-        first_sent_at REAL,
-        look INTEGER NOT NULL DEFAULT 0,
-        settle_at REAL NOT NULL DEFAULT 0,
-        error TEXT,
-        parked_at REAL
-    );
-    CREATE INDEX rows_by_owner ON rows (destination, parked_at, owner, id);
-    CREATE INDEX rows_by_stream ON rows (stream, parked_at, id);
-    CREATE INDEX rows_by_batch ON rows (batch);
-    CREATE INDEX rows_by_turn ON rows (turn);
-    CREATE TABLE health (destination TEXT PRIMARY KEY, delivered_at REAL, error TEXT, error_at REAL);
-    CREATE TABLE size (rows INTEGER NOT NULL);
-    INSERT INTO size VALUES (0);
-    CREATE TRIGGER row_added AFTER INSERT ON rows BEGIN UPDATE size SET rows = rows + 1; END;
-    CREATE TRIGGER row_gone AFTER DELETE ON rows BEGIN UPDATE size SET rows = rows - 1; END;
-    """,
-    """
-    CREATE TABLE deliveries (
-        id INTEGER PRIMARY KEY,
-        destination TEXT NOT NULL,
-        at REAL NOT NULL,
-        waited REAL NOT NULL,
-        rows INTEGER NOT NULL
-    );
-    CREATE TRIGGER delivery_added AFTER INSERT ON deliveries BEGIN
-        DELETE FROM deliveries WHERE id <= new.id - 1000;
-    END;
-    """,
+_ADMITTED = (
+    "destination",
+    "stream",
+    "owner",
+    "kind",
+    "workspace",
+    "session",
+    "user_peer",
+    "ai_peer",
+    "turn",
+    "payload",
+    "dedup",
+    "admitted_at",
 )
 
 
@@ -110,13 +76,13 @@ class Outbox:
         max_rows: int,
         prepare: Callable[[Write], Write] | None = None,
     ) -> None:
-        self.path = path.absolute()
         self.destination = destination
         self._holder = holder
         self._clock = clock
         self._max_rows = max_rows
         self._prepare = prepare
-        self._db = self._begin()
+        self._file = OutboxFile(path, holder, clock)
+        self.path = self._file.path
 
     def admit(self, turn: str, ref: SessionRef, writes: Sequence[Write], *, holder: Holder | None = None) -> Admitted:
         """Store `writes` durably as one turn, all or none.
@@ -136,48 +102,71 @@ class Outbox:
         """
         if self._prepare is not None:
             writes = [self._prepare(write) for write in writes]
-        owner = (holder or self._holder).name
-        try:
-            return self._admit(turn, ref, writes, owner)
-        except Damaged:
-            self._db.close()
-            self._db = self._begin_anew()
-            return self._admit(turn, ref, writes, owner)
-
-    def _admit(self, turn: str, ref: SessionRef, writes: Sequence[Write], owner: str) -> Admitted:
         now = self._clock.now()
-        values = [
+        owner = (holder or self._holder).name
+        rows = [
             (*self._columns(ref, write, owner), turn, dump(write), self._dedup(ref, write), now) for write in writes
         ]
-        one = f"({', '.join('?' * len(values[0]))})"
-        with self._db.writing() as connection:
-            added = connection.execute(
-                "INSERT INTO rows (destination, stream, owner, kind, workspace, session, user_peer, ai_peer, turn,"
-                f" payload, dedup, admitted_at) SELECT * FROM (VALUES {', '.join([one] * len(values))})"
-                " WHERE (SELECT rows FROM size) + ? <= ? ON CONFLICT (dedup) DO NOTHING",
-                [*(value for row in values for value in row), len(values), self._max_rows],
-            ).rowcount
-            return Admitted(turn if added else self._waiting(connection, [str(row[-2]) for row in values]), added)
+        if self._file.is_open and not self._file.spill:
+            try:
+                return self._admit(turn, rows)
+            except Busy:
+                pass
+            except Damaged:
+                self._file.begin_anew()
+                return self._admit(turn, rows)
+        return self._spill(turn, rows)
 
-    def _waiting(self, connection: Connection, dedup: Sequence[str]) -> str:
-        found = connection.execute(
-            "SELECT turn FROM rows WHERE dedup IN (SELECT value FROM json_each(?)) ORDER BY id DESC LIMIT 1",
-            (json.dumps(dedup),),
-        ).fetchone()
-        if found is None:
-            raise Overloaded(
-                f"the outbox is full ({self._max_rows} rows); nothing was stored. It empties when Honcho takes the"
-                " rows; HONCHO_OUTBOX_MAX_ROWS raises the limit"
-            )
-        return str(found["turn"])
+    def _admit(self, turn: str, rows: Sequence[_Row]) -> Admitted:
+        one = f"({', '.join('?' * len(_ADMITTED))})"
+        with self._file.writing(_PATIENCE) as connection:
+            added = connection.execute(
+                f"INSERT INTO rows ({', '.join(_ADMITTED)}) SELECT * FROM (VALUES {', '.join([one] * len(rows))})"
+                " WHERE (SELECT rows FROM size) + ? <= ? ON CONFLICT (dedup) DO NOTHING",
+                [*(value for row in rows for value in row), len(rows), self._max_rows],
+            ).rowcount
+            if added:
+                return Admitted(turn, added)
+            waiting = _waiting(connection, rows)
+        if waiting is None:
+            raise self._full()
+        return Admitted(waiting, 0)
+
+    def _spill(self, turn: str, rows: Sequence[_Row]) -> Admitted:
+        """Store a turn beside the file, which somebody else keeps locked."""
+        spilled = [dict(row) for entry in self._file.spill.entries() for row in entry.rows]
+        size, waiting = 0, None
+        if self._file.is_open:
+            with suppress(Busy), self._file.reading() as connection:
+                size, waiting = connection.execute("SELECT rows FROM size").fetchone()[0], _waiting(connection, rows)
+        keys = {row[_ADMITTED.index("dedup")] for row in rows} - {None}
+        waiting = next((str(row["turn"]) for row in spilled if row["dedup"] in keys), waiting)
+        if waiting is not None:
+            return Admitted(waiting, 0)
+        if size + len(spilled) + len(rows) > self._max_rows:
+            raise self._full()
+        self._file.spill.add([Entry(turn, [dict(zip(_ADMITTED, row, strict=True)) for row in rows])])
+        return Admitted(turn, len(rows))
+
+    def _full(self) -> Overloaded:
+        return Overloaded(
+            f"the outbox is full ({self._max_rows} rows); nothing was stored. It empties when Honcho takes the"
+            " rows; HONCHO_OUTBOX_MAX_ROWS raises the limit"
+        )
 
     def fate(self, turn: str) -> tuple[int, str | None]:
         """How many rows of a turn are not settled, and why one of them is parked, if one is."""
-        with self._db.connection() as connection:
+        # What is taken in meanwhile is counted twice instead of not at all.
+        spilled = sum(row["turn"] == turn for row in self._spilled())
+        with self._file.reading() as connection:
             row = connection.execute(
                 "SELECT count(*), max(error) FILTER (WHERE parked_at IS NOT NULL) FROM rows WHERE turn = ?", (turn,)
             ).fetchone()
-        return int(row[0]), row[1]
+        return int(row[0]) + spilled, row[1]
+
+    def _spilled(self) -> list[Mapping[str, Value]]:
+        """The rows of the spill; some may be in the file already."""
+        return [row for entry in self._file.spill.entries() for row in entry.rows] if self._file.spill else []
 
     def claim(self, *, beyond: Sequence[Batch] = (), but: Collection[str] = ()) -> Batch | None:
         """The next batch of this holder's oldest rows that may be sent now; None when there is none.
@@ -200,7 +189,7 @@ class Outbox:
 
     def sent_behind(self, batch: Batch) -> Batch | None:
         """A batch of this holder, further back in the same stream, of which it is not known whether it was done."""
-        with self._db.connection() as connection:
+        with self._file.reading() as connection:
             rows = connection.execute(
                 "SELECT * FROM rows WHERE batch = (SELECT batch FROM rows WHERE stream = ? AND parked_at IS NULL"
                 " AND id > ? AND look AND owner = ? AND batch <> ? ORDER BY id LIMIT 1) ORDER BY id",
@@ -210,7 +199,7 @@ class Outbox:
 
     def park_overtaken(self, batch: Batch, reason: str) -> list[OutboxRow]:
         """Set aside what was tried before the batch, in its stream, and did not pass; returns these rows."""
-        with self._db.writing() as connection:
+        with self._file.writing() as connection:
             found = connection.execute(
                 "UPDATE rows SET parked_at = ?, error = coalesce(error, ?)"
                 " WHERE stream = ? AND parked_at IS NULL AND attempts > 0 AND id < ? RETURNING *",
@@ -220,14 +209,15 @@ class Outbox:
 
     def release(self, holder: Holder) -> int:
         """Take over the rows of another holder of this process; returns how many these were."""
-        with self._db.writing() as connection:
+        with self._file.writing(_PATIENCE) as connection:
             return connection.execute(
                 "UPDATE rows SET owner = ? WHERE owner = ?", (self._holder.name, holder.name)
             ).rowcount
 
     def adopt(self) -> int:
         """Take over the rows of holders that are dead; returns how many these were."""
-        with self._db.writing() as connection:
+        self._holder.renew()
+        with self._file.writing() as connection:
             owners = connection.execute(
                 "SELECT DISTINCT owner FROM rows WHERE destination = ? AND parked_at IS NULL AND owner <> ?",
                 (self.destination, self._holder.name),
@@ -243,7 +233,7 @@ class Outbox:
 
     def hand_over(self, batch: Batch) -> list[int]:
         """Give a batch, and what this holder has behind it, to whoever holds the next row; returns the ids."""
-        with self._db.writing() as connection:
+        with self._file.writing() as connection:
             found = connection.execute(
                 "UPDATE rows SET owner = other.owner FROM (SELECT id, owner FROM rows WHERE stream = ?1"
                 " AND parked_at IS NULL AND id > ?2 AND owner <> ?3 ORDER BY id LIMIT 1) AS other"
@@ -257,11 +247,10 @@ class Outbox:
 
         If nothing more is recorded the attempt may land until `settle_at`.
         """
-        with self._db.writing() as connection:
+        with self._file.writing() as connection:
             found = connection.execute(
-                "UPDATE rows SET attempts = attempts + 1, look = 1, settle_at = ?"
-                " WHERE id IN (SELECT value FROM json_each(?)) RETURNING id",
-                (settle_at, json.dumps([row.id for row in rows])),
+                f"UPDATE rows SET attempts = attempts + 1, look = 1, settle_at = ? WHERE {_THESE} RETURNING id",
+                (settle_at, _these(rows)),
             ).fetchall()
         present = {row["id"] for row in found}
         return [row for row in rows if row.id in present]
@@ -276,7 +265,7 @@ class Outbox:
 
     def reread(self, batch: Batch) -> Batch:
         """The batch as the file has it now."""
-        with self._db.connection() as connection:
+        with self._file.reading() as connection:
             rows = connection.execute("SELECT * FROM rows WHERE batch = ? ORDER BY id", (batch.id,)).fetchall()
         return self._soon_over(read_batch(rows)) if rows else replace(batch, rows=())
 
@@ -295,10 +284,8 @@ class Outbox:
     def settle(self, rows: Sequence[OutboxRow]) -> None:
         """Drop rows that Honcho has, and remember how long the oldest of them waited."""
         now = self._clock.now()
-        with self._db.transaction() as connection:
-            connection.execute(
-                "DELETE FROM rows WHERE id IN (SELECT value FROM json_each(?))", (json.dumps([row.id for row in rows]),)
-            )
+        with self._file.transaction() as connection:
+            connection.execute(f"DELETE FROM rows WHERE {_THESE}", (_these(rows),))
             connection.execute(
                 "INSERT INTO health (destination, delivered_at) VALUES (?, ?)"
                 " ON CONFLICT (destination) DO UPDATE SET delivered_at = excluded.delivered_at",
@@ -313,7 +300,7 @@ class Outbox:
 
     def deliveries(self, limit: int = 300) -> list[Delivery]:
         """The newest deliveries of any process, the oldest of them first; a thousand are remembered in all."""
-        with self._db.connection() as connection:
+        with self._file.reading() as connection:
             found = connection.execute(
                 "SELECT at, waited, rows FROM deliveries WHERE destination = ? ORDER BY id DESC LIMIT ?",
                 (self.destination, limit),
@@ -322,7 +309,7 @@ class Outbox:
 
     def note_error(self, error: str) -> None:
         """Remember the last failure, for whoever looks from another process."""
-        with self._db.writing() as connection:
+        with self._file.writing() as connection:
             connection.execute(
                 "INSERT INTO health (destination, error, error_at) VALUES (?, ?, ?)"
                 " ON CONFLICT (destination) DO UPDATE SET error = excluded.error, error_at = excluded.error_at",
@@ -331,7 +318,7 @@ class Outbox:
 
     def history(self) -> History:
         """The last delivery and the last failure of any process."""
-        with self._db.connection() as connection:
+        with self._file.reading() as connection:
             row = connection.execute(
                 "SELECT delivered_at, error, error_at FROM health WHERE destination = ?", (self.destination,)
             ).fetchone()
@@ -340,7 +327,7 @@ class Outbox:
     def halve(self, batch: Batch) -> None:
         """Give each half of a batch that surely was not done an id of its own."""
         middle = batch.rows[len(batch.rows) // 2].id
-        with self._db.writing() as connection:
+        with self._file.writing() as connection:
             connection.execute(
                 "UPDATE rows SET batch = CASE WHEN id < ? THEN ? ELSE ? END, look = 0, settle_at = 0 WHERE batch = ?",
                 (middle, self._clock.new_id(), self._clock.new_id(), batch.id),
@@ -352,29 +339,28 @@ class Outbox:
 
     def flush_to_disk(self) -> None:
         """Make what was admitted survive a power cut as well."""
-        self._db.checkpoint()
+        self._file.flush()
 
     def probe(self) -> None:
-        """Raise `StateError` when nothing can be written just now, or not to a file that is still there."""
-        if self._file_there() is None:
-            raise StateError(
-                f"the state file {self.path} was removed while this process uses it, and what is given to it will not"
-                " outlive the process; deliver what waits with flush(), then restart the process"
-            )
-        with self._db.transaction():
+        """Raise `StateError` when nothing can be written just now."""
+        with self._file.transaction():
             pass
 
     def check(self) -> None:
         """Raise `Damaged` when the file is; reads all of it."""
-        self._db.check()
+        self._file.check()
 
     def tidy(self) -> None:
         """Leave nothing of delivered rows in the file or its log; for when nothing is going on."""
-        self._db.truncate_log()
+        self._file.tidy()
 
     def counts(self) -> Counts:
         """How much waits, is being sent, is parked, and waits for another destination."""
-        with self._db.connection() as connection:
+        spilled = self._spilled()
+        here = [row for row in spilled if row["destination"] == self.destination]
+        held = [row for row in here if str(row["owner"]).endswith(HELD)]
+        oldest = [float(row["admitted_at"] or 0.0) for row in here if row not in held]
+        with self._file.reading() as connection:
             row = connection.execute(
                 "SELECT count(*) FILTER (WHERE here AND parked_at IS NULL) AS pending,"
                 " count(*) FILTER (WHERE here AND parked_at IS NULL AND look) AS in_flight,"
@@ -385,17 +371,30 @@ class Outbox:
                 " FROM (SELECT destination = ? AS here, owner LIKE ? AS held, parked_at, look, admitted_at FROM rows)",
                 (self.destination, f"%{HELD}"),
             ).fetchone()
-        return Counts(*row)
+        counts = Counts(*row)
+        if not spilled:
+            return counts
+        return replace(
+            counts,
+            spilled=len(spilled),
+            pending=counts.pending + len(here),
+            elsewhere=counts.elsewhere + len(spilled) - len(here),
+            held=counts.held + len(held),
+            oldest_at=min([*oldest, *([] if counts.oldest_at is None else [counts.oldest_at])], default=None),
+        )
 
     def pending(self) -> tuple[int, int]:
         """How many rows wait that are this holder's, and how many that are others'."""
-        with self._db.connection() as connection:
+        spilled = [
+            row["owner"] == self._holder.name for row in self._spilled() if row["destination"] == self.destination
+        ]
+        with self._file.reading() as connection:
             row = connection.execute(
                 "SELECT count(*) FILTER (WHERE owner = ?), count(*) FILTER (WHERE owner <> ?)"
                 " FROM rows WHERE destination = ? AND parked_at IS NULL",
                 (self._holder.name, self._holder.name, self.destination),
             ).fetchone()
-        return int(row[0]), int(row[1])
+        return int(row[0]) + sum(spilled), int(row[1]) + len(spilled) - sum(spilled)
 
     def rows(
         self,
@@ -405,7 +404,7 @@ class Outbox:
         everywhere: bool = False,
         limit: int = 1000,
     ) -> list[OutboxRow]:
-        """The oldest rows.
+        """The oldest rows; those that are spilled only once nobody locks the file any more.
 
         Args:
             ids: only those.
@@ -413,8 +412,11 @@ class Outbox:
             everywhere: those for other destinations as well.
             limit: the most to return.
         """
+        if self._file.spill:
+            with suppress(Busy):
+                self.take_in()
         chosen = None if ids is None else json.dumps(list(ids))
-        with self._db.connection() as connection:
+        with self._file.reading() as connection:
             found = connection.execute(
                 "SELECT * FROM rows WHERE (? OR destination = ?) AND (? IS NULL OR (parked_at IS NOT NULL) = ?)"
                 " AND (? IS NULL OR id IN (SELECT value FROM json_each(?))) ORDER BY id LIMIT ?",
@@ -424,7 +426,7 @@ class Outbox:
 
     def retry(self, ids: Sequence[int]) -> int:
         """Let parked rows be sent again, by whoever looks next; returns how many there were."""
-        with self._db.writing() as connection:
+        with self._file.writing() as connection:
             return connection.execute(
                 "UPDATE rows SET parked_at = NULL, batch = NULL, look = 0, settle_at = 0, attempts = 0, owner = ''"
                 " WHERE parked_at IS NOT NULL AND id IN (SELECT value FROM json_each(?))",
@@ -433,54 +435,24 @@ class Outbox:
 
     def drop(self, ids: Sequence[int]) -> int:
         """Delete rows for good, except those that are just being sent; returns how many there were."""
-        with self._db.writing() as connection:
+        with self._file.writing() as connection:
             return connection.execute(
                 "DELETE FROM rows WHERE (parked_at IS NOT NULL OR NOT look) AND id IN (SELECT value FROM json_each(?))",
                 (json.dumps(list(ids)),),
             ).rowcount
 
+    def take_in(self) -> None:
+        """Put into the file what was spilled beside it while it was locked; raises `Busy` where it still is."""
+        with self._file.writing(_PATIENCE):
+            pass
+
     def close(self) -> None:
         """Give the file back."""
-        self._db.close()
-
-    def _begin(self) -> Database:
-        """Open the file; one that is damaged is set aside, since turns must not be lost for it."""
-        self._file = self._file_there()
-        try:
-            database = Database(self.path, _MIGRATIONS, background_checkpoints=True)
-            if self.path.stat().st_size <= _MAX_CHECKED:
-                database.check()
-        except Damaged:
-            return self._begin_anew()
-        self._file = self._file_there()
-        return database
-
-    def _begin_anew(self) -> Database:
-        """Set the damaged file aside and begin a new one, unless somebody else has done so meanwhile."""
-        try:
-            with exclusive(self.path.with_name(f"{self.path.name}.replacing"), Deadline.after(2.0, self._clock)):
-                if self._file_there() == self._file:
-                    moment = datetime.fromtimestamp(self._clock.now(), tz=UTC).strftime("%Y%m%dT%H%M%S")
-                    aside = set_aside(self.path, moment)
-                    _log.error(
-                        "the outbox was damaged; it is kept as %s, and what waited in it was not delivered", aside
-                    )
-                database = Database(self.path, _MIGRATIONS, background_checkpoints=True)
-        except (OSError, TimeoutError) as error:
-            raise StateError(f"{self.path} is damaged and cannot be replaced just now: {error}") from error
-        self._file = self._file_there()
-        return database
-
-    def _file_there(self) -> int | None:
-        """Which file is there now."""
-        try:
-            return self.path.stat().st_ino
-        except OSError:
-            return None
+        self._file.close()
 
     def set_aside(self) -> list[Path]:
         """Damaged files that were replaced and that a person should look at."""
-        return sorted(self.path.parent.glob(f"{self.path.name}.damaged-*[0-9]"))
+        return self._file.damaged()
 
     def _columns(self, ref: SessionRef, write: Write, owner: str) -> tuple[str, ...]:
         kind = type(write).__name__.lower()
@@ -512,7 +484,7 @@ class Outbox:
         return None
 
     def _oldest_stream(self, passed: Sequence[str]) -> str | None:
-        with self._db.connection() as connection:
+        with self._file.reading() as connection:
             row = connection.execute(
                 "SELECT stream FROM rows WHERE destination = ? AND parked_at IS NULL AND owner = ?"
                 " AND stream NOT IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT 1",
@@ -521,7 +493,7 @@ class Outbox:
         return None if row is None else str(row["stream"])
 
     def _batch_of(self, stream: str, *, after: int = 0) -> Batch | None:
-        with self._db.writing() as connection:
+        with self._file.writing() as connection:
             head = connection.execute(
                 "SELECT id, owner, batch FROM rows WHERE stream = ? AND parked_at IS NULL AND id > ?"
                 " ORDER BY id LIMIT 1",
@@ -550,5 +522,23 @@ class Outbox:
         return batch
 
     def _on_batch(self, batch: Batch, change: str, *values: object) -> None:
-        with self._db.writing() as connection:
+        with self._file.writing() as connection:
             connection.execute(f"UPDATE rows SET {change} WHERE batch = ?", (*values, batch.id))
+
+
+# Rows by their ids: in a file that was brought to the place of another the same id may be another row's.
+_THESE = "(id, turn) IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))"
+
+
+def _these(rows: Sequence[OutboxRow]) -> str:
+    return json.dumps([[row.id, row.turn] for row in rows])
+
+
+def _waiting(connection: Connection, rows: Sequence[_Row]) -> str | None:
+    """The turn that writes what one of these rows would write again."""
+    dedup = [row[_ADMITTED.index("dedup")] for row in rows]
+    found = connection.execute(
+        "SELECT turn FROM rows WHERE dedup IN (SELECT value FROM json_each(?)) ORDER BY id DESC LIMIT 1",
+        (json.dumps(dedup),),
+    ).fetchone()
+    return None if found is None else str(found["turn"])

@@ -100,6 +100,7 @@ class Counts:
 
     Attributes:
         held: how many of the pending are held back on purpose.
+        spilled: how many of all are beside the file, which somebody else keeps locked.
         oldest_at: when the oldest of the others that are pending was admitted.
     """
 
@@ -109,6 +110,7 @@ class Counts:
     elsewhere: int
     held: int
     oldest_at: float | None
+    spilled: int = 0
 
 
 def dump(write: Write) -> str:

@@ -5,19 +5,30 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from honcho_exec.connections import Pool, enter, leave, persistently, retire
-from honcho_exec.errors import Damaged, StateError
+from honcho_exec.clock import Deadline, SystemClock
+from honcho_exec.connections import Moved, Pool, enter, leave, persistently, retire
+from honcho_exec.errors import Busy, Damaged, StateError
 from honcho_exec.forks import kept_off
+from honcho_exec.locks import exclusive
 
 __all__ = ["Database", "private_folder", "set_aside", "using_folder"]
 
 _ADVICE = "make it writable or set HONCHO_EXEC_HOME"
+# How long somebody else may take to begin a file, or to clear away what one left (seconds).
+_BEGINNING = 5.0
 _BARRED = {sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+_KINDS: dict[int, type[StateError]] = {
+    sqlite3.SQLITE_CORRUPT: Damaged,
+    sqlite3.SQLITE_NOTADB: Damaged,
+    sqlite3.SQLITE_BUSY: Busy,
+    sqlite3.SQLITE_LOCKED: Busy,
+}
 # What may be over by itself, and when it is worth another try (seconds): another's write, a full or failing disk.
 _PASSING = {
     sqlite3.SQLITE_BUSY: 2.0,
@@ -69,7 +80,8 @@ class Database:
     """A SQLite file (mode 0600, WAL), whose connections all users in this process share.
 
     A connection serves one thread at a time and is never carried over a fork. Commits survive the death of
-    the process; after a power cut the file is whole and holds everything up to the last `checkpoint`.
+    the process; after a power cut the file is whole and holds everything up to the last `checkpoint`. A file that is
+    removed, renamed or replaced while it is used is left for the one at its path, which is begun where there is none.
 
     Args:
         path: the file; made when it is not there.
@@ -77,6 +89,9 @@ class Database:
         busy_timeout: seconds to wait for another process's write.
         background_checkpoints: True leaves moving commits into the file to whoever calls `checkpoint`, so that no
             commit pays for it.
+        leaving: called before this process leaves a file that was moved, when nobody of this process writes to it, with
+            a connection to it, and whether only its log was removed, so that all of it goes; what it raises keeps the
+            process there until the next use.
 
     Raises:
         StateError: the file cannot be opened, is not a database, or was written by a newer version.
@@ -89,11 +104,13 @@ class Database:
         *,
         busy_timeout: float = 2.0,
         background_checkpoints: bool = False,
+        leaving: Callable[[sqlite3.Connection, bool], None] | None = None,
     ) -> None:
         self.path = path.absolute()
         self._migrations = migrations
         self._busy_timeout = busy_timeout
         self._background_checkpoints = background_checkpoints
+        self._leaving = leaving
         self._lock = threading.Lock()
         self._closed = False
         self._pool = self._join()
@@ -109,11 +126,25 @@ class Database:
                 pool.give(connection)
 
     @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """Lend a connection in autocommit mode to whoever writes; the writers of this process stand in line."""
+    def writing(self, patience: float | None = None) -> Iterator[sqlite3.Connection]:
+        """Lend a connection in autocommit mode to whoever writes; the writers of this process stand in line.
+
+        Args:
+            patience: seconds to wait for others' writes; the busy timeout when None.
+
+        Raises:
+            Busy: others have not come to an end in that time.
+        """
         # SQLite lets writers poll for their turn, which takes milliseconds and may go on for ever.
-        with _turn(self.path), self.connection() as connection:
-            yield connection
+        with self._turn(patience) as left, self.connection() as connection:
+            if left is None:
+                yield connection
+                return
+            connection.execute(f"PRAGMA busy_timeout={left * 1000:.0f}")
+            try:
+                yield connection
+            finally:
+                connection.execute(f"PRAGMA busy_timeout={self._busy_timeout * 1000:.0f}")
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -141,6 +172,11 @@ class Database:
         if found != "ok":
             raise Damaged(f"the state file {self.path} is damaged: {found}")
 
+    @property
+    def file(self) -> int | None:
+        """Which file is in use: its inode."""
+        return self._pool.file
+
     def close(self) -> None:
         """Use it no more; the last user in this process closes the file. A connection that is lent is finished with."""
         with self._lock:
@@ -153,11 +189,45 @@ class Database:
         if hasattr(self, "_pool"):
             self.close()
 
+    @contextmanager
+    def _turn(self, patience: float | None) -> Iterator[float | None]:
+        """Be the one writer of this process; yields how much is left of the patience."""
+        turn, ends = _turn(self.path), time.monotonic() + (patience or 0.0)
+        if not turn.acquire(timeout=-1 if patience is None else patience):
+            raise Busy(f"the state file {self.path} cannot be used: somebody else writes to it")
+        try:
+            yield None if patience is None else max(0.0, ends - time.monotonic())
+        finally:
+            turn.release()
+
     def _take(self) -> tuple[Pool, sqlite3.Connection]:
         while True:
             pool = self._present()
-            if (connection := pool.take()) is not None:
-                return pool, connection
+            with suppress(Moved):
+                connection = pool.take()
+                if connection is not None:
+                    if not pool.moved:
+                        return pool, connection
+                    pool.give(connection)
+            if pool.moved:
+                self._leave(pool)
+
+    def _leave(self, pool: Pool) -> None:
+        """Have this process leave a file that was moved, for the one that is at the path."""
+        with _turn(self.path):
+            if not pool.usable:
+                return
+            if self._leaving is not None and pool.anchor is not None:
+                self._leaving(pool.anchor, pool.is_there(self.path))
+            private_folder(self.path.parent)
+            with self._alone():
+                pool.remove_rest()
+            retire(self.path)
+
+    def _alone(self) -> AbstractContextManager[None]:
+        """Around what begins the file, or takes away what another left in its place; one process at a time."""
+        lock = self.path.with_name(f"{self.path.name}.replacing")
+        return exclusive(lock, Deadline.after(_BEGINNING, SystemClock()))
 
     def _present(self) -> Pool:
         pool = self._pool
@@ -173,23 +243,47 @@ class Database:
             return self._pool
 
     def _join(self) -> Pool:
-        pool = enter(self.path, busy_timeout=self._busy_timeout, background_checkpoints=self._background_checkpoints)
-        try:
-            private_folder(self.path.parent)
-            with kept_off(), _translated(self.path):
-                os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        while True:
+            pool = enter(
+                self.path,
+                busy_timeout=self._busy_timeout,
+                background_checkpoints=self._background_checkpoints,
+                anchored=self._leaving is not None,
+            )
+            try:
+                private_folder(self.path.parent)
                 # A writer may come here in its turn: beginning has a line of its own.
-                with _turn(self.path, "begin"):
-                    connection = pool.take()
-                    if connection is not None:
-                        try:
-                            persistently(partial(self._migrate, connection), self._busy_timeout)
-                        finally:
-                            pool.give(connection)
-        except StateError:
-            leave(pool)
-            raise
-        return pool
+                with kept_off(), _translated(self.path), _turn(self.path, "begin"):
+                    self._begin(pool)
+            except Moved:
+                leave(pool)
+                retire(self.path)
+            except StateError:
+                leave(pool)
+                if not pool.moved:
+                    raise
+                retire(self.path)
+            else:
+                return pool
+
+    def _begin(self, pool: Pool) -> None:
+        if not self.path.exists():
+            with self._alone():
+                if not self.path.exists():
+                    # What is there of a log is of a file that was removed.
+                    for suffix in ("-wal", "-shm"):
+                        self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+                    os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        try:
+            os.close(os.open(self.path, os.O_RDWR))
+        except FileNotFoundError:
+            raise Moved from None
+        connection = pool.take()
+        if connection is not None:
+            try:
+                persistently(partial(self._migrate, connection), self._busy_timeout)
+            finally:
+                pool.give(connection)
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
         if self._version(connection) == len(self._migrations):
@@ -219,7 +313,7 @@ def _translated(path: Path) -> Iterator[None]:
     except (sqlite3.Error, OSError) as error:
         # The low byte is the code; the rest says more of where it came from.
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        kind = Damaged if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB} else StateError
+        kind = _KINDS.get(code, StateError)
         barred = isinstance(error, PermissionError) or code in _BARRED
         advice = f"; {_ADVICE}" if barred else ""
         translated = kind(f"the state file {path} cannot be used: {error}{advice}")
@@ -228,14 +322,14 @@ def _translated(path: Path) -> Iterator[None]:
         raise translated from error
 
 
-_turns: dict[tuple[int, Path, str], threading.Lock] = {}
+_turns: dict[tuple[int, Path, str], threading.RLock] = {}
 _turns_lock = threading.Lock()
 
 
-def _turn(path: Path, what: str = "write") -> threading.Lock:
+def _turn(path: Path, what: str = "write") -> threading.RLock:
     """The lock of those in this process who do that with a file; a forked child has locks of its own."""
     with _turns_lock:
-        return _turns.setdefault((os.getpid(), path, what), threading.Lock())
+        return _turns.setdefault((os.getpid(), path, what), threading.RLock())
 
 
 def _after_fork() -> None:

@@ -53,6 +53,7 @@ class Status:
         problem: what a person has to do something about, and `problem_cause` its class.
         breaker: `closed`, `open` or `half-open`, of this provider; `breaker_retry_in` seconds until it tries again.
         deriving: pieces that the server has stored and not yet derived; None when that is not known.
+        spilled: how many writes are kept beside the outbox, whose file somebody else locks.
         findings: what all that means, the gravest first.
         llm_calls: requests of this session that a language model answered.
         injected_characters: how many characters were put before this session's turns.
@@ -79,6 +80,7 @@ class Status:
     parked: int
     elsewhere: int
     held: int
+    spilled: int
     oldest_pending_age: float | None
     last_delivery_at: str | None
     last_success_at: str | None
@@ -145,6 +147,12 @@ def _notes(status: Status) -> Iterator[Finding]:
         yield Finding("note", f"{status.pending} writes are kept and go by themselves when Honcho answers again")
     if status.held:
         yield Finding("note", f"{status.held} writes are held back by writeFrequency")
+    if status.spilled:
+        yield Finding(
+            "note",
+            f"{status.spilled} writes are kept in outbox.spill, since somebody else locks outbox.db",
+            "see who has it open, with lsof or fuser; they are delivered in their order when it is free",
+        )
     if status.elsewhere:
         yield Finding(
             "note",

@@ -288,7 +288,7 @@ def test_a_damaged_file_is_set_aside_and_a_new_one_begun(tmp_path: Path, caplog:
 
 def forget_what_was_read(process: Process) -> None:
     """Close the idle connections: what they have read would hide the damage."""
-    idle = process.outbox._db._pool._idle
+    idle = process.outbox._file._db._pool._idle
     while idle:
         idle.pop().close()
 
@@ -318,8 +318,7 @@ def test_two_who_find_the_same_damage_set_aside_one_file_and_share_the_next(tmp_
         file.write(b"\x00" * 8192)
     admit(first, "one")
     # As if the second had met the damage at the same moment.
-    second.outbox._db.close()
-    second.outbox._db = second.outbox._begin_anew()
+    second.outbox._file.begin_anew()
     admit(second, "two")
     assert len(first.outbox.set_aside()) == 1
     assert sorted(row.write.content for row in first.outbox.rows()) == ["one", "two"]  # type: ignore[union-attr]
@@ -339,21 +338,10 @@ def test_others_of_a_process_go_on_with_the_new_file_when_one_is_set_aside(tmp_p
     process.close()
 
 
-def test_a_file_that_is_removed_while_it_is_used_is_said(tmp_path: Path) -> None:
-    process = Process(tmp_path)
-    admit(process, "hello")
-    process.outbox.probe()
-    (tmp_path / "outbox.db").unlink()
-    with pytest.raises(StateError, match="was removed while"):
-        process.outbox.probe()
-    assert contents(process) == [["hello"]]
-    process.close()
-
-
 def test_a_full_disk_is_said_and_what_was_stored_stays(tmp_path: Path) -> None:
     process = Process(tmp_path)
     admit(process, "stored")
-    with process.outbox._db.connection() as connection:
+    with process.outbox._file.reading() as connection:
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
         connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StateError, match="full") as caught:
@@ -395,20 +383,6 @@ def test_processes_that_begin_the_same_file_at_once_all_can_use_it(tmp_path: Pat
             for process in processes:
                 assert process.stdout is not None
                 assert process.stdout.readline() == ("used\n" if number >= 0 else "ready\n")
-
-
-def test_a_file_that_another_process_locks_is_said(tmp_path: Path) -> None:
-    process = Process(tmp_path)
-    blocker = sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)
-    blocker.execute("BEGIN EXCLUSIVE")
-    with pytest.raises(StateError, match="locked") as caught:
-        admit(process, "x")
-    assert (caught.value.retryable, caught.value.retry_after) == (True, 2.0)
-    blocker.execute("ROLLBACK")
-    blocker.close()
-    admit(process, "y")
-    assert contents(process) == [["y"]]
-    process.close()
 
 
 @pytest.mark.parametrize("made_first", ["home", "holders", "database"])

@@ -100,13 +100,13 @@ def test_what_is_imported_behind_a_turn_stays_behind_it(server: FaultyServer, ma
 def test_a_disk_that_fails_for_a_moment_delays_what_is_held_back(
     server: FaultyServer, make_provider: MakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    provider = make_provider(base_url=server.url, write_frequency="session")
+    provider = make_provider(base_url=server.url, write_frequency="session", sync_join_timeout=0.5)
     talk(provider)
     with monkeypatch.context() as patched:
         patched.setattr(Outbox, "release", fail)
         provider.on_session_end([])
-    assert posted(server) == []
-    provider.on_session_end([])
+        assert posted(server) == []
+    assert provider.flush(20) == 0
     assert posted(server) == [ALL]
 
 

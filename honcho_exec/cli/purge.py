@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["purge"]
 
-_FILES = (MEMORY, "outbox.db", "known.db", "recall.db")
+_FILES = (MEMORY, "outbox.db", "outbox.spill", "known.db", "recall.db")
 
 
 @dataclass(slots=True)
@@ -133,6 +133,7 @@ def _look(run: Run, loaded: LoadedSettings, chosen: Chosen, *, do: bool) -> _Fou
 
 
 def _from_outbox(outbox: Outbox, chosen: Chosen, found: _Found, *, do: bool) -> None:
+    outbox.take_in()
     rows = [row for row in outbox.rows(everywhere=True, limit=EVERY) if _is_chosen(row, chosen)]
     found.outbox = outbox.drop([row.id for row in rows]) if do and rows else len(rows)
     if do and found.outbox < len(rows):

@@ -30,6 +30,8 @@ PATIENCE = 300.0
 
 DELIVERY = "tests/test_delivery.py"
 OUTBOX = "tests/test_outbox.py"
+MOVED = "tests/test_outbox_moved.py"
+DURABILITY = "tests/test_durability.py"
 OUTAGE = "tests/test_outage.py"
 KILL = "tests/reliability/test_kill.py"
 MACHINE = "tests/reliability/test_delivery_machine.py"
@@ -71,8 +73,8 @@ PROTECTIONS = (
     Protection(
         "a turn is committed before sync_turn returns",
         "outbox.py",
-        "        with self._db.writing() as connection:\n            added = connection.execute(",
-        '        with self._db.writing() as connection:\n            connection.execute("BEGIN")\n'
+        "        with self._file.writing(_PATIENCE) as connection:\n            added = connection.execute(",
+        '        with self._file.writing(_PATIENCE) as connection:\n            connection.execute("BEGIN")\n'
         "            added = connection.execute(",
         (f"{OUTBOX}::test_what_was_admitted_survives_the_process",),
     ),
@@ -116,8 +118,8 @@ PROTECTIONS = (
     Protection(
         "a request is recorded before it is sent",
         "outbox.py",
-        '"UPDATE rows SET attempts = attempts + 1, look = 1, settle_at = ?"',
-        '"UPDATE rows SET attempts = attempts + 1, settle_at = ?"',
+        "SET attempts = attempts + 1, look = 1, settle_at = ?",
+        "SET attempts = attempts + 1, settle_at = ?",
         (f"{MACHINE}::test_each_failure_by_itself",),
     ),
     Protection(
@@ -350,6 +352,77 @@ PROTECTIONS = (
         (f"{OUTBOX}::test_a_damaged_file_is_set_aside_and_a_new_one_begun",),
     ),
     Protection(
+        "a turn given while the outbox is locked goes beside it",
+        "outbox.py",
+        "            except Busy:\n                pass\n",
+        "            except Busy:\n                raise\n",
+        (f"{DURABILITY}::test_a_turn_that_is_given_while_somebody_locks_the_outbox_is_kept_and_delivered",),
+    ),
+    Protection(
+        "what is beside the outbox stands before what is given later",
+        "outbox_file.py",
+        "            if self.spill:\n                self._take_in(connection)\n",
+        "            if self.spill and not connection.execute('SELECT 1 FROM rows').fetchall():\n"
+        "                self._take_in(connection)\n",
+        (f"{MOVED}::test_what_is_given_while_somebody_locks_the_file_is_kept_beside_it",),
+    ),
+    Protection(
+        "what is beside the outbox is taken in once",
+        "outbox_file.py",
+        '"INSERT OR IGNORE INTO taken VALUES (?, ?)"',
+        '"INSERT OR REPLACE INTO taken VALUES (?, ?)"',
+        (f"{MOVED}::test_an_entry_is_taken_in_once_even_where_its_file_comes_back",),
+    ),
+    Protection(
+        "what was cut short is cut off before more is added",
+        "spill.py",
+        "        os.ftruncate(file, size)\n",
+        "",
+        (f"{MOVED}::test_a_line_that_was_cut_short_costs_no_other",),
+    ),
+    Protection(
+        "a file that was moved is seen to be",
+        "sqlite.py",
+        "                    if not pool.moved:\n",
+        "                    if True:\n",
+        (f"{DURABILITY}::test_killed_after_the_state_was_removed",),
+    ),
+    Protection(
+        "what waits in a file that was moved comes along",
+        "outbox_file.py",
+        "        if rows:\n            self.spill.add(",
+        "        if not rows:\n            self.spill.add(",
+        (f"{MOVED}::test_what_waits_is_brought_to_the_new_file_where_the_old_one_is_moved",),
+    ),
+    Protection(
+        "what is left of the log of a moved file is removed",
+        "connections.py",
+        "                path.unlink(missing_ok=True)\n",
+        "                pass\n",
+        (f"{MOVED}::test_a_copy_that_is_put_back_is_not_mixed_with_the_log_of_another",),
+    ),
+    Protection(
+        "rows of moved files keep their order",
+        "outbox_file.py",
+        'values["id"] = int(row["id"] or 0) + behind\n',
+        'values["id"] = _last_id(connection) + 1\n',
+        (f"{MOVED}::test_processes_bring_each_their_own_and_the_order_stays",),
+    ),
+    Protection(
+        "an id alone does not say which row it is",
+        "outbox.py",
+        "\"(id, turn) IN (SELECT json_extract(value, '$[0]'), json_extract(value, '$[1]') FROM json_each(?))\"",
+        "\"id IN (SELECT json_extract(value, '$[0]') FROM json_each(?))\"",
+        (f"{MOVED}::test_nothing_that_was_settled_in_a_moved_file_takes_another_row_with_it",),
+    ),
+    Protection(
+        "who is alive is seen to be where the marks were removed",
+        "lease.py",
+        "        while self.usable and not self.marked:\n",
+        "        while False:\n",
+        (f"{MOVED}::test_processes_bring_each_their_own_and_the_order_stays",),
+    ),
+    Protection(
         "deleted rows are overwritten",
         "connections.py",
         "PRAGMA secure_delete=ON",
@@ -358,7 +431,7 @@ PROTECTIONS = (
     ),
     Protection(
         "the log beside the file is emptied",
-        "outbox.py",
+        "outbox_file.py",
         "        self._db.truncate_log()\n",
         "        self._db.checkpoint()\n",
         (f"{OUTBOX}::test_nothing_of_what_was_delivered_stays_in_the_files",),

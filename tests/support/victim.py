@@ -36,7 +36,7 @@ from honcho_exec import HonchoProvider
 from honcho_exec.errors import RequestError
 from honcho_exec.model import Receipt
 from honcho_exec.outbox import Outbox
-from honcho_exec.sqlite import Database
+from honcho_exec.outbox_file import OutboxFile
 
 
 def main() -> None:
@@ -125,7 +125,7 @@ def _die(*_: object) -> None:
 
 def _die_at(point: str) -> None:
     if point == "settling":
-        Database.transaction = _dying(Database.transaction)  # type: ignore[method-assign]
+        OutboxFile.transaction = _dying(OutboxFile.transaction)  # type: ignore[method-assign]
         return
     method, after = {
         "frozen": ("claim", True),
@@ -150,7 +150,7 @@ def _die_at(point: str) -> None:
 
 def _dying(original: Callable[..., Any]) -> Callable[..., Any]:
     @contextmanager
-    def transaction(self: Database) -> Iterator[Any]:
+    def transaction(self: OutboxFile) -> Iterator[Any]:
         with original(self) as connection:
             yield connection
             _die()

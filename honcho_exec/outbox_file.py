@@ -1,0 +1,276 @@
+"""The outbox's file: its tables, what is done where it is damaged, locked or moved, and what is beside it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from sqlite3 import Connection, Row
+
+from honcho_exec.clock import Clock, Deadline
+from honcho_exec.errors import Busy, Damaged, StateError
+from honcho_exec.lease import Holder
+from honcho_exec.locks import exclusive
+from honcho_exec.spill import Entry, Spill
+from honcho_exec.sqlite import Database, set_aside
+
+__all__ = ["OutboxFile"]
+
+# A file up to this size (bytes) is checked when it is opened, which takes milliseconds.
+_MAX_CHECKED = 4 * 1024 * 1024
+# For so long (seconds) it is remembered what was taken in, should the file that it was in come back.
+_REMEMBERED = 30 * 86_400.0
+
+_log = logging.getLogger(__name__)
+
+_MIGRATIONS = (
+    """
+    CREATE TABLE rows (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        destination TEXT NOT NULL,
+        stream TEXT NOT NULL,
+        owner TEXT NOT NULL,
+        turn TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        workspace TEXT NOT NULL,
+        session TEXT NOT NULL,
+        user_peer TEXT NOT NULL,
+        ai_peer TEXT NOT NULL,
+        payload TEXT NOT NULL,
+        dedup TEXT UNIQUE,
+        admitted_at REAL NOT NULL,
+        batch TEXT,
+        attempts INTEGER NOT NULL DEFAULT 0,
+        first_sent_at REAL,
+        look INTEGER NOT NULL DEFAULT 0,
+        settle_at REAL NOT NULL DEFAULT 0,
+        error TEXT,
+        parked_at REAL
+    );
+    CREATE INDEX rows_by_owner ON rows (destination, parked_at, owner, id);
+    CREATE INDEX rows_by_stream ON rows (stream, parked_at, id);
+    CREATE INDEX rows_by_batch ON rows (batch);
+    CREATE INDEX rows_by_turn ON rows (turn);
+    CREATE TABLE health (destination TEXT PRIMARY KEY, delivered_at REAL, error TEXT, error_at REAL);
+    CREATE TABLE size (rows INTEGER NOT NULL);
+    INSERT INTO size VALUES (0);
+    CREATE TRIGGER row_added AFTER INSERT ON rows BEGIN UPDATE size SET rows = rows + 1; END;
+    CREATE TRIGGER row_gone AFTER DELETE ON rows BEGIN UPDATE size SET rows = rows - 1; END;
+    """,
+    """
+    CREATE TABLE deliveries (
+        id INTEGER PRIMARY KEY,
+        destination TEXT NOT NULL,
+        at REAL NOT NULL,
+        waited REAL NOT NULL,
+        rows INTEGER NOT NULL
+    );
+    CREATE TRIGGER delivery_added AFTER INSERT ON deliveries BEGIN
+        DELETE FROM deliveries WHERE id <= new.id - 1000;
+    END;
+    """,
+    """
+    CREATE TABLE origin (id TEXT NOT NULL);
+    INSERT INTO origin VALUES (lower(hex(randomblob(8))));
+    CREATE TABLE places (origin TEXT PRIMARY KEY, behind INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE taken (key TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
+    """,
+)
+
+
+class OutboxFile:
+    """The database of all destinations and processes of a state folder, and the spill beside it.
+
+    Whoever writes takes in first what is in the spill, so that nothing overtakes it.
+
+    A file that is damaged is set aside for a new one. One that is removed, renamed or replaced while it is used is left
+    for the one at its path, and what can still be read of it goes there by way of the spill: all of this process, what
+    nobody living holds, and what is parked. Another process brings its own.
+
+    Args:
+        path: the database file.
+        holder: one of this process.
+    """
+
+    def __init__(self, path: Path, holder: Holder, clock: Clock) -> None:
+        self.path = path.absolute()
+        self.spill = Spill(self.path.with_suffix(".spill"))
+        self._holder = holder
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._opened: Database | None = None
+        with suppress(Busy):
+            # Who locks it lets nobody read either; it is opened later, and until then there is the spill.
+            self._opened = self._begin()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the file could be opened yet."""
+        return self._opened is not None
+
+    @property
+    def _db(self) -> Database:
+        if self._opened is None:
+            with self._lock:
+                if self._opened is None:
+                    self._opened = self._begin()
+        return self._opened
+
+    def reading(self) -> AbstractContextManager[Connection]:
+        """Lend a connection to read with."""
+        return self._db.connection()
+
+    @contextmanager
+    def writing(self, patience: float | None = None) -> Iterator[Connection]:
+        """Lend a connection in autocommit mode to write with; see `Database.writing`."""
+        with self._db.writing(patience) as connection:
+            if self.spill:
+                self._take_in(connection)
+            yield connection
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Lend a connection inside one write transaction; commits at the end, rolls back on an exception."""
+        with self.writing() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            yield connection
+            connection.execute("COMMIT")
+
+    def flush(self) -> None:
+        """Make what is committed or spilled survive a power cut as well."""
+        if self.spill:
+            self.spill.flush()
+        self._db.checkpoint()
+
+    def tidy(self) -> None:
+        """Leave nothing of deleted rows in the file or its log."""
+        self._db.truncate_log()
+
+    def check(self) -> None:
+        """Raise `Damaged` when the file is; reads all of it."""
+        self._db.check()
+
+    def begin_anew(self) -> None:
+        """Go on with a new file, since this one is damaged."""
+        self._file = self._db.file
+        self._db.close()
+        self._opened = self._begin_anew()
+
+    def close(self) -> None:
+        """Give the file back."""
+        if self._opened is not None:
+            self._opened.close()
+
+    def damaged(self) -> list[Path]:
+        """Damaged files that were replaced and that a person should look at."""
+        names = (self.path.name, self.spill.path.name)
+        return sorted(found for name in names for found in self.path.parent.glob(f"{name}.damaged-*[0-9]"))
+
+    def _open(self) -> Database:
+        return Database(self.path, _MIGRATIONS, background_checkpoints=True, leaving=self._bring_along)
+
+    def _begin(self) -> Database:
+        """Open the file; one that is damaged is set aside, since turns must not be lost for it."""
+        self._file = self._file_there()
+        try:
+            database = self._open()
+            if self.path.stat().st_size <= _MAX_CHECKED:
+                database.check()
+        except Damaged:
+            return self._begin_anew()
+        return database
+
+    def _begin_anew(self) -> Database:
+        """Set the damaged file aside and begin a new one, unless somebody else has done so meanwhile."""
+        try:
+            with exclusive(self.path.with_name(f"{self.path.name}.replacing"), Deadline.after(2.0, self._clock)):
+                if self._file_there() == self._file:
+                    aside = set_aside(self.path, self._moment())
+                    _log.error(
+                        "the outbox was damaged; it is kept as %s, and what waited in it was not delivered", aside
+                    )
+            return self._open()
+        except (OSError, TimeoutError) as error:
+            raise StateError(f"{self.path} is damaged and cannot be replaced just now: {error}") from error
+
+    def _file_there(self) -> int | None:
+        """Which file is there now."""
+        try:
+            return self.path.stat().st_ino
+        except OSError:
+            return None
+
+    def _moment(self) -> str:
+        return datetime.fromtimestamp(self._clock.now(), tz=UTC).strftime("%Y%m%dT%H%M%S")
+
+    def _bring_along(self, left: Connection, whole: bool) -> None:
+        """Spill what this process brings from a file that is not at its path any more, or the whole of it."""
+        # Where the marks of the living were removed too, nobody is known to be dead.
+        sure = self._holder.marked
+        rows = [row for row in left.execute("SELECT * FROM rows ORDER BY id") if whole or self._brings(row, sure=sure)]
+        origin = str(left.execute("SELECT id FROM origin").fetchone()[0])
+        last = _last_id(left)
+        self._holder.renew()
+        if rows:
+            self.spill.add([Entry(f"{origin}.{row['id']}", [dict(row)], origin, last) for row in rows])
+        _log.warning(
+            "the outbox's file was removed, renamed or replaced; %d rows that wait are brought to the one at its path",
+            len(rows),
+        )
+
+    def _brings(self, row: Row, *, sure: bool) -> bool:
+        owner = str(row["owner"])
+        return row["parked_at"] is not None or self._holder.mine(owner) or (sure and not self._holder.alive(owner))
+
+    def _take_in(self, connection: Connection) -> None:
+        """Put what is in the spill into the outbox, in its order, each entry once."""
+        connection.execute("BEGIN IMMEDIATE")
+        now = self._clock.now()
+        with self.spill.taken(self._moment()) as entries:
+            # What was in a file is older than what could not be put into it.
+            for entry in sorted(entries, key=lambda entry: entry.origin is None):
+                if connection.execute("INSERT OR IGNORE INTO taken VALUES (?, ?)", (entry.key, now)).rowcount:
+                    _store(connection, entry)
+            connection.execute("DELETE FROM taken WHERE at < ?", (now - _REMEMBERED,))
+            connection.execute("COMMIT")
+
+
+def _store(connection: Connection, entry: Entry) -> None:
+    behind = None if entry.origin is None else _place(connection, entry.origin, entry.last)
+    columns = {column for (column,) in connection.execute("SELECT name FROM pragma_table_info('rows')")}
+    for row in entry.rows:
+        values = {column: value for column, value in row.items() if column in columns}
+        if behind is not None:
+            values["id"] = int(row["id"] or 0) + behind
+            there = connection.execute("SELECT turn FROM rows WHERE id = ?", (values["id"],)).fetchone()
+            if there is not None and there["turn"] == row["turn"]:
+                # The file was replaced by a copy of itself from before.
+                connection.execute("DELETE FROM rows WHERE id = ?", (values["id"],))
+            elif there is not None:
+                del values["id"]
+        connection.execute(
+            f"INSERT INTO rows ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})"
+            " ON CONFLICT (dedup) DO NOTHING",
+            list(values.values()),
+        )
+
+
+def _place(connection: Connection, origin: str, last: int) -> int:
+    """What is added to the ids of a file, so that its rows stand in their order before all that is admitted later."""
+    if connection.execute("SELECT 1 FROM origin WHERE id = ?", (origin,)).fetchone():
+        behind = 0
+    else:
+        connection.execute("INSERT OR IGNORE INTO places VALUES (?, ?)", (origin, _last_id(connection)))
+        behind = int(connection.execute("SELECT behind FROM places WHERE origin = ?", (origin,)).fetchone()[0])
+    if _last_id(connection) < behind + last:
+        connection.execute("DELETE FROM sqlite_sequence WHERE name = 'rows'")
+        connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('rows', ?)", (behind + last,))
+    return behind
+
+
+def _last_id(connection: Connection) -> int:
+    found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'rows'").fetchone()
+    return int(found[0]) if found is not None else 0

@@ -1,0 +1,154 @@
+"""A host goes on, and nothing that it gave is lost, whatever somebody else does with the files meanwhile."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.faulty import FaultyServer
+from support.locking import locked
+from support.processes import Victim, messages_on
+from support.providers import MakeProvider
+
+from honcho_exec.embedded import EmbeddedHoncho
+
+# A caller waits a fifth of a second for somebody else, and never the two seconds that the lane waits.
+LONGEST = 1.5
+
+
+def test_a_turn_that_is_given_while_somebody_locks_the_outbox_is_kept_and_delivered(
+    server: FaultyServer, make_provider: MakeProvider, tmp_path: Path
+) -> None:
+    provider = make_provider(base_url=server.url, recall_mode="tools")
+    provider.sync_turn("zero", "").result(10)
+    with locked(tmp_path / "state" / "outbox.db"):
+        begun = time.monotonic()
+        futures = [provider.sync_turn(text, "") for text in ("one", "two", "three")]
+        assert time.monotonic() - begun < LONGEST
+        assert not any(future.done() for future in futures)
+        status = provider.status()
+        assert status.ok is False
+        assert (status.pending, status.spilled) == (3, 3)
+        assert any("outbox.spill" in finding.what for finding in status.findings)
+    futures.append(provider.sync_turn("four", ""))
+    assert provider.flush(20) == 0
+    assert [future.result(10).written for future in futures] == [1, 1, 1, 1]
+    assert messages_on(server.url, "s1") == ["zero", "one", "two", "three", "four"]
+    assert provider.status().spilled == 0
+
+
+def test_what_is_held_back_while_somebody_locks_the_outbox_is_let_go_later(
+    server: FaultyServer, make_provider: MakeProvider, tmp_path: Path
+) -> None:
+    provider = make_provider(base_url=server.url, recall_mode="tools", write_frequency=2)
+    provider.sync_turn("one", "")
+    with locked(tmp_path / "state" / "outbox.db"):
+        begun = time.monotonic()
+        futures = [provider.sync_turn("two", ""), provider.sync_turn("three", "")]
+        assert time.monotonic() - begun < LONGEST
+    assert futures[0].result(20).written == 1
+    assert provider.flush(20) == 0
+    assert messages_on(server.url, "s1") == ["one", "two", "three"]
+
+
+def test_a_turn_that_is_given_where_the_outbox_cannot_even_be_opened_is_kept_and_delivered(
+    server: FaultyServer, make_provider: MakeProvider, tmp_path: Path
+) -> None:
+    settings = {"base_url": server.url, "recall_mode": "tools"}
+    make_provider(**settings).shutdown()
+    with locked(tmp_path / "state" / "outbox.db", "PRAGMA locking_mode=EXCLUSIVE;BEGIN EXCLUSIVE"):
+        provider = make_provider(**settings)
+        futures = [provider.sync_turn(text, "") for text in ("one", "two")]
+        assert not any(future.done() for future in futures)
+    assert provider.flush(20) == 0
+    assert [future.result(10).written for future in futures] == [1, 1]
+    assert messages_on(server.url, "s1") == ["one", "two"]
+
+
+def test_killed_while_somebody_locks_the_outbox(
+    server: FaultyServer, make_provider: MakeProvider, tmp_path: Path
+) -> None:
+    home, settings = tmp_path / "state", {"base_url": server.url, "recall_mode": "tools"}
+    with Victim(home, "said", **settings) as victim:
+        victim.hear("ready")
+        victim.give("one")
+        with locked(home / "outbox.db"):
+            victim.give("two", "three")
+            victim.kill()
+            with Victim(home, "said", **settings) as second:
+                second.hear("ready")
+                second.give("four")
+                second.kill()
+    assert make_provider("later", **settings).flush(20) == 0
+    assert messages_on(server.url, "said") == ["one", "two", "three", "four"]
+
+
+def _remove_all(home: Path) -> None:
+    # What a running process makes anew meanwhile may be in the way of the folder's end.
+    shutil.rmtree(home, ignore_errors=True)
+
+
+def _remove(home: Path) -> None:
+    for path in home.glob("*.db*"):
+        path.unlink(missing_ok=True)
+
+
+def _rename(home: Path) -> None:
+    home.rename(home.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize("move", [_remove_all, _remove, _rename])
+def test_a_turn_that_is_given_after_the_state_was_removed_is_delivered(
+    server: FaultyServer, make_provider: MakeProvider, tmp_path: Path, move: Callable[[Path], object]
+) -> None:
+    provider = make_provider(base_url=server.url)
+    provider.sync_turn("zero", "").result(10)
+    server.stop()
+    waiting = provider.sync_turn("one", "")
+    move(tmp_path / "state")
+    later = provider.sync_turn("two", "")
+    other = make_provider("s1", base_url=server.url)
+    assert other.status().pending == 2
+    server.start()
+    assert provider.flush(20) == 0
+    assert later.result(10).written == 1
+    assert waiting.done()
+    assert messages_on(server.url, "s1") == ["zero", "one", "two"]
+    assert (tmp_path / "state" / "outbox.db").exists()
+
+
+def test_killed_after_the_state_was_removed(server: FaultyServer, make_provider: MakeProvider, tmp_path: Path) -> None:
+    settings = {"base_url": server.url, "recall_mode": "tools"}
+    server.stop()
+    with Victim(tmp_path / "state", "said", **settings) as victim:
+        victim.hear("ready")
+        victim.give("one")
+        _remove_all(tmp_path / "state")
+        victim.give("two")
+        victim.kill()
+    server.start()
+    assert make_provider("later", **settings).flush(20) == 0
+    assert messages_on(server.url, "said") == ["one", "two"]
+
+
+@pytest.mark.parametrize("move", [_remove_all, _remove, _rename])
+def test_the_embedded_memory_begins_anew_where_its_file_was_removed(
+    make_provider: MakeProvider, tmp_path: Path, move: Callable[[Path], object]
+) -> None:
+    provider = make_provider()
+    provider.sync_turn("before", "").result(10)
+    assert provider.search("before")
+    move(tmp_path / "state")
+    assert provider.search("before") == []
+    provider.sync_turn("after", "").result(20)
+    provider.prefetch("what?")
+    assert [hit.content for hit in provider.search("after")] == ["after"]
+    assert provider.status().ok
+    # Other processes see the same.
+    honcho = EmbeddedHoncho(tmp_path / "state" / "memory.db")
+    other = make_provider("s2")
+    assert [hit.content for hit in other.search("after")] == ["after"]
+    honcho.close()
