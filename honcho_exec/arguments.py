@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
+from functools import cache
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
@@ -144,7 +146,13 @@ TOOLS: dict[str, type[Arguments]] = {kind.tool: kind for kind in (Profile, Searc
 
 
 def schemas() -> list[dict[str, Any]]:
-    """The tools as OpenAI-style function schemas; arguments are validated against the same declarations."""
+    """The tools as OpenAI-style function schemas, the caller's own; arguments are validated against the same."""
+    # Making them takes milliseconds, and a host asks twice for each conversation.
+    return deepcopy(_schemas())
+
+
+@cache
+def _schemas() -> list[dict[str, Any]]:
     return [
         {"name": name, "description": " ".join((kind.__doc__ or "").split()), "parameters": _parameters(kind)}
         for name, kind in TOOLS.items()

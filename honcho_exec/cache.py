@@ -73,12 +73,17 @@ class SessionCache:
         """
         self._lane.check()
         wanted = {ref.user_peer: self._user, ref.ai_peer: self._assistant}
-        if not self._has(ref.session, wanted):
-            with self._alone(ref.session):
-                # Another process may have joined them while this one waited.
-                if not self._has(ref.session, wanted):
-                    self._join(ref.session, wanted)
+        if not self._members.get(ref.session, frozenset()).issuperset(wanted):
+            with self._known.at_hand():
+                self._make(ref.session, wanted)
         return ref
+
+    def _make(self, session: str, wanted: Mapping[str, tuple[bool, bool]]) -> None:
+        if not self._has(session, wanted):
+            with self._alone(session):
+                # Another process may have joined them while this one waited.
+                if not self._has(session, wanted):
+                    self._join(session, wanted)
 
     def forget(self, session: str) -> None:
         """Ask the server again next time."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from sqlite3 import Row
@@ -54,7 +55,7 @@ class Known:
     Nothing here is needed: where the file cannot be used, nothing is known, and nothing is raised.
 
     Args:
-        path: the database file; made and opened for each use.
+        path: the database file; made and opened for each use, or for what is `at_hand`.
         destination: backend and workspace.
     """
 
@@ -62,6 +63,26 @@ class Known:
         self._path = path
         self._destination = destination
         self._clock = clock
+        self._database: Database | None = None
+
+    @contextmanager
+    def at_hand(self) -> Iterator[None]:
+        """Open the file once for all uses meanwhile."""
+        with ExitStack() as stack:
+            if self._database is None:
+                try:
+                    self._database = Database(self._path, _MIGRATIONS)
+                except StateError:
+                    # Whoever uses it will be told.
+                    pass
+                else:
+                    stack.callback(self._put_away)
+            yield
+
+    def _put_away(self) -> None:
+        database, self._database = self._database, None
+        if database is not None:
+            database.close()
 
     def members(self, session: str) -> tuple[frozenset[str], str]:
         """Who has joined a session, and since when the workspace was there then; nobody, where nothing is known."""
@@ -127,28 +148,28 @@ class Known:
 
     def _read(self, statement: str, values: Sequence[object]) -> list[Row]:
         try:
-            # Once or twice a session: hundreds of providers need not keep the file open for that.
-            database = Database(self._path, _MIGRATIONS)
-            try:
-                with database.connection() as connection:
-                    return connection.execute(statement, values).fetchall()
-            finally:
-                database.close()
+            with self._opened() as database, database.connection() as connection:
+                return connection.execute(statement, values).fetchall()
         except StateError as error:
             self._unusable(error)
             return []
 
     def _write(self, *steps: _Step) -> None:
         try:
-            database = Database(self._path, _MIGRATIONS)
-            try:
-                with database.transaction() as connection:
-                    for statement, values in steps:
-                        connection.execute(statement, values)
-            finally:
-                database.close()
+            with self._opened() as database, database.transaction() as connection:
+                for statement, values in steps:
+                    connection.execute(statement, values)
         except StateError as error:
             self._unusable(error)
+
+    @contextmanager
+    def _opened(self) -> Iterator[Database]:
+        if self._database is not None:
+            yield self._database
+            return
+        # Once or twice a session: hundreds of providers need not keep the file open for that.
+        with closing(Database(self._path, _MIGRATIONS)) as database:
+            yield database
 
     def _unusable(self, error: StateError) -> None:
         _log.info("what this machine knew of the server cannot be used: %s", error)

@@ -485,3 +485,8 @@ def test_surrogates_are_made_harmless_and_every_answer_can_be_encoded(make_provi
         answer = provider.handle_tool_call(tool, args)
         answer.encode()
         assert "unicode" not in answer
+
+
+def test_schemas_are_the_callers_own() -> None:
+    schemas()[0]["parameters"]["properties"].clear()
+    assert schemas()[0]["parameters"]["properties"]

@@ -47,8 +47,9 @@ TITLES = {
     "kill": (
         "SIGKILL",
         (
-            "Twenty turns at 100 ms a request; the process is killed when the last `sync_turn` has returned, and "
-            "another begins the same conversation."
+            "At 100 ms a request the process is killed while a turn is given, in ten conversations: when `sync_turn` "
+            "has returned for one turn, for two, … for ten, and a next one has been going for 0 to 180 ms. Another "
+            "process then goes on in the same conversation. What had been accepted must arrive."
         ),
     ),
     "exit": (
@@ -69,7 +70,8 @@ This provider and the `honcho` provider that Hermes Agent bundles, measured side
 
 ```console
 $ python tests/benchmarks/side_by_side.py            # all of it, some minutes
-$ python tests/benchmarks/side_by_side.py --quick --only kill
+$ python tests/benchmarks/side_by_side.py --quick    # less of each, within a minute
+$ python tests/benchmarks/side_by_side.py --only kill exit --json figures.json --limit 120
 $ python tests/benchmarks/side_by_side.py --write    # and renews this page
 ```
 
@@ -77,7 +79,8 @@ hermes-agent has to be installed. Each provider is made as the host makes it, ru
 process of its own, with an empty home, and reads the same `honcho.json`; the server is an embedded Honcho behind a
 proxy that misbehaves, in a third process. Only the server, the names, `sessionStrategy` (per-session) and `timeout`
 are set, for both alike; everything else is what each does by itself. Scenarios begin once a tool call has succeeded,
-because the bundled provider takes no turn before.
+because the bundled provider takes no turn before. What is going on is told on standard error. When `--limit` is reached
+(15 minutes unless told) everything ends, what was not measured is named, and the exit code is 1.
 
 """
 
