@@ -49,6 +49,12 @@ def test_where_the_other_does_better_is_said(
     assert ("- The end of the process: exit with shutdown" in section) is (verdict == "bundled")
 
 
+def test_every_reason_is_for_something_that_is_measured(maker: ModuleType) -> None:
+    rows = json.loads((maker.DOCS / "benchmarks.json").read_text(encoding="utf-8"))["rows"]
+    for scenario, what in maker.REASONS:
+        assert any(row["scenario"] == scenario and row["what"].startswith(what) for row in rows), what
+
+
 def script(*arguments: object, flags: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *flags, str(BENCHMARKS / "side_by_side.py"), *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)

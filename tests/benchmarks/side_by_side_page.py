@@ -63,6 +63,30 @@ TITLES = {
     "conclusions": ("Thirteen conclusions in a row", "Every request takes 50 ms."),
 }
 
+REASONS = {
+    ("wait", "tool call, healthy server, p50"): (
+        "The card is empty: three requests here, for the assistant's, the person's own, and why it is empty; two there."
+    ),
+    ("wait", "tool call, healthy server, p99"): "The first call waits until the turns before it have arrived.",
+    ("wait", "tool call, slow server, p50"): "The same three requests and two, each of 300 ms.",
+    ("wait", "tool call, slow server, p99"): "The first call waits for the turns before it as well.",
+    ("wait", "tool call, hung server, p99"): (
+        "The first call waits for the pending sync, at most `HONCHO_SYNC_JOIN_TIMEOUT` (10 s); the next does not again."
+    ),
+    ("exit", "exit without shutdown"): (
+        "A request that hangs is cut as soon as it is seen that the interpreter exits: it is looked every 0.25 s."
+    ),
+    ("sessions", "until all turns"): (
+        "Each session's members are listed before any joins, and each turn is flushed to the disk."
+    ),
+    (
+        "sessions",
+        "open files",
+    ): "Each conversation has a connection, given back after four seconds of rest.",
+    ("sessions", "memory"): "A client, an outbox and a recall for each conversation.",
+}
+"""Why the bundled provider does better in a measure of a scenario, where it does: the measure's beginning."""
+
 INTRO = """# Benchmarks
 
 This provider and the `honcho` provider that Hermes Agent bundles, measured side by side in one run. This page, its
@@ -120,10 +144,19 @@ def _theirs(rows: Sequence[Mapping[str, Any]]) -> str:
     better = [row for row in rows if _verdict(row) == "bundled"]
     lines = [
         f"- {TITLES[row['scenario']][0]}: {row['what']}: {_shown(row['bundled'], row['unit'])}, "
-        f"here {_shown(row['ours'], row['unit'])}\n"
+        f"here {_shown(row['ours'], row['unit'])}.{_reason(row)}\n"
         for row in better
     ]
     return "".join(lines) or "Nowhere in this run.\n"
+
+
+def _reason(row: Mapping[str, Any]) -> str:
+    found = (
+        text
+        for (scenario, what), text in REASONS.items()
+        if scenario == row["scenario"] and row["what"].startswith(what)
+    )
+    return f" {text}" if (text := next(found, "")) else ""
 
 
 def _line(row: Mapping[str, Any]) -> str:
