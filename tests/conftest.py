@@ -12,13 +12,19 @@ from hypothesis import settings
 from support.faulty import FaultyServer
 from support.providers import MakeProvider
 
-from honcho_exec import HonchoProvider
+from honcho_exec import HonchoProvider, fates
 from honcho_exec.embedded import EmbeddedHoncho
 
 THREAD_GRACE = 5.0
 
 # `pytest --hypothesis-profile=long …` tries fifty times as much; see `support.machines` too.
 settings.register_profile("long", max_examples=5_000)
+
+
+def pytest_collection_finish() -> None:
+    """Have no collection of garbage look through all that was imported, again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +59,22 @@ def server(tmp_path: Path) -> Iterator[FaultyServer]:
     with FaultyServer(honcho.app) as running:
         yield running
     honcho.close()
+
+
+@pytest.fixture
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shorter waits of the lane's own, for tests of what is done and not of when.
+
+    The first wait after a failure is of at most 0.05 s instead of 0.5 s and none is longer than 0.5 s. What timed out
+    may still arrive for one second instead of three, and what was reset or lost by a proxy for 0.3 s instead of one.
+    """
+    monkeypatch.setattr("honcho_exec.waits._FIRST", 0.05)
+    monkeypatch.setattr("honcho_exec.waits.CAP", 0.5)
+    for module in ("fates", "honcho_api"):
+        monkeypatch.setattr(f"honcho_exec.{module}.LATE", 1.0)
+    monkeypatch.setattr(fates, "_SOON", 0.3)
+    for status, late in {502: 0.3, 503: 0.3, 504: 1.0}.items():
+        monkeypatch.setitem(fates._LATER, status, late)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def test_a_fork_finds_nobody_inside_sqlite(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     try:
-        for number in range(60):
+        for number in range(30):
             if (child := os.fork()) == 0:
                 Database(tmp_path / f"child-{number}.db", MIGRATIONS).close()
                 os._exit(0)

@@ -74,6 +74,6 @@ def test_rounds_of_opening_and_closing_leave_nothing_behind(server: FaultyServer
 
     rounds(0, 5)
     files, threads = open_files(), len(own_threads())
-    rounds(5, 50)
+    rounds(5, 25)
     assert open_files() <= files + 3
     assert len(own_threads()) <= threads + 3

@@ -50,10 +50,11 @@ def backend(server: FaultyServer, tmp_path: Path) -> Iterator[Backend]:
 
 @pytest.fixture
 def api(backend: Backend) -> HonchoApi:
-    api = api_of(backend, timeout=TIMEOUT)
+    # Not the test's own requests, which a busy machine may hold up for longer than that.
+    api = api_of(backend)
     api.ensure_session("s")
     api.join("s", BOTH)
-    return api
+    return api_of(backend, timeout=TIMEOUT)
 
 
 def write(api: HonchoApi) -> None:
@@ -127,14 +128,15 @@ CALLS: dict[str, Callable[[HonchoApi], object]] = {
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
-@pytest.mark.parametrize("body", [b"{}", b"null", b'"items"'], ids=repr)
 def test_no_other_json_is_taken_for_an_empty_answer(
-    server: FaultyServer, api: HonchoApi, call: Callable[[HonchoApi], object], body: bytes
+    server: FaultyServer, api: HonchoApi, call: Callable[[HonchoApi], object]
 ) -> None:
-    server.rule(fault=wrong_json(body))
-    with pytest.raises(Ambiguous) as caught:
-        call(api)
-    assert caught.value.cause == "bad_answer"
+    for body in (b"{}", b"null", b'"items"'):
+        server.heal()
+        server.rule(fault=wrong_json(body))
+        with pytest.raises(Ambiguous) as caught:
+            call(api)
+        assert caught.value.cause == "bad_answer", body
 
 
 @pytest.mark.parametrize("call", ["add_messages", "add_conclusions"])
@@ -158,19 +160,28 @@ def test_a_workspace_is_made_only_when_the_server_says_so(server: FaultyServer, 
     assert server.count("POST", "/messages$") == 0
 
 
-@pytest.mark.parametrize("code", [400, 404, 422, 500], ids=str)
-@pytest.mark.parametrize(
-    "detail",
-    ["no: tea in Kyoto", [{"loc": 7, "msg": "tea in Kyoto"}], [{"loc": {}}], {"x": "tea in Kyoto"}, 7, [[]], None],
+ODD_DETAILS = (
+    "no: tea in Kyoto",
+    [{"loc": 7, "msg": "tea in Kyoto"}],
+    [{"loc": {}}],
+    {"x": "tea in Kyoto"},
+    7,
+    [[]],
+    None,
 )
+
+
+@pytest.mark.parametrize("code", [400, 404, 422, 500], ids=str)
 def test_no_answer_to_a_refused_request_is_repeated_or_breaks_anything(
-    server: FaultyServer, api: HonchoApi, code: int, detail: object
+    server: FaultyServer, api: HonchoApi, code: int
 ) -> None:
-    server.rule(match=("POST", "/messages$"), fault=status(code, body=json.dumps({"detail": detail}).encode()))
-    with pytest.raises(RequestError) as caught:
-        api.add_messages("s", [Message("ada", "I had tea in Kyoto")], batch="b1")
-    assert caught.value.status == code
-    assert "Kyoto" not in "".join(traceback.format_exception(caught.value)).replace('"I had tea in Kyoto"', "")
+    for detail in ODD_DETAILS:
+        server.heal()
+        server.rule(match=("POST", "/messages$"), fault=status(code, body=json.dumps({"detail": detail}).encode()))
+        with pytest.raises(RequestError) as caught:
+            api.add_messages("s", [Message("ada", "I had tea in Kyoto")], batch="b1")
+        assert caught.value.status == code
+        assert "Kyoto" not in "".join(traceback.format_exception(caught.value)).replace('"I had tea in Kyoto"', "")
 
 
 def test_a_refused_connection_was_surely_not_done(server: FaultyServer, api: HonchoApi) -> None:

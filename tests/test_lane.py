@@ -116,6 +116,7 @@ def test_a_manual_executor_steps_through_an_interleaving() -> None:
     assert seen == ["first"]
     executor.step()
     assert seen == ["first", "second"]
+    lane.close(0)
 
 
 def test_the_alarm_calls_in_the_order_of_time_and_ends() -> None:

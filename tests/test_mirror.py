@@ -98,9 +98,10 @@ def test_adding_again_what_was_removed_while_the_server_was_away(
     assert conclusions_on(server.url) == ["Likes jazz"]
 
 
+@pytest.mark.usefixtures("brisk")
 @pytest.mark.parametrize(
     ("request_", "fault"),
-    [(CONCLUDE, reset_after_work()), (CONCLUDE, late_work(1.0)), (DELETE, reset_after_work()), (DELETE, status(500))],
+    [(CONCLUDE, reset_after_work()), (CONCLUDE, late_work(0.8)), (DELETE, reset_after_work()), (DELETE, status(500))],
     ids=["written", "written late", "deleted", "not deleted"],
 )
 def test_a_lost_answer_leaves_one_of_the_new_and_none_of_the_old(

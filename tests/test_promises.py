@@ -152,7 +152,7 @@ def test_giving_a_turn_never_holds_its_caller(tmp_path: Path) -> None:
         "provider.shutdown()\n"
     )
     # The machine may be busy with something else for a moment; it is not three times in a row.
-    assert min(float(run(program, tmp_path)) for _ in range(3)) < 0.005
+    assert any(float(run(program, tmp_path)) < 0.005 for _ in range(3))
 
 
 @pytest.mark.parametrize(

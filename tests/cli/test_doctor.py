@@ -24,8 +24,8 @@ def findings(cli: Cli) -> dict[str, list[str]]:
 @pytest.fixture
 def served(server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> FaultyServer:
     monkeypatch.setenv("HONCHO_BASE_URL", server.url)
-    monkeypatch.setenv("HONCHO_TIMEOUT", "2")
-    monkeypatch.setenv("HONCHO_SYNC_JOIN_TIMEOUT", "1")
+    monkeypatch.setenv("HONCHO_TIMEOUT", "1")
+    monkeypatch.setenv("HONCHO_SYNC_JOIN_TIMEOUT", "0.5")
     monkeypatch.setenv("HONCHO_SHUTDOWN_TIMEOUT", "1")
     return server
 
@@ -82,7 +82,7 @@ def test_writes_that_do_not_leave_although_honcho_answers_are_not_green(
 ) -> None:
     monkeypatch.setattr("honcho_exec.status._STUCK", 0.2)
     monkeypatch.setattr("honcho_exec.cli.status._MOMENT", 0.3)
-    monkeypatch.setenv("HONCHO_RETRY_DEADLINE", "1")
+    monkeypatch.setenv("HONCHO_RETRY_ATTEMPTS", "1")
     served.rule(match=("POST", "/conclusions$"), fault=status(500))
     cli("conclude", "Likes tea")
     problems = findings(cli)["problem"]

@@ -45,7 +45,7 @@ __all__ = [
 ]
 
 JOIN_SECONDS = 2.0
-TICK_SECONDS = 0.02
+TICK_SECONDS = 0.005
 RST_ON_CLOSE = struct.pack("ii", 1, 0)
 JSON_TYPE = {"content-type": "application/json"}
 ANY = ("*", "")
