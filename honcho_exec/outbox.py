@@ -7,48 +7,24 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from sqlite3 import Connection
 
+from honcho_exec.admission import PATIENCE, Admission
+from honcho_exec.claims import MAX_BATCH, Claims
 from honcho_exec.clock import Clock
-from honcho_exec.errors import Busy, Damaged, Overloaded
+from honcho_exec.errors import Busy
 from honcho_exec.lease import Holder
-from honcho_exec.model import Card, Conclusion, Deletion, Message, Replacement, SessionRef, Write
+from honcho_exec.model import SessionRef, Write
 from honcho_exec.outbox_file import OutboxFile
-from honcho_exec.rows import Admitted, Batch, Counts, Delivery, History, OutboxRow, dump, read_batch, read_row
-from honcho_exec.spill import Entry, Value
+from honcho_exec.rows import Admitted, Batch, Counts, Delivery, History, OutboxRow, read_batch, read_row
+from honcho_exec.spill import Value
 
 __all__ = ["HELD", "LONGEST_LATE", "MAX_BATCH", "Outbox"]
 
 HELD = ".held"
 """Ends the name of a holder whose rows nobody sends until they are released."""
 
-MAX_BATCH = 100
-"""Messages or conclusions in one request (Honcho's limit)."""
-
 LONGEST_LATE = 6.0
 """Seconds after which no attempt lands any more, whatever became of it; see `HonchoApi.patience`."""
-
-_MAX_BATCH_CHARS = 400_000
-
-# How long whoever gives a turn waits for somebody else's write (seconds); then it is spilled.
-_PATIENCE = 0.2
-
-_Row = tuple[Value, ...]
-
-_ADMITTED = (
-    "destination",
-    "stream",
-    "owner",
-    "kind",
-    "workspace",
-    "session",
-    "user_peer",
-    "ai_peer",
-    "turn",
-    "payload",
-    "dedup",
-    "admitted_at",
-)
 
 
 class Outbox:
@@ -79,9 +55,9 @@ class Outbox:
         self.destination = destination
         self._holder = holder
         self._clock = clock
-        self._max_rows = max_rows
-        self._prepare = prepare
         self._file = OutboxFile(path, holder, clock)
+        self._admission = Admission(self._file, destination, clock, max_rows=max_rows, prepare=prepare)
+        self._claims = Claims(self._file, destination, holder, clock)
         self.path = self._file.path
 
     def admit(self, turn: str, ref: SessionRef, writes: Sequence[Write], *, holder: Holder | None = None) -> Admitted:
@@ -100,59 +76,7 @@ class Outbox:
             Overloaded: the outbox is full.
             StateError: the file cannot be written.
         """
-        if self._prepare is not None:
-            writes = [self._prepare(write) for write in writes]
-        now = self._clock.now()
-        owner = (holder or self._holder).name
-        rows = [
-            (*self._columns(ref, write, owner), turn, dump(write), self._dedup(ref, write), now) for write in writes
-        ]
-        if self._file.is_open and not self._file.spill:
-            try:
-                return self._admit(turn, rows)
-            except Busy:
-                pass
-            except Damaged:
-                self._file.begin_anew()
-                return self._admit(turn, rows)
-        return self._spill(turn, rows)
-
-    def _admit(self, turn: str, rows: Sequence[_Row]) -> Admitted:
-        one = f"({', '.join('?' * len(_ADMITTED))})"
-        with self._file.writing(_PATIENCE) as connection:
-            added = connection.execute(
-                f"INSERT INTO rows ({', '.join(_ADMITTED)}) SELECT * FROM (VALUES {', '.join([one] * len(rows))})"
-                " WHERE (SELECT rows FROM size) + ? <= ? ON CONFLICT (dedup) DO NOTHING",
-                [*(value for row in rows for value in row), len(rows), self._max_rows],
-            ).rowcount
-            if added:
-                return Admitted(turn, added)
-            waiting = _waiting(connection, rows)
-        if waiting is None:
-            raise self._full()
-        return Admitted(waiting, 0)
-
-    def _spill(self, turn: str, rows: Sequence[_Row]) -> Admitted:
-        """Store a turn beside the file, which somebody else keeps locked."""
-        spilled = [dict(row) for entry in self._file.spill.entries() for row in entry.rows]
-        size, waiting = 0, None
-        if self._file.is_open:
-            with suppress(Busy), self._file.reading() as connection:
-                size, waiting = connection.execute("SELECT rows FROM size").fetchone()[0], _waiting(connection, rows)
-        keys = {row[_ADMITTED.index("dedup")] for row in rows} - {None}
-        waiting = next((str(row["turn"]) for row in spilled if row["dedup"] in keys), waiting)
-        if waiting is not None:
-            return Admitted(waiting, 0)
-        if size + len(spilled) + len(rows) > self._max_rows:
-            raise self._full()
-        self._file.spill.add([Entry(turn, [dict(zip(_ADMITTED, row, strict=True)) for row in rows])])
-        return Admitted(turn, len(rows))
-
-    def _full(self) -> Overloaded:
-        return Overloaded(
-            f"the outbox is full ({self._max_rows} rows); nothing was stored. It empties when Honcho takes the"
-            " rows; HONCHO_OUTBOX_MAX_ROWS raises the limit"
-        )
+        return self._admission.admit(turn, ref, writes, (holder or self._holder).name)
 
     def fate(self, turn: str) -> tuple[int, str | None]:
         """How many rows of a turn are not settled, and why one of them is parked, if one is."""
@@ -177,15 +101,7 @@ class Outbox:
             beyond: pass these batches over and return what comes behind them, of another stream if there is one.
             but: pass these streams over.
         """
-        ends = {batch.stream: batch.rows[-1].id for batch in beyond}
-        passed = [*ends, *but]
-        while (stream := self._oldest_stream(passed)) is not None:
-            batch = self._batch_of(stream)
-            if batch is not None:
-                return batch
-            passed.append(stream)
-        behind = (self._batch_of(stream, after=end) for stream, end in ends.items() if stream not in but)
-        return next((batch for batch in behind if batch is not None), None)
+        return self._claims.next(beyond, but)
 
     def sent_behind(self, batch: Batch) -> Batch | None:
         """A batch of this holder, further back in the same stream, of which it is not known whether it was done."""
@@ -209,7 +125,7 @@ class Outbox:
 
     def release(self, holder: Holder) -> int:
         """Take over the rows of another holder of this process; returns how many these were."""
-        with self._file.writing(_PATIENCE) as connection:
+        with self._file.writing(PATIENCE) as connection:
             return connection.execute(
                 "UPDATE rows SET owner = ? WHERE owner = ?", (self._holder.name, holder.name)
             ).rowcount
@@ -443,7 +359,7 @@ class Outbox:
 
     def take_in(self) -> None:
         """Put into the file what was spilled beside it while it was locked; raises `Busy` where it still is."""
-        with self._file.writing(_PATIENCE):
+        with self._file.writing(PATIENCE):
             pass
 
     def close(self) -> None:
@@ -453,73 +369,6 @@ class Outbox:
     def set_aside(self) -> list[Path]:
         """Damaged files that were replaced and that a person should look at."""
         return self._file.damaged()
-
-    def _columns(self, ref: SessionRef, write: Write, owner: str) -> tuple[str, ...]:
-        kind = type(write).__name__.lower()
-        # Conclusions need their session but none of its messages, so they do not wait behind a backlog of them;
-        # one request carries conclusions of one observer about one peer.
-        about = [write.observer, write.observed] if isinstance(write, Conclusion | Card | Replacement) else []
-        # What one replacement writes another may take away, in whatever session that is.
-        session = "" if isinstance(write, Replacement) else ref.session
-        stream = json.dumps([self.destination, session, kind, *about])
-        return (
-            self.destination,
-            stream,
-            owner,
-            kind,
-            ref.workspace,
-            ref.session,
-            ref.user_peer,
-            ref.ai_peer,
-        )
-
-    def _dedup(self, ref: SessionRef, write: Write) -> str | None:
-        match write:
-            case Message(source_key=str() as key):
-                return json.dumps([self.destination, "message", ref.session, key])
-            case Conclusion():
-                return json.dumps([self.destination, "conclusion", write.observer, write.observed, write.content])
-            case Deletion():
-                return json.dumps([self.destination, "deletion", write.conclusion_id])
-        return None
-
-    def _oldest_stream(self, passed: Sequence[str]) -> str | None:
-        with self._file.reading() as connection:
-            row = connection.execute(
-                "SELECT stream FROM rows WHERE destination = ? AND parked_at IS NULL AND owner = ?"
-                " AND stream NOT IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT 1",
-                (self.destination, self._holder.name, json.dumps(passed)),
-            ).fetchone()
-        return None if row is None else str(row["stream"])
-
-    def _batch_of(self, stream: str, *, after: int = 0) -> Batch | None:
-        with self._file.writing() as connection:
-            head = connection.execute(
-                "SELECT id, owner, batch FROM rows WHERE stream = ? AND parked_at IS NULL AND id > ?"
-                " ORDER BY id LIMIT 1",
-                (stream, after),
-            ).fetchone()
-            if head is None or head["owner"] != self._holder.name:
-                return None
-            batch = head["batch"] or self._freeze(connection, stream, after)
-            rows = connection.execute(
-                "SELECT * FROM rows WHERE batch = ? AND parked_at IS NULL ORDER BY id", (batch,)
-            ).fetchall()
-        return read_batch(rows) if rows else None
-
-    def _freeze(self, connection: Connection, stream: str, after: int) -> str:
-        """Give this holder's next rows of a stream the id of a batch, up to a row of another holder or batch."""
-        batch = self._clock.new_id()
-        connection.execute(
-            "UPDATE rows SET batch = ?, first_sent_at = ? WHERE batch IS NULL AND id IN ("
-            " SELECT id FROM (SELECT id, kind, row_number() OVER (ORDER BY id) AS place,"
-            " sum(length(payload)) OVER (ORDER BY id) AS size, sum(barred) OVER (ORDER BY id) AS barred_before"
-            " FROM (SELECT id, kind, payload, owner <> ? OR batch IS NOT NULL AS barred FROM rows"
-            " WHERE stream = ? AND parked_at IS NULL AND id > ? ORDER BY id LIMIT ?))"
-            " WHERE barred_before = 0 AND (place = 1 OR (size <= ? AND kind IN ('message', 'conclusion'))))",
-            (batch, self._clock.now(), self._holder.name, stream, after, MAX_BATCH, _MAX_BATCH_CHARS),
-        )
-        return batch
 
     def _on_batch(self, batch: Batch, change: str, *values: object) -> None:
         with self._file.writing() as connection:
@@ -532,13 +381,3 @@ _THESE = "(id, turn) IN (SELECT json_extract(value, '$[0]'), json_extract(value,
 
 def _these(rows: Sequence[OutboxRow]) -> str:
     return json.dumps([[row.id, row.turn] for row in rows])
-
-
-def _waiting(connection: Connection, rows: Sequence[_Row]) -> str | None:
-    """The turn that writes what one of these rows would write again."""
-    dedup = [row[_ADMITTED.index("dedup")] for row in rows]
-    found = connection.execute(
-        "SELECT turn FROM rows WHERE dedup IN (SELECT value FROM json_each(?)) ORDER BY id DESC LIMIT 1",
-        (json.dumps(dedup),),
-    ).fetchone()
-    return None if found is None else str(found["turn"])

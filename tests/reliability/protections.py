@@ -72,9 +72,9 @@ class Protection:
 PROTECTIONS = (
     Protection(
         "a turn is committed before sync_turn returns",
-        "outbox.py",
-        "        with self._file.writing(_PATIENCE) as connection:\n            added = connection.execute(",
-        '        with self._file.writing(_PATIENCE) as connection:\n            connection.execute("BEGIN")\n'
+        "admission.py",
+        "        with self._file.writing(PATIENCE) as connection:\n            added = connection.execute(",
+        '        with self._file.writing(PATIENCE) as connection:\n            connection.execute("BEGIN")\n'
         "            added = connection.execute(",
         (f"{OUTBOX}::test_what_was_admitted_survives_the_process",),
     ),
@@ -138,7 +138,7 @@ PROTECTIONS = (
     ),
     Protection(
         "rows of a batch that was sent are not sent in another",
-        "outbox.py",
+        "claims.py",
         "owner <> ? OR batch IS NOT NULL AS barred",
         "owner <> ? AS barred",
         (f"{OUTBOX_MACHINE}::TestOutbox", f"{MACHINE}::test_a_message_that_is_tried_again_lets_nobody_overtake"),
@@ -173,7 +173,7 @@ PROTECTIONS = (
     ),
     Protection(
         "only the holder of a stream's oldest row may send",
-        "outbox.py",
+        "claims.py",
         '            if head is None or head["owner"] != self._holder.name:\n',
         "            if head is None:\n",
         (f"{OUTBOX}::test_within_a_stream_only_the_holder_of_the_oldest_row_may_send",),
@@ -325,14 +325,14 @@ PROTECTIONS = (
     ),
     Protection(
         "a backlog goes in batches of 100",
-        "outbox.py",
+        "claims.py",
         "MAX_BATCH = 100\n",
         "MAX_BATCH = 10\n",
         (f"{DELIVERY}::test_a_backlog_drains_in_few_requests",),
     ),
     Protection(
         "a full outbox takes nothing more",
-        "outbox.py",
+        "admission.py",
         '" WHERE (SELECT rows FROM size) + ? <= ? ON CONFLICT',
         '" WHERE (SELECT rows FROM size) + ? <= ? + 9 ON CONFLICT',
         (f"{OUTBOX}::test_a_full_outbox_takes_all_of_a_turn_or_nothing",),
@@ -353,7 +353,7 @@ PROTECTIONS = (
     ),
     Protection(
         "a turn given while the outbox is locked goes beside it",
-        "outbox.py",
+        "admission.py",
         "            except Busy:\n                pass\n",
         "            except Busy:\n                raise\n",
         (f"{DURABILITY}::test_a_turn_that_is_given_while_somebody_locks_the_outbox_is_kept_and_delivered",),

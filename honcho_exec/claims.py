@@ -1,0 +1,79 @@
+"""Which rows of the outbox may be sent now, and together."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from sqlite3 import Connection
+
+from honcho_exec.clock import Clock
+from honcho_exec.lease import Holder
+from honcho_exec.outbox_file import OutboxFile
+from honcho_exec.rows import Batch, read_batch
+
+__all__ = ["MAX_BATCH", "Claims"]
+
+MAX_BATCH = 100
+"""Messages or conclusions in one request (Honcho's limit)."""
+
+_MAX_BATCH_CHARS = 400_000
+
+
+class Claims:
+    """Freezes the oldest rows of one holder and destination as batches; see `Outbox`."""
+
+    def __init__(self, file: OutboxFile, destination: str, holder: Holder, clock: Clock) -> None:
+        self._file = file
+        self._destination = destination
+        self._holder = holder
+        self._clock = clock
+
+    def next(self, beyond: Sequence[Batch], but: Collection[str]) -> Batch | None:
+        """See `Outbox.claim`."""
+        ends = {batch.stream: batch.rows[-1].id for batch in beyond}
+        passed = [*ends, *but]
+        while (stream := self._oldest_stream(passed)) is not None:
+            batch = self._batch_of(stream)
+            if batch is not None:
+                return batch
+            passed.append(stream)
+        behind = (self._batch_of(stream, after=end) for stream, end in ends.items() if stream not in but)
+        return next((batch for batch in behind if batch is not None), None)
+
+    def _oldest_stream(self, passed: Sequence[str]) -> str | None:
+        with self._file.reading() as connection:
+            row = connection.execute(
+                "SELECT stream FROM rows WHERE destination = ? AND parked_at IS NULL AND owner = ?"
+                " AND stream NOT IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT 1",
+                (self._destination, self._holder.name, json.dumps(passed)),
+            ).fetchone()
+        return None if row is None else str(row["stream"])
+
+    def _batch_of(self, stream: str, *, after: int = 0) -> Batch | None:
+        with self._file.writing() as connection:
+            head = connection.execute(
+                "SELECT id, owner, batch FROM rows WHERE stream = ? AND parked_at IS NULL AND id > ?"
+                " ORDER BY id LIMIT 1",
+                (stream, after),
+            ).fetchone()
+            if head is None or head["owner"] != self._holder.name:
+                return None
+            batch = head["batch"] or self._freeze(connection, stream, after)
+            rows = connection.execute(
+                "SELECT * FROM rows WHERE batch = ? AND parked_at IS NULL ORDER BY id", (batch,)
+            ).fetchall()
+        return read_batch(rows) if rows else None
+
+    def _freeze(self, connection: Connection, stream: str, after: int) -> str:
+        """Give this holder's next rows of a stream the id of a batch, up to a row of another holder or batch."""
+        batch = self._clock.new_id()
+        connection.execute(
+            "UPDATE rows SET batch = ?, first_sent_at = ? WHERE batch IS NULL AND id IN ("
+            " SELECT id FROM (SELECT id, kind, row_number() OVER (ORDER BY id) AS place,"
+            " sum(length(payload)) OVER (ORDER BY id) AS size, sum(barred) OVER (ORDER BY id) AS barred_before"
+            " FROM (SELECT id, kind, payload, owner <> ? OR batch IS NOT NULL AS barred FROM rows"
+            " WHERE stream = ? AND parked_at IS NULL AND id > ? ORDER BY id LIMIT ?))"
+            " WHERE barred_before = 0 AND (place = 1 OR (size <= ? AND kind IN ('message', 'conclusion'))))",
+            (batch, self._clock.now(), self._holder.name, stream, after, MAX_BATCH, _MAX_BATCH_CHARS),
+        )
+        return batch
