@@ -1,31 +1,28 @@
-"""Requests to Honcho through its SDK, and the door where foreign errors get their fate.
+"""Requests to Honcho through its SDK.
 
-This is the only module that imports `honcho`.
+This module and the door that its requests go through are the only ones that import `honcho`.
 """
 
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from itertools import islice
 from typing import cast
 
 import honcho
 import httpx
-import pydantic
 from honcho.api_types import MessageCreateParams, SessionPeerConfig
 
 from honcho_exec.backend import Backend
 from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock, Deadline
-from honcho_exec.errors import Rejected, RequestError, StateError
-from honcho_exec.fates import LATE, broken_off, not_honchos, timed_out, was_refused
+from honcho_exec.door import Door
+from honcho_exec.errors import Rejected
+from honcho_exec.fates import LATE
 from honcho_exec.model import Card, Conclusion, Context, Hit, Message
-from honcho_exec.server_words import server_words
 from honcho_exec.stats import Meter
 from honcho_exec.transport import request_deadline
 
@@ -43,9 +40,6 @@ _MAX_SESSIONS = 1000
 # has begun to answer, and what stores a conclusion may have a clock of its own.
 _CLOCK_SKEW = 60.0
 
-# What the circuit breaker counts; a 4xx is an answer of a server that works.
-_SERVER_FAILED = {"timeout", "connection", "server_error", "bad_answer"}
-
 
 class HonchoApi:
     """One workspace of one Honcho; usable from any thread.
@@ -58,17 +52,12 @@ class HonchoApi:
     def __init__(
         self, backend: Backend, workspace: str, *, timeout: float, clock: Clock, breaker: Breaker, meter: Meter
     ) -> None:
-        self._url = backend.shown
         self._base_url = backend.url
         self._http = backend.http
         self._timeout = timeout
-        self._clock = clock
-        self._breaker = breaker
-        self._meter = meter
-        self._answers = threading.local()
+        self._door = Door(backend.shown, clock=clock, breaker=breaker, meter=meter)
         self._workspace_since = ""
-        self._server_ahead = 0.0
-        backend.http.event_hooks = {"response": [self._note_answer, self._note_workspace]}
+        backend.http.event_hooks = {"response": [self._door.note_answer, self._note_workspace]}
         self._sdk = honcho.Honcho(
             workspace_id=workspace,
             base_url=backend.url,
@@ -90,9 +79,9 @@ class HonchoApi:
 
     def ping(self) -> None:
         """Make sure that the server answers and takes the key, also while the breaker is open."""
-        with self._door(anyway=True):
+        with self._door.open(anyway=True):
             self._sdk.peers(size=1)
-            self._check_answer("items")
+            self._door.check_answer("items")
 
     def workspace_since(self) -> str:
         """When the workspace was made, by the server's clock; makes it, and at most one request.
@@ -100,13 +89,13 @@ class HonchoApi:
         Another time for the same name means another server, or one that somebody emptied.
         """
         if not self._workspace_since:
-            with self._door():
+            with self._door.open():
                 self._ensure_workspace()
         return self._workspace_since
 
     def deriving(self) -> int:
         """How many pieces are stored and not yet derived."""
-        with self._door():
+        with self._door.open():
             queue = self._sdk.queue_status()
             return queue.pending_work_units + queue.in_progress_work_units
 
@@ -122,14 +111,14 @@ class HonchoApi:
 
     def ensure_session(self, session: str) -> None:
         """Get or create the session, joining nobody."""
-        with self._door():
+        with self._door.open():
             self._sdk.session(session)
 
     def members(self, session: str) -> tuple[frozenset[str], bool]:
         """The session's members, and whether these are all."""
-        with self._door():
+        with self._door.open():
             found = frozenset(peer.id for peer in honcho.Session(session, self._sdk).peers())
-            self._check_answer("items")
+            self._door.check_answer("items")
         return found, len(found) < _MEMBERS_PER_PAGE
 
     def join(self, session: str, peers: Mapping[str, tuple[bool, bool]]) -> None:
@@ -139,9 +128,9 @@ class HonchoApi:
             (peer, SessionPeerConfig(observe_me=me, observe_others=others))
             for peer, (me, others) in sorted(peers.items())
         ]
-        with self._door():
+        with self._door.open():
             honcho.Session(session, self._sdk).add_peers(joining)
-            self._check_answer("id")
+            self._door.check_answer("id")
 
     def add_messages(self, session: str, messages: Sequence[Message], *, batch: str) -> None:
         """Write at most 100 messages, all or none, marked with the batch's id."""
@@ -149,30 +138,30 @@ class HonchoApi:
             params = [_message_params(message, batch) for message in messages]
         except ValueError as error:
             raise Rejected("a message cannot be put into a request", cause="refused") from error
-        with self._door():
+        with self._door.open():
             _check_count(honcho.Session(session, self._sdk).add_messages(params), len(params))
 
     def has_batch(self, session: str, batch: str) -> bool:
         """Whether the messages of a batch are there."""
-        with self._door():
+        with self._door.open():
             page = honcho.Session(session, self._sdk).messages(filters={"metadata": {BATCH_KEY: batch}}, size=1)
-            self._check_answer("items")
+            self._door.check_answer("items")
             return len(page.items) > 0
 
     def known_sources(self, session: str, keys: Sequence[str]) -> frozenset[str]:
         """Which of at most 100 source keys the session has messages of."""
-        with self._door():
+        with self._door.open():
             page = honcho.Session(session, self._sdk).messages(
                 filters={"metadata": {SOURCE_KEY: {"in": list(keys)}}}, size=100
             )
             found = frozenset(str(message.metadata.get(SOURCE_KEY)) for message in page)
-            self._check_answer("items")
+            self._door.check_answer("items")
         return found
 
     def add_conclusions(self, session: str, conclusions: Sequence[Conclusion]) -> None:
         """Write at most 100 conclusions of one observer about one peer, all or none."""
         first = conclusions[0]
-        with self._door():
+        with self._door.open():
             written = self._scope(first.observer, first.observed).create(
                 [{"content": conclusion.content, "session_id": session} for conclusion in conclusions]
             )
@@ -184,43 +173,43 @@ class HonchoApi:
         `since` is in seconds since the epoch, by this machine's clock.
         """
         first = conclusions[0]
-        with self._door():
+        with self._door.open():
             # The first answer says how far the server's clock is from this one.
             self._ensure_workspace()
-            oldest = datetime.fromtimestamp(since + self._server_ahead - _CLOCK_SKEW, tz=UTC)
+            oldest = datetime.fromtimestamp(since + self._door.server_ahead - _CLOCK_SKEW, tz=UTC)
             recent = self._scope(first.observer, first.observed).list(
                 size=100, filters={"created_at": {"gte": oldest.isoformat()}}
             )
             found = {conclusion.content for conclusion in recent}
-            self._check_answer("items")
+            self._door.check_answer("items")
         return found >= {conclusion.content for conclusion in conclusions}
 
     def conclusion_ids(self, observer: str, observed: str, contents: Collection[str]) -> dict[str, list[str]]:
         """The ids of the conclusions with one of these contents, by content; looks through all there are."""
         found: dict[str, list[str]] = {}
-        with self._door():
+        with self._door.open():
             for one in self._scope(observer, observed).list(size=100):
                 if one.content in contents:
                     found.setdefault(one.content, []).append(one.id)
-            self._check_answer("items")
+            self._door.check_answer("items")
         return found
 
     def delete_conclusion(self, conclusion_id: str) -> None:
         """Delete a conclusion; Rejected with cause `not_found` when there is none."""
-        with self._door():
+        with self._door.open():
             self._scope("any", "any").delete(conclusion_id)
-            if self._answers.response.content:
+            if self._door.answer.content:
                 raise ValueError("an answer without content was expected")
 
     def conclusions(self, observer: str, observed: str, *, query: str | None, limit: int) -> list[Conclusion]:
         """The conclusions nearest to `query`, or the newest."""
-        with self._door():
+        with self._door.open():
             scope = self._scope(observer, observed)
             found = scope.query(query, top_k=limit) if query else scope.list(size=limit).items
             if query:
-                self._check_list()
+                self._door.check_list()
             else:
-                self._check_answer("items")
+                self._door.check_answer("items")
             return [
                 Conclusion(one.content, one.observer_id, one.observed_id, one.id, _iso(one.created_at)) for one in found
             ]
@@ -228,63 +217,63 @@ class HonchoApi:
     def search(self, query: str, *, sessions: Sequence[str] | None, limit: int) -> list[Hit]:
         """Messages of the given sessions (all when None) that match the query best."""
         filters: dict[str, object] | None = None if sessions is None else {"session_id": {"in": list(sessions)}}
-        with self._door():
+        with self._door.open():
             found = [_hit(message) for message in self._sdk.search(query, filters=filters, limit=limit)]
-            self._check_list()
+            self._door.check_list()
         return found
 
     def sessions_of(self, peer: str) -> list[str]:
         """The newest 1,000 sessions that a peer is a member of."""
-        with self._door():
+        with self._door.open():
             pages = honcho.Peer(peer, self._sdk).sessions(size=100, reverse=True)
             found = islice(cast("Iterator[honcho.Session]", iter(pages)), _MAX_SESSIONS)
             ids = [str(session.id) for session in found]
-            self._check_answer("items")
+            self._door.check_answer("items")
         return ids
 
     def peers(self) -> list[str]:
         """The newest 1,000 peers of the workspace."""
-        with self._door():
+        with self._door.open():
             pages = self._sdk.peers(size=100, reverse=True)
             ids = [peer.id for peer in islice(cast("Iterator[honcho.Peer]", iter(pages)), _MAX_SESSIONS)]
-            self._check_answer("items")
+            self._door.check_answer("items")
         return ids
 
     def chat(self, query: str, *, observer: str, target: str | None, level: str) -> str:
         """Ask what `observer` knows of `target` (of itself when None); empty when it knows nothing."""
-        with self._door(by_model=True):
+        with self._door.open(by_model=True):
             answer = honcho.Peer(observer, self._sdk).chat(query, target=target, reasoning_level=level)  # type: ignore[call-overload,unused-ignore] # the level is checked where it enters
-            self._check_answer("content")
+            self._door.check_answer("content")
             return answer if isinstance(answer, str) else ""
 
     def card(self, observer: str, target: str | None) -> tuple[str, ...]:
         """The card that `observer` keeps of `target` (of itself when None)."""
-        with self._door():
+        with self._door.open():
             facts = honcho.Peer(observer, self._sdk).get_card(target=target)
-            self._check_answer("peer_card")
+            self._door.check_answer("peer_card")
             return tuple(facts or ())
 
     def set_card(self, card: Card) -> None:
         """Overwrite a card."""
         target = None if card.observed == card.observer else card.observed
-        with self._door():
+        with self._door.open():
             honcho.Peer(card.observer, self._sdk).set_card(list(card.facts), target=target)
-            self._check_answer("peer_card")
+            self._door.check_answer("peer_card")
 
     def peer_context(self, observer: str, target: str | None, *, query: str | None = None) -> Context:
         """Representation and card of `target` as `observer` sees it (of itself when None)."""
-        with self._door():
+        with self._door.open():
             found = honcho.Peer(observer, self._sdk).context(target=target, search_query=query or None)
             return Context(representation=found.representation or "", card=tuple(found.peer_card or ()))
 
     def self_context(self, peer: str, session: str) -> Context:
         """What a peer knows of itself from one session, and its own card, which belongs to no session."""
-        with self._door():
+        with self._door.open():
             of = honcho.Peer(peer, self._sdk)
             representation = of.representation(session=session) or ""
-            self._check_answer("representation")
+            self._door.check_answer("representation")
             card = tuple(of.get_card() or ())
-            self._check_answer("peer_card")
+            self._door.check_answer("peer_card")
         return Context(representation=representation, card=card)
 
     def session_context(
@@ -294,11 +283,11 @@ class HonchoApi:
 
         `tokens` bounds summary and messages together, of which Honcho gives the summary two fifths at most.
         """
-        with self._door():
+        with self._door.open():
             found = honcho.Session(session, self._sdk).context(
                 summary=True, peer_target=target, peer_perspective=observer, tokens=tokens
             )
-            self._check_answer("messages")
+            self._door.check_answer("messages")
             return Context(
                 summary=found.summary.content if found.summary else "",
                 representation=found.peer_representation or "",
@@ -313,90 +302,11 @@ class HonchoApi:
     def _scope(self, observer: str, observed: str) -> honcho.ConclusionScope:
         return honcho.ConclusionScope(self._sdk, self._sdk.workspace_id, observer, observed)
 
-    def _check_answer(self, field: str) -> None:
-        """Raise unless the last answer has `field`: the SDK takes any other JSON object for an empty answer."""
-        body = self._answers.response.json()
-        if not isinstance(body, dict) or field not in body:
-            raise KeyError(field)
-
-    def _check_list(self) -> None:
-        """Raise unless the last answer is a list: the SDK takes an empty JSON object for an empty one."""
-        if not isinstance(self._answers.response.json(), list):
-            raise TypeError("a list was expected")
-
-    def _note_answer(self, response: httpx.Response) -> None:
-        self._answers.response = response
-        # The SDK hands Retry-After on for 429 only; a 503 carries one too.
-        self._answers.retry_after = _seconds(response.headers.get("retry-after"), self._clock)
-        server_now = _moment(response.headers.get("date", ""))
-        if server_now is not None:
-            self._server_ahead = server_now - self._clock.now()
-
     def _note_workspace(self, response: httpx.Response) -> None:
         request = response.request
         if request.method == "POST" and request.url.path.endswith("/workspaces") and response.is_success:
             # Older versions of the SDK take any answer for the workspace's.
             self._workspace_since = str(json.loads(response.read())["created_at"])
-
-    @contextmanager
-    def _door(self, *, anyway: bool = False, by_model: bool = False) -> Iterator[None]:
-        """Where every request goes through: refused while the breaker is open, timed, its errors given their fate.
-
-        Args:
-            anyway: also while the breaker is open.
-            by_model: a language model answers; when it fails, that says little of the server.
-        """
-        self._breaker.enter(anyway=anyway)
-        self._answers.retry_after = None
-        self._answers.begun = begun = self._clock.monotonic()
-        try:
-            with self._translated():
-                yield
-        except RequestError as error:
-            if error.cause in _SERVER_FAILED:
-                if self._breaker.failed(error, counts=not by_model):
-                    self._meter.count("breaker_opened")
-            else:
-                self._breaker.passed()
-            raise
-        except BaseException:
-            self._breaker.left()
-            raise
-        else:
-            self._breaker.passed()
-        finally:
-            self._meter.request_took(self._clock.monotonic() - begun)
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except honcho.HonchoError as error:
-            # Their texts may repeat what was sent or stored, and a log shows those of every cause.
-            raise self._fate(error) from None
-        except (pydantic.ValidationError, ValueError, TypeError, KeyError, AttributeError):
-            # The answer came and was not what Honcho answers: a proxy's page, or another server.
-            raise not_honchos(self._url) from None
-
-    def _detail(self, error: honcho.HonchoError) -> str:
-        body = error.body if isinstance(error.body, dict) else {}
-        return server_words(body.get("detail", error.message), self._answers.response.request.content)
-
-    def _fate(self, error: honcho.HonchoError) -> RequestError | StateError:
-        root = error.__cause__
-        if isinstance(root, StateError):
-            return root
-        if isinstance(error, honcho.TimeoutError):
-            return timed_out(self._url, root, self._clock.monotonic() - self._answers.begun)
-        if isinstance(error, honcho.ConnectionError):
-            if isinstance(root, ValueError | LookupError | TypeError | RecursionError | httpx.DecodingError):
-                return not_honchos(self._url)
-            return broken_off(self._url, root)
-        said = self._detail(error)
-        if error.message == f"HTTP {error.status}":
-            # Honcho says in JSON what it refuses; this is another server's answer, or a proxy's.
-            said = "this does not look like a Honcho server, is HONCHO_BASE_URL right?"
-        return was_refused(self._url, error.status, said, retry_after=self._answers.retry_after)
 
 
 def _check_count(written: Sequence[object], sent: int) -> None:
@@ -425,23 +335,3 @@ def _hit(message: honcho.Message) -> Hit:
 
 def _iso(moment: datetime) -> str:
     return moment.isoformat(timespec="seconds")
-
-
-def _seconds(header: str | None, clock: Clock) -> float | None:
-    if not header:
-        return None
-    try:
-        return max(0.0, float(header))
-    except ValueError:
-        pass
-    moment = _moment(header)
-    return None if moment is None else max(0.0, moment - clock.now())
-
-
-def _moment(header: str) -> float | None:
-    """The time that an HTTP date says, in seconds since the epoch."""
-    try:
-        moment = parsedate_to_datetime(header)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()

@@ -146,7 +146,7 @@ PROTECTIONS = (
     Protection(
         "only Honcho's own list is taken for an answer to the look",
         "honcho_api.py",
-        '{"metadata": {BATCH_KEY: batch}}, size=1)\n            self._check_answer("items")\n',
+        '{"metadata": {BATCH_KEY: batch}}, size=1)\n            self._door.check_answer("items")\n',
         '{"metadata": {BATCH_KEY: batch}}, size=1)\n',
         (f"{MACHINE}::test_a_look_that_fails_says_nothing_of_what_was_looked_for",),
     ),
@@ -223,7 +223,7 @@ PROTECTIONS = (
     Protection(
         "a list of members that is nonsense has nobody join again",
         "honcho_api.py",
-        'honcho.Session(session, self._sdk).peers())\n            self._check_answer("items")\n',
+        'honcho.Session(session, self._sdk).peers())\n            self._door.check_answer("items")\n',
         "honcho.Session(session, self._sdk).peers())\n",
         (f"{MACHINE}::test_a_list_of_members_that_is_nonsense_joins_nobody_again",),
     ),

@@ -1,0 +1,150 @@
+"""The door that every request to Honcho goes through, where foreign errors get their fate."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import cast
+
+import honcho
+import httpx
+import pydantic
+
+from honcho_exec.breaker import Breaker
+from honcho_exec.clock import Clock
+from honcho_exec.errors import RequestError, StateError
+from honcho_exec.fates import broken_off, not_honchos, timed_out, was_refused
+from honcho_exec.server_words import server_words
+from honcho_exec.stats import Meter
+
+__all__ = ["Door"]
+
+# What the circuit breaker counts; a 4xx is an answer of a server that works.
+_SERVER_FAILED = {"timeout", "connection", "server_error", "bad_answer"}
+
+
+class Door:
+    """Lets requests through one way, and keeps what was answered to this thread's last; usable from any thread.
+
+    Args:
+        url: the server's address, as it may be shown.
+
+    Attributes:
+        server_ahead: seconds that the server's clock is ahead of this machine's, as its last answer said.
+    """
+
+    def __init__(self, url: str, *, clock: Clock, breaker: Breaker, meter: Meter) -> None:
+        self._url = url
+        self._clock = clock
+        self._breaker = breaker
+        self._meter = meter
+        self._local = threading.local()
+        self.server_ahead = 0.0
+
+    @property
+    def answer(self) -> httpx.Response:
+        """The last answer."""
+        return cast("httpx.Response", self._local.response)
+
+    @contextmanager
+    def open(self, *, anyway: bool = False, by_model: bool = False) -> Iterator[None]:
+        """Where every request goes through: refused while the breaker is open, timed, its errors given their fate.
+
+        Args:
+            anyway: also while the breaker is open.
+            by_model: a language model answers; when it fails, that says little of the server.
+        """
+        self._breaker.enter(anyway=anyway)
+        self._local.retry_after = None
+        self._local.begun = begun = self._clock.monotonic()
+        try:
+            with self._translated():
+                yield
+        except RequestError as error:
+            if error.cause in _SERVER_FAILED:
+                if self._breaker.failed(error, counts=not by_model):
+                    self._meter.count("breaker_opened")
+            else:
+                self._breaker.passed()
+            raise
+        except BaseException:
+            self._breaker.left()
+            raise
+        else:
+            self._breaker.passed()
+        finally:
+            self._meter.request_took(self._clock.monotonic() - begun)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except honcho.HonchoError as error:
+            # Their texts may repeat what was sent or stored, and a log shows those of every cause.
+            raise self._fate(error) from None
+        except (pydantic.ValidationError, ValueError, TypeError, KeyError, AttributeError):
+            # The answer came and was not what Honcho answers: a proxy's page, or another server.
+            raise not_honchos(self._url) from None
+
+    def _detail(self, error: honcho.HonchoError) -> str:
+        body = error.body if isinstance(error.body, dict) else {}
+        return server_words(body.get("detail", error.message), self.answer.request.content)
+
+    def _fate(self, error: honcho.HonchoError) -> RequestError | StateError:
+        root = error.__cause__
+        if isinstance(root, StateError):
+            return root
+        if isinstance(error, honcho.TimeoutError):
+            return timed_out(self._url, root, self._clock.monotonic() - self._local.begun)
+        if isinstance(error, honcho.ConnectionError):
+            if isinstance(root, ValueError | LookupError | TypeError | RecursionError | httpx.DecodingError):
+                return not_honchos(self._url)
+            return broken_off(self._url, root)
+        said = self._detail(error)
+        if error.message == f"HTTP {error.status}":
+            # Honcho says in JSON what it refuses; this is another server's answer, or a proxy's.
+            said = "this does not look like a Honcho server, is HONCHO_BASE_URL right?"
+        return was_refused(self._url, error.status, said, retry_after=self._local.retry_after)
+
+    def check_answer(self, field: str) -> None:
+        """Raise unless the last answer has `field`: the SDK takes any other JSON object for an empty answer."""
+        body = self.answer.json()
+        if not isinstance(body, dict) or field not in body:
+            raise KeyError(field)
+
+    def check_list(self) -> None:
+        """Raise unless the last answer is a list: the SDK takes an empty JSON object for an empty one."""
+        if not isinstance(self.answer.json(), list):
+            raise TypeError("a list was expected")
+
+    def note_answer(self, response: httpx.Response) -> None:
+        """Keep an answer: a hook of the client that the requests are made with."""
+        self._local.response = response
+        # The SDK hands Retry-After on for 429 only; a 503 carries one too.
+        self._local.retry_after = _seconds(response.headers.get("retry-after"), self._clock)
+        server_now = _moment(response.headers.get("date", ""))
+        if server_now is not None:
+            self.server_ahead = server_now - self._clock.now()
+
+
+def _seconds(header: str | None, clock: Clock) -> float | None:
+    if not header:
+        return None
+    try:
+        return max(0.0, float(header))
+    except ValueError:
+        pass
+    moment = _moment(header)
+    return None if moment is None else max(0.0, moment - clock.now())
+
+
+def _moment(header: str) -> float | None:
+    """The time that an HTTP date says, in seconds since the epoch."""
+    try:
+        moment = parsedate_to_datetime(header)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
