@@ -9,6 +9,7 @@ from email.utils import formatdate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 from support.api import api_of
 from support.faulty import (
@@ -25,7 +26,8 @@ from support.faulty import (
 from honcho_exec.backend import Backend, open_backend
 from honcho_exec.clock import SystemClock
 from honcho_exec.embedded import EmbeddedHoncho
-from honcho_exec.errors import Ambiguous, Rejected, RequestError, StateError, Unavailable
+from honcho_exec.errors import Ambiguous, Rejected, RequestError, StateError, Unavailable, Unreached
+from honcho_exec.fates import timed_out
 from honcho_exec.honcho_api import HonchoApi
 from honcho_exec.model import Card, Conclusion, Message
 from honcho_exec.outbox import LONGEST_LATE
@@ -186,9 +188,22 @@ def test_no_answer_to_a_refused_request_is_repeated_or_breaks_anything(
 
 def test_a_refused_connection_was_surely_not_done(server: FaultyServer, api: HonchoApi) -> None:
     server.stop()
-    with pytest.raises(Unavailable, match="cannot be reached") as caught:
+    with pytest.raises(Unreached, match="cannot be reached") as caught:
         write(api)
     assert caught.value.cause == "connection"
+
+
+@pytest.mark.parametrize(
+    ("error", "fate"),
+    [
+        (httpx.ConnectTimeout("x"), Unreached),
+        # That all of this program's connections are in use says nothing of the server.
+        (httpx.PoolTimeout("x"), Unavailable),
+        (httpx.ReadTimeout("x"), Ambiguous),
+    ],
+)
+def test_only_a_request_without_a_connection_reached_nobody(error: Exception, fate: type[RequestError]) -> None:
+    assert type(timed_out("http://h", error, 1.0)) is fate
 
 
 @pytest.mark.parametrize("code", [429, 503])
