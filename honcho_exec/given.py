@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from honcho_exec.errors import InputError
 from honcho_exec.text import harmless, plain_text
 
-__all__ = ["metadata", "moment", "name", "string", "text"]
+__all__ = ["count", "metadata", "moment", "name", "string", "text"]
 
 # Whole numbers in metadata, with their sign: larger ones are not kept exactly, or at all.
 _INTEGER_BITS = 64
@@ -30,6 +30,13 @@ def string(value: object, argument: str) -> str:
     """A string."""
     if not isinstance(value, str):
         raise InputError(f"`{argument}` must be a string, not {type(value).__name__}")
+    return value
+
+
+def count(value: object, argument: str, *, most: int) -> int:
+    """A whole number from 1 to `most`."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise InputError(f"`{argument}` must be a whole number from 1 to {most}, not {value!r:.80}")
     return value
 
 

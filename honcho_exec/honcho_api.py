@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from itertools import islice
-from typing import cast
+from typing import Any, cast
 
 import honcho
 import httpx
@@ -201,14 +201,18 @@ class HonchoApi:
             if self._door.answer.content:
                 raise ValueError("an answer without content was expected")
 
-    def conclusions(self, observer: str, observed: str, *, query: str | None, limit: int) -> list[Conclusion]:
-        """The conclusions nearest to `query`, or the newest."""
+    def conclusions(
+        self, observer: str, observed: str, *, query: str | None, limit: int, session: str | None = None
+    ) -> list[Conclusion]:
+        """The conclusions nearest to `query`, or the newest; those of one session where one is named."""
         with self._door.open():
             scope = self._scope(observer, observed)
-            found = scope.query(query, top_k=limit) if query else scope.list(size=limit).items
             if query:
+                filters = None if session is None else {"session_id": session}
+                found = cast("Sequence[Any]", scope.query(query, top_k=limit, filters=filters))
                 self._door.check_list()
             else:
+                found = scope.list(size=limit, session=session).items
                 self._door.check_answer("items")
             return [
                 Conclusion(one.content, one.observer_id, one.observed_id, one.id, _iso(one.created_at)) for one in found
@@ -239,10 +243,13 @@ class HonchoApi:
             self._door.check_answer("items")
         return ids
 
-    def chat(self, query: str, *, observer: str, target: str | None, level: str) -> str:
-        """Ask what `observer` knows of `target` (of itself when None); empty when it knows nothing."""
+    def chat(self, query: str, *, observer: str, target: str | None, level: str, session: str | None = None) -> str:
+        """Ask what `observer` knows of `target` (of itself when None), from one session where one is named.
+
+        Empty when it knows nothing.
+        """
         with self._door.open(by_model=True):
-            answer = honcho.Peer(observer, self._sdk).chat(query, target=target, reasoning_level=level)  # type: ignore[call-overload,unused-ignore] # the level is checked where it enters
+            answer = honcho.Peer(observer, self._sdk).chat(query, target=target, session=session, reasoning_level=level)  # type: ignore[call-overload,unused-ignore] # the level is checked where it enters
             self._door.check_answer("content")
             return answer if isinstance(answer, str) else ""
 

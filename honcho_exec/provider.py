@@ -49,6 +49,8 @@ _log = logging.getLogger(__name__)
 
 # State that could not be used is tried again, when it is needed, after so long (seconds).
 _TRY_AGAIN = 30.0
+# How many messages Honcho finds at most.
+_MOST_HITS = 100
 # How many of the host's ids are remembered: turns come late by one or two switches.
 _REMEMBERED = 64
 
@@ -72,6 +74,9 @@ class HonchoProvider:
         query_rewriter: makes of a user's message a question to a memory; used where `queryRewrite` says so.
         stats_hook: called with `stats()` soon after something changed, at most once a second, and at the end; on a
             thread of its own, which must come back.
+
+    Raises:
+        InputError: `session_id` is no string.
     """
 
     name = "honcho_exec"
@@ -89,7 +94,7 @@ class HonchoProvider:
         stats_hook: Callable[[Stats], None] | None = None,
     ) -> None:
         self._environ = os.environ if environ is None else environ
-        self._context = HostContext(session=session_id or "")
+        self._context = HostContext(session="" if session_id is None else given.string(session_id, "session_id"))
         self._home = home
         self._profile = profile
         self._refs: dict[str, SessionRef] = {}
@@ -278,12 +283,22 @@ class HonchoProvider:
     def search(self, query: str, *, peer: str = "user", limit: int = 10) -> list[Hit]:
         """The messages that match `query` best, in every session that `peer` took part in.
 
+        Args:
+            query: what is looked for.
+            peer: `user`, `ai` or, where nobody else talks to this assistant, a peer that exists.
+            limit: how many at most: from 1 to 100, Honcho's limit.
+
         Raises:
+            InputError: an argument cannot be used.
             HonchoExecError: they are not to be had, and why.
         """
         self._opened()
         assert self._tools is not None  # noqa: S101 - made together with the conversation
-        return self._tools.find(query, peer=peer, limit=limit)
+        return self._tools.find(
+            given.string(query, "query"),
+            peer=given.name(peer, "peer"),
+            limit=given.count(limit, "limit", most=_MOST_HITS),
+        )
 
     def get_tool_schemas(self) -> list[dict[str, Any]]:
         """The tools as function schemas; none where `recallMode` is `context` or memory is switched off."""
@@ -538,7 +553,8 @@ class HonchoProvider:
             notice=self._tell,
         )
         self._ledger = Ledger(self.home / "recall.db", destination=conversation.outbox.destination, clock=self._clock)
-        self._tools = Tools(conversation, loaded.settings, self._asking)
+        shared = is_shared(loaded.settings, self._context)
+        self._tools = Tools(conversation, loaded.settings, self._asking, shared=shared)
         if self._context.writes and loaded.settings.recall_mode != "tools":
             self._recall = Recall(
                 conversation.opened,
@@ -546,7 +562,7 @@ class HonchoProvider:
                 self._ledger,
                 self._clock,
                 rewrite=self._rewrite,
-                shared=is_shared(loaded.settings, self._context),
+                shared=shared,
                 abandon=conversation.abandon,
             )
         self._conversation = conversation

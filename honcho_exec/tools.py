@@ -74,6 +74,8 @@ class Tools:
 
     Args:
         asking: entered around a request that a language model answers.
+        shared: whether other people talk to the same assistant. Nothing is told then of these people, and of the
+            assistant what belongs to the sessions of this user: it answered the others, too.
     """
 
     def __init__(
@@ -81,10 +83,13 @@ class Tools:
         memory: Memory,
         settings: Settings,
         asking: Callable[[SessionRef], AbstractContextManager[None]] = lambda _: nullcontext(),
+        *,
+        shared: bool = False,
     ) -> None:
         self._memory = memory
         self._settings = settings
         self._asking = asking
+        self._shared = shared
 
     def call(self, name: object, args: object) -> str:
         """Answer one call.
@@ -113,7 +118,8 @@ class Tools:
         """The messages that match `query` best, in every session that `peer` took part in."""
         ref = self._memory.ready()
         target = self._target(ref, peer)
-        sessions = self._memory.read(lambda api: api.sessions_of(target))
+        member = ref.user_peer if self._shared else target
+        sessions = self._memory.read(lambda api: api.sessions_of(member))
         asked = storable(query, mask=self._settings.redact)
         return self._memory.read(lambda api: api.search(asked, sessions=sessions, limit=limit)) if asked else []
 
@@ -169,22 +175,25 @@ class Tools:
         level = self._settings.dialectic_reasoning_level
         if self._settings.dialectic_dynamic and args.reasoning_level is not None:
             level = args.reasoning_level
+        session = self._only(ref, target or observer)
         with self._asking(ref):
-            answer = self._memory.chat(lambda api: api.chat(query, observer=observer, target=target, level=level))
+            answer = self._memory.chat(
+                lambda api: api.chat(query, observer=observer, target=target, level=level, session=session)
+            )
         return {"result": without_thinking(answer) or "Honcho knows nothing about this yet."}
 
     def _context(self, args: Context) -> dict[str, object]:
         ref = self._memory.ready()
         observer, target = self._view(ref, args.peer)
-        found = self._memory.read(
-            lambda api: api.session_context(ref.session, target=target or observer, observer=observer)
-        )
+        about = None if self._only(ref, target or observer) else target or observer
+        found = self._memory.read(lambda api: api.session_context(ref.session, target=about, observer=observer))
+        known = found if about else self._memory.read(lambda api: api.self_context(ref.ai_peer, ref.session))
         recent = [f"[{said.peer}] {cut_at_word(said.content, _RECENT_CHARS)}" for said in found.messages[-_RECENT:]]
         text = compose(
             [
                 Section("Summary", without_thinking(found.summary), rank=1),
-                Section("Representation", found.representation, rank=3),
-                Section("Card", "\n".join(found.card)),
+                Section("Representation", known.representation, rank=3),
+                Section("Card", "\n".join(known.card)),
                 Section("Recent messages", "\n".join(recent), rank=2),
             ],
             _CONTEXT_TOKENS * CHARS_PER_TOKEN,
@@ -197,7 +206,10 @@ class Tools:
             query = None if args.query is None else self._said(args.query, "query")
             ref = self._memory.ready()
             observer, target = self._view(ref, args.peer)
-            found = self._memory.read(lambda api: api.conclusions(observer, target or observer, query=query, limit=20))
+            session = self._only(ref, target or observer)
+            found = self._memory.read(
+                lambda api: api.conclusions(observer, target or observer, query=query, limit=20, session=session)
+            )
             listed = [{"id": one.id, "content": one.content, "created_at": one.created_at} for one in found]
             return _json(
                 {"conclusions": listed, **({} if listed else {"result": "There are no conclusions."}), **extra}
@@ -237,10 +249,19 @@ class Tools:
         observer = observer_of(self._settings, ref, target)
         return observer, None if observer == target else target
 
+    def _only(self, ref: SessionRef, about: str) -> str | None:
+        """The one session from which something is told about a peer; None when from all."""
+        return ref.session if self._shared and about == ref.ai_peer else None
+
     def _target(self, ref: SessionRef, peer: str) -> str:
         known = {"user": ref.user_peer, "ai": ref.ai_peer, ref.user_peer: ref.user_peer, ref.ai_peer: ref.ai_peer}
         if peer in known:
             return known[peer]
+        if self._shared:
+            raise InputError(
+                f"`peer`: use 'user' or 'ai', not {peer[:80]!r}; others talk to this assistant as well, and what is"
+                " known of them is told to nobody else"
+            )
         self._memory.ready()
         peers = self._memory.read(lambda api: api.peers())
         if peer in peers:

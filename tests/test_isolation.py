@@ -24,6 +24,7 @@ from support.faulty import FaultyServer, status
 from honcho_exec import HonchoProvider
 from honcho_exec.clock import SystemClock
 from honcho_exec.embedded import EmbeddedHoncho
+from honcho_exec.errors import InputError
 
 
 @dataclass
@@ -106,8 +107,30 @@ def mirror(one: Somebody) -> str:
     return repr(one.provider) + json.dumps(one.provider.status().to_dict())
 
 
+def about_the_others(one: Somebody) -> str:
+    """What the tools tell of other people, and of the assistant that talks to them as well."""
+    calls = [
+        ("honcho_search", {"query": ASKED}),
+        ("honcho_reasoning", {"query": ASKED}),
+        ("honcho_context", {}),
+        ("honcho_profile", {}),
+        ("honcho_conclude", {"list": True}),
+        ("honcho_conclude", {"list": True, "query": ASKED}),
+    ]
+    told = [
+        one.provider.handle_tool_call(tool, {**arguments, "peer": peer})
+        for peer in ("ai", "77", "78")
+        for tool, arguments in calls
+    ]
+    return " ".join(told)
+
+
 ACTS = {
     "turn": turn,
+    "ask about the others": about_the_others,
+    "conclude about the assistant": lambda one: one.provider.handle_tool_call(
+        "honcho_conclude", {"conclusion": one.text(), "peer": "ai"}
+    ),
     "conclude": conclude,
     "card": card,
     "go on": go_on,
@@ -194,6 +217,26 @@ def test_nothing_is_crossed_in_the_embedded_honcho(
         interleave(root, acts, caplog, stack)
         check_files(root / "honcho_exec", WORDS - {"capybara"})
         check_files(root / "profiles" / "coder", {"capybara"})
+
+
+def test_a_user_of_a_gateway_is_told_nothing_of_the_others_and_changes_nothing_of_theirs(tmp_path: Path) -> None:
+    ada, eve = people()[:2]
+    with ExitStack() as stack:
+        for one in (ada, eve):
+            one.begin(tmp_path, "")
+            stack.callback(one.provider.shutdown)
+            for act in ("turn", "conclude", "conclude about the assistant", "card"):
+                ACTS[act](one)
+            assert one.provider.flush(20) == 0
+        told = about_the_others(eve)
+        assert of_others(told, eve) == set()
+        assert eve.word in told
+        refused = json.loads(eve.provider.handle_tool_call("honcho_profile", {"peer": ada.user, "card": ["hacked"]}))
+        assert (refused["cause"], refused["retryable"]) == ("argument", False)
+        assert "use 'user' or 'ai'" in refused["error"]
+        assert "hacked" not in ada.provider.handle_tool_call("honcho_profile", {})
+        with pytest.raises(InputError):
+            eve.provider.search("fact", peer=ada.user)
 
 
 def interleave(

@@ -279,6 +279,27 @@ def test_what_cannot_be_sent_is_refused_by_name(make_provider: MakeProvider, arg
     assert provider.status().pending == 0
 
 
+@pytest.mark.parametrize(
+    ("arguments", "wrong"),
+    [
+        ({"query": None}, "query"),
+        ({"query": "tea", "peer": 5}, "peer"),
+        ({"query": "tea", "peer": ""}, "peer"),
+        *(({"query": "tea", "limit": limit}, "limit") for limit in (0, -1, 101, "x", True, 1.5)),
+    ],
+)
+def test_a_search_that_cannot_be_names_its_argument(
+    make_provider: MakeProvider, arguments: dict[str, Any], wrong: str
+) -> None:
+    with pytest.raises(InputError, match=f"^`{wrong}` must"):
+        make_provider().search(**arguments)
+
+
+def test_a_session_must_have_a_name() -> None:
+    with pytest.raises(InputError, match=r"^`session_id` must be a string"):
+        HonchoProvider(b"s")  # type: ignore[arg-type]
+
+
 def test_what_is_remembered_is_made_harmless(server: FaultyServer, make_provider: MakeProvider) -> None:
     provider = make_provider(base_url=server.url)
     metadata = {"a\ud800": "b\x00\ud83d\ude00", "n": 1.5, "yes": True}
