@@ -274,10 +274,8 @@ class Database:
                     for suffix in ("-wal", "-shm"):
                         self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
                     os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-        try:
-            os.close(os.open(self.path, os.O_RDWR))
-        except FileNotFoundError:
-            raise Moved from None
+        # A file that is there is opened by SQLite alone: whoever else closes it gives up this process's locks on it,
+        # and the next process to close it would take itself for the last, and the log away.
         connection = pool.take()
         if connection is not None:
             try:

@@ -338,6 +338,19 @@ def test_others_of_a_process_go_on_with_the_new_file_when_one_is_set_aside(tmp_p
     process.close()
 
 
+def test_another_process_that_closes_the_file_does_not_take_its_log_from_two_that_share_it_here(tmp_path: Path) -> None:
+    process, other = Process(tmp_path), Process(tmp_path)
+    admit(process, "hello")
+    log = (tmp_path / "outbox.db-wal").stat().st_ino
+    look = (
+        "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); c.execute('SELECT * FROM rows').fetchall(); c.close()"
+    )
+    subprocess.run([sys.executable, "-c", look, str(tmp_path / "outbox.db")], check=True)
+    assert (tmp_path / "outbox.db-wal").stat().st_ino == log
+    other.close()
+    process.close()
+
+
 def test_a_full_disk_is_said_and_what_was_stored_stays(tmp_path: Path) -> None:
     process = Process(tmp_path)
     admit(process, "stored")
