@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import logging
+import resource
 import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-from waitress.server import create_server
+from waitress.server import TcpWSGIServer, create_server
 
 from honcho_exec.errors import HonchoExecError
 from honcho_exec.web.guard import WSGIApplication
 
-__all__ = ["CannotListenError", "listen"]
+__all__ = ["CannotListenError", "listen", "make_server"]
+
+_log = logging.getLogger(__name__)
 
 _THREADS = 8
+_MOST_CONNECTIONS = 1_000
+# Ordinary clients let go of what they do not use after four or five seconds, so none meets a connection just closed.
+_IDLE = 20
+_LOOK_FOR_IDLE = 2
 # A batch of a hundred messages of 25,000 characters, each of four bytes and escaped, is what Honcho takes at most.
 _MOST_BODY = 64 * 1024 * 1024
 
@@ -39,9 +47,8 @@ def listen(app: WSGIApplication, host: str, port: int, *, started: Callable[[str
         CannotListenError: the address is in use, or not this machine's.
     """
     with _bound(host, port) as listening:
-        server = create_server(
-            app, sockets=[listening], threads=_THREADS, ident="honcho-exec", max_request_body_size=_MOST_BODY
-        )
+        _log_as_ours()
+        server = make_server(app, listening)
         before = signal.signal(signal.SIGTERM, _end)
         try:
             address, port = listening.getsockname()[:2]
@@ -50,6 +57,38 @@ def listen(app: WSGIApplication, host: str, port: int, *, started: Callable[[str
         finally:
             signal.signal(signal.SIGTERM, before)
             server.close()
+
+
+def make_server(app: WSGIApplication, listening: socket.socket) -> TcpWSGIServer:
+    """A server that takes so many connections that idle clients are in nobody's way, and keeps those for 20 s only."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    half = _MOST_CONNECTIONS if descriptors == resource.RLIM_INFINITY else descriptors // 2
+    return create_server(
+        app,
+        sockets=[listening],
+        threads=_THREADS,
+        ident="honcho-exec",
+        max_request_body_size=_MOST_BODY,
+        # A request may take files beside its connection.
+        connection_limit=min(_MOST_CONNECTIONS, half),
+        channel_timeout=_IDLE,
+        cleanup_interval=_LOOK_FOR_IDLE,
+        # select() ends the server at the 1,024th descriptor.
+        asyncore_use_poll=True,
+    )
+
+
+def _log_as_ours() -> None:
+    """Let what waitress says be heard below `honcho_exec` like all else, and not on stderr unasked."""
+    theirs = logging.getLogger("waitress")
+    theirs.propagate = False
+    theirs.handlers = [_Forward()]
+
+
+class _Forward(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        if _log.isEnabledFor(record.levelno):
+            _log.handle(record)
 
 
 def _bound(host: str, port: int) -> socket.socket:

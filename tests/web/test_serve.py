@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import signal
+import socket
+import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -14,6 +17,7 @@ from support.serving import HOSTILE, Serve
 
 from honcho_exec import HonchoProvider
 from honcho_exec.cli.main import main
+from honcho_exec.web.server import make_server
 
 IDLE = "!document.getElementById('content').hasAttribute('aria-busy')"
 
@@ -53,6 +57,33 @@ def test_a_port_that_is_in_use_is_named(serve: Serve) -> None:
     port = serve("--no-auth").url.rpartition(":")[2]
     refused = CliRunner().invoke(main, ["serve", "--port", port])
     assert (refused.exit_code, f"cannot listen on 127.0.0.1:{port}" in refused.output) == (1, True)
+
+
+def test_those_who_keep_a_connection_keep_nobody_out(serve: Serve) -> None:
+    served = serve("--no-auth")
+    with ExitStack() as stack:
+        for _ in range(130):
+            half = stack.enter_context(socket.create_connection(("127.0.0.1", int(served.url.rpartition(":")[2]))))
+            half.sendall(b"GET /health HTTP/1.1\r\nHost: x")
+        assert httpx.get(f"{served.url}/health", trust_env=False).status_code == 200
+
+
+def test_a_connection_on_which_nothing_comes_is_let_go() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = make_server(lambda _, __: [], listening)
+        try:
+            with socket.create_connection(listening.getsockname()) as half:
+                half.sendall(b"GET / HT")
+                while not any(channel.request for channel in server.active_channels.values()):
+                    server.asyncore.loop(1, map=server._map, count=1)
+                for later, left in ((15, 1), (25, 0)):
+                    server.maintenance(time.time() + later)
+                    server.asyncore.loop(0, map=server._map, count=1)
+                    assert len(server.active_channels) == left
+                assert half.recv(1) == b""
+        finally:
+            server.task_dispatcher.shutdown()
+            server.close()
 
 
 @pytest.mark.usefixtures("remembered")
