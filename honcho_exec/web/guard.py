@@ -19,6 +19,7 @@ __all__ = ["Guard", "WSGIApplication", "is_loopback"]
 WSGIApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 _HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^:\[\]]+)(?::[0-9]+)?")
+_PORTS = {"http": ":80", "https": ":443"}
 _HEADERS = (
     ("X-Content-Type-Options", "nosniff"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
@@ -33,6 +34,18 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return host.lower() == "localhost"
+
+
+def _is_of(origin: str, host: str) -> bool:
+    """Whether a page of `origin` came from the server that is asked as `host`.
+
+    Either scheme will do: behind a proxy with TLS the page's is https, and the server sees http. A page of the same
+    name and port with the other scheme is of whoever answers under that name; without the key it learns nothing.
+    """
+    scheme, _, place = origin.partition("://")
+    if scheme not in _PORTS:
+        return False
+    return place.removesuffix(_PORTS[scheme]) == host.lower().removesuffix(_PORTS[scheme])
 
 
 class Guard:
@@ -87,7 +100,7 @@ class Guard:
         reads = environ.get("REQUEST_METHOD") in {"GET", "HEAD"}
         is_open = reads and self._is_open(str(environ.get("PATH_INFO", "")))
         origin = environ.get("HTTP_ORIGIN")
-        if origin is not None and origin != f"{environ.get('wsgi.url_scheme', 'http')}://{host}":
+        if origin is not None and not _is_of(str(origin), host):
             return HTTPStatus.FORBIDDEN, "a web page of another origin may not ask here"
         if environ.get("HTTP_SEC_FETCH_SITE", "none") not in {"none", "same-origin"} and not is_open:
             return HTTPStatus.FORBIDDEN, "a web page of another origin may not ask here"

@@ -87,7 +87,11 @@ def test_listening_elsewhere_takes_any_name_but_no_stranger(honcho: EmbeddedHonc
         {"origin": "http://evil.example"},
         {"origin": "null"},
         {"origin": "http://127.0.0.1:3000"},
-        {"origin": "https://127.0.0.1:8000"},
+        {"origin": "https://127.0.0.1"},
+        {"origin": "http://127.0.0.1:8000.evil.example"},
+        {"origin": "http://localhost:8000"},
+        {"origin": "127.0.0.1:8000"},
+        {"origin": "file://127.0.0.1:8000"},
         {"sec_fetch_site": "cross-site"},
         {"sec_fetch_site": "same-site"},
     ],
@@ -101,6 +105,22 @@ def test_a_page_of_another_origin_may_not_ask_even_without_a_key(
 
 def test_its_own_page_may_ask(honcho: EmbeddedHoncho) -> None:
     assert ask(honcho, key=None, origin=HERE, sec_fetch_site="same-origin").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("origin", "host"),
+    [
+        ("https://mem.example", "mem.example"),
+        ("https://mem.example", "Mem.Example:443"),
+        ("https://mem.example:8443", "mem.example:8443"),
+        ("http://mem.example", "mem.example:80"),
+    ],
+)
+def test_its_own_page_may_ask_through_a_proxy_with_tls(honcho: EmbeddedHoncho, origin: str, host: str) -> None:
+    asked = {"origin": origin, "host": host, "authorization": "Bearer right", "sec_fetch_site": "same-origin"}
+    assert ask(honcho, near=False, **asked).status_code == 200
+    for other in ("https://evil.example", "https://mem.example:1", f"{origin}.evil.example", "null"):
+        assert ask(honcho, near=False, **(asked | {"origin": other})).status_code == 403
 
 
 def test_the_key_is_made_once_and_only_its_owner_can_read_it(tmp_path: Path) -> None:
