@@ -8,7 +8,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,15 +24,14 @@ from honcho_exec.dialectic import Rewriter
 from honcho_exec.doctor import examine
 from honcho_exec.errors import Closed, ConfigurationError, Disabled, HonchoExecError, InputError, StateError
 from honcho_exec.futures import done, failed
-from honcho_exec.grants import GrantFile
 from honcho_exec.identity import HostContext, is_shared, resolve, safe_id
 from honcho_exec.lease import Holder
-from honcho_exec.ledger import Ledger
 from honcho_exec.machine_text import spoken
 from honcho_exec.messages import as_messages
 from honcho_exec.mirror import Mirror
 from honcho_exec.model import Hit, Receipt, SessionRef
 from honcho_exec.outbox import Outbox
+from honcho_exec.parts import Parts, put_together
 from honcho_exec.prompt import system_prompt
 from honcho_exec.recall import Recall
 from honcho_exec.settings import LoadedSettings, Settings, load, state_home, stated_home
@@ -40,7 +39,7 @@ from honcho_exec.stats import Meter, Stats
 from honcho_exec.stats_hook import StatsHook
 from honcho_exec.status import Finding, Status
 from honcho_exec.text import harmless, plain_text
-from honcho_exec.tools import Tools, error_answer
+from honcho_exec.tools import error_answer
 from honcho_exec.unforeseen import foreign
 
 __all__ = ["HonchoProvider"]
@@ -102,16 +101,11 @@ class HonchoProvider:
         self._notice = notice
         self._stats_hook = stats_hook
         self._meter = Meter()
-        self._exported: StatsHook | None = None
         self._lock = threading.Lock()
         self._loaded: LoadedSettings | None = None
         self._hermes_home: str | None = None
-        self._conversation: Conversation | None = None
+        self._parts: Parts | None = None
         self._rewrite = query_rewriter
-        self._recall: Recall | None = None
-        self._ledger: Ledger | None = None
-        self._tools: Tools | None = None
-        self._mirror: Mirror | None = None
         self._trouble: HonchoExecError | None = None
         self._tried_at = 0.0
         self._inherited: object = None
@@ -180,7 +174,7 @@ class HonchoProvider:
             gateway_session_key: the chat that a gateway serves.
         """
         with self._lock:
-            if self._conversation is not None:
+            if self._parts is not None:
                 return
             self._hermes_home = hermes_home
             self._profile = agent_identity or self._profile
@@ -292,9 +286,7 @@ class HonchoProvider:
             InputError: an argument cannot be used.
             HonchoExecError: they are not to be had, and why.
         """
-        self._opened()
-        assert self._tools is not None  # noqa: S101 - made together with the conversation
-        return self._tools.find(
+        return self._begun().tools.find(
             given.string(query, "query"),
             peer=given.name(peer, "peer"),
             limit=given.count(limit, "limit", most=_MOST_HITS),
@@ -315,9 +307,7 @@ class HonchoProvider:
         Waits at most the sync join timeout for the pending sync, and then at most the tool's own deadline.
         """
         try:
-            self._opened()
-            assert self._tools is not None  # noqa: S101 - made together with the conversation
-            return self._tools.call(tool_name, args)
+            return self._begun().tools.call(tool_name, args)
         except HonchoExecError as error:
             return error_answer(str(tool_name)[:80], error)
 
@@ -391,14 +381,14 @@ class HonchoProvider:
 
         Every turn was stored when it was given, and what Honcho knows is put before the turns anyway.
         """
-        if (conversation := self._present()) is not None:
-            conversation.delivery.pump()
+        if (parts := self._present()) is not None:
+            parts.conversation.delivery.pump()
         return ""
 
     def on_session_end(self, messages: Sequence[Mapping[str, Any]] = ()) -> None:  # noqa: ARG002 - turns are enough
         """Wait for the pending sync, at most the sync join timeout."""
-        if (conversation := self._present()) is not None:
-            conversation.join()
+        if (parts := self._present()) is not None:
+            parts.conversation.join()
 
     def on_session_switch(
         self,
@@ -419,14 +409,15 @@ class HonchoProvider:
             rewound: the last turns were taken back; Honcho keeps what was said in them.
             session_title: the title under that id; None keeps the present one, unless it is a new conversation.
         """
-        conversation = self._present()
+        parts = self._present()
         with self._lock:
-            if conversation is None or conversation is not self._conversation or self._loaded is None:
+            if parts is None or parts is not self._parts or self._loaded is None:
                 return
+            conversation, recall = parts.conversation, parts.recall
             kept = "" if reset else self._context.session_title
             title = kept if session_title is None else session_title
             self._context = replace(self._context, session_id=new_session_id, session_title=title)
-            ref, recall = self._name(self._loaded.settings), self._recall
+            ref = self._name(self._loaded.settings)
             moved = ref != conversation.ref
             if moved:
                 conversation.switch(ref)
@@ -439,12 +430,13 @@ class HonchoProvider:
 
     def status(self) -> Status:
         """How things are, after a real round trip to the server."""
-        conversation = self._present()
+        parts = self._present()
         try:
             home, trouble = self.home, self._trouble
         except ConfigurationError as error:
             home, trouble = stated_home(self._environ, self._hermes_home), self._trouble or error
-        return take(conversation, self._loaded, home, trouble, self._clock, ledger=self._ledger)
+        conversation, ledger = (parts.conversation, parts.ledger) if parts is not None else (None, None)
+        return take(conversation, self._loaded, home, trouble, self._clock, ledger=ledger)
 
     def doctor(self, seen: Status | None = None) -> tuple[Finding, ...]:
         """What `status` looks at and more: versions, the state folder and its files, the server's version.
@@ -452,7 +444,8 @@ class HonchoProvider:
         Args:
             seen: the status, where it was asked for just now.
         """
-        return examine(seen or self.status(), self._present())
+        seen = seen or self.status()
+        return examine(seen, self._conversation)
 
     def stats(self) -> Stats:
         """What this provider has done since it was made, or in a forked child since then; makes no request."""
@@ -477,9 +470,9 @@ class HonchoProvider:
     @property
     def trouble(self) -> HonchoExecError | None:
         """What keeps memory from working just now: bad settings, state that cannot be used, failing delivery."""
-        if self._conversation is None:
+        if (conversation := self._conversation) is None:
             return self._trouble
-        health = self._conversation.delivery.health
+        health = conversation.delivery.health
         return health.error if health.failing else None
 
     @property
@@ -500,25 +493,11 @@ class HonchoProvider:
             timeout: how long it may take to deliver (seconds); the shutdown timeout when None.
         """
         with self._lock:
-            conversation, self._conversation = self._conversation, None
-            recall, self._recall = self._recall, None
-            ledger, self._ledger = self._ledger, None
-            if conversation is None:
+            parts, self._parts = self._parts, None
+            if parts is None:
                 return 0
             self._trouble = Closed("the provider is closed")
-        if recall is not None:
-            recall.close()
-        try:
-            left = conversation.close(timeout)
-        except HonchoExecError as error:
-            _log.error("memory could not be closed in order: %s", error)
-            return 0
-        finally:
-            if ledger is not None:
-                ledger.flush()
-                ledger.close()
-            if self._exported is not None:
-                self._exported.close()
+        left = parts.close(timeout)
         if left:
             _log.warning("%d writes are kept in the outbox and will be delivered later", left)
         return left
@@ -539,43 +518,23 @@ class HonchoProvider:
         if not loaded.settings.enabled:
             raise Disabled("Honcho memory is switched off (HONCHO_ENABLED, or `enabled` in honcho.json)")
         ref = self._name(loaded.settings)
+        exported = None
         if self._stats_hook is not None:
-            self._exported = StatsHook(self._stats_hook, self._meter)
-            self._meter.changed = self._exported.changed
-        conversation = Conversation(
-            loaded.settings,
+            exported = StatsHook(self._stats_hook, self._meter)
+            self._meter.changed = exported.changed
+        self._parts = put_together(
+            loaded,
             ref,
             self.home,
             self._clock,
-            meter=self._meter,
-            grant=GrantFile.of(loaded),
+            self._meter,
             writes=self._context.writes,
+            shared=is_shared(loaded.settings, self._context),
+            host_folder=self._hermes_home or self._environ.get("HERMES_HOME", "").strip(),
+            rewrite=self._rewrite,
             notice=self._tell,
+            stats_hook=exported,
         )
-        self._ledger = Ledger(self.home / "recall.db", destination=conversation.outbox.destination, clock=self._clock)
-        shared = is_shared(loaded.settings, self._context)
-        self._tools = Tools(conversation, loaded.settings, self._asking, shared=shared)
-        if self._context.writes and loaded.settings.recall_mode != "tools":
-            self._recall = Recall(
-                conversation.opened,
-                loaded.settings,
-                self._ledger,
-                self._clock,
-                rewrite=self._rewrite,
-                shared=shared,
-                abandon=conversation.abandon,
-            )
-        self._conversation = conversation
-        conversation.begin()
-        self._mirror = self._see_to_host_memory(conversation, loaded.settings)
-
-    def _see_to_host_memory(self, conversation: Conversation, settings: Settings) -> Mirror | None:
-        if not self._context.writes:
-            return None
-        folder = self._hermes_home or self._environ.get("HERMES_HOME", "").strip()
-        mirror = Mirror(conversation, settings, self.home, Path(folder) if folder else None, self._clock)
-        mirror.begin()
-        return mirror
 
     def _name(self, settings: Settings) -> SessionRef:
         """Name the present conversation, and remember it under the host's id for turns that come late."""
@@ -585,13 +544,18 @@ class HonchoProvider:
             del self._refs[next(iter(self._refs))]
         return ref
 
-    def _present(self) -> Conversation | None:
-        """The conversation, begun again where the process was forked off, or where the state could not be used."""
-        if self._conversation is None and self._may_begin():
+    @property
+    def _conversation(self) -> Conversation | None:
+        parts = self._parts
+        return None if parts is None else parts.conversation
+
+    def _present(self) -> Parts | None:
+        """The parts, put together again where the process was forked off, or where the state could not be used."""
+        if self._parts is None and self._may_begin():
             with self._lock:
-                if self._conversation is None and self._may_begin():
+                if self._parts is None and self._may_begin():
                     self._try_to_begin()
-        return self._conversation
+        return self._parts
 
     def _may_begin(self) -> bool:
         if isinstance(self._trouble, StateError):
@@ -611,35 +575,29 @@ class HonchoProvider:
 
     def _recalling(self, session_id: str = "") -> tuple[Recall, SessionRef] | None:
         """Who recalls and for which session; None when nothing is recalled, or not for this run of the host."""
-        conversation, recall = self._present(), self._recall
-        if conversation is None or recall is None:
+        parts = self._present()
+        if parts is None or parts.recall is None:
             return None
-        if session_id and self._refs.get(session_id, conversation.ref) != conversation.ref:
+        ref = parts.conversation.ref
+        if session_id and self._refs.get(session_id, ref) != ref:
             return None
-        return recall, conversation.ref
+        return parts.recall, ref
 
-    @contextmanager
-    def _asking(self, ref: SessionRef) -> Iterator[None]:
-        """Around a question that the model asks Honcho itself: it costs, and takes the dialectic's turn."""
-        ledger, recall = self._ledger, self._recall
-        with ledger.llm_call(ref.session) if ledger is not None and self._settings.has_model else nullcontext():
-            yield
-        if recall is not None:
-            recall.asked_by_hand(ref)
+    def _begun(self) -> Parts:
+        parts = self._present()
+        if parts is None:
+            raise self._why_not()
+        return parts
 
     def _opened(self) -> Conversation:
-        conversation = self._present()
-        if conversation is None:
-            raise self._why_not()
-        return conversation
+        return self._begun().conversation
 
     def _leave_parent(self) -> None:
         """Forget, in a forked child, whose threads, connections and Futures are the parent's."""
         self._lock = threading.Lock()
-        if self._conversation is not None:
+        if self._parts is not None:
             # Kept, so that nothing of it is closed: the files and sockets are the parent's too.
-            self._inherited = (self._conversation, self._recall, self._ledger)
-            self._conversation = self._recall = self._tools = self._ledger = self._exported = None
+            self._inherited, self._parts = self._parts, None
             self._meter = Meter()
 
     def _tell(self, error: HonchoExecError | None) -> None:
@@ -648,9 +606,10 @@ class HonchoProvider:
 
     def _mirrored(self, session_id: str, give: Callable[[Mirror, SessionRef], Future[Receipt]]) -> Future[Receipt]:
         try:
-            conversation = self._opened()
-            ref = self._refs.get(session_id, conversation.ref) if session_id else conversation.ref
-            return give(self._mirror, ref) if self._mirror is not None else done(Receipt(0))
+            parts = self._begun()
+            present = parts.conversation.ref
+            ref = self._refs.get(session_id, present) if session_id else present
+            return give(parts.mirror, ref) if parts.mirror is not None else done(Receipt(0))
         except Disabled:
             return done(Receipt(0))
         except HonchoExecError as error:
