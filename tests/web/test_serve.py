@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import time
@@ -101,12 +102,12 @@ if CHROMIUM.exists():
     def browser(tmp_path: Path, serve: Serve, remembered: HonchoProvider) -> Iterator[Browser]:
         served = serve(HONCHO_WORKSPACE=remembered.status().workspace)
         with Browser(tmp_path / "chromium") as browser:
-            browser.open(served.url)
-            browser.wait("document.getElementById('ask-key').open")
+            browser.open(f"{served.url}/#key=%")
+            browser.wait("document.getElementById('ask-key').innerText.includes('not accepted')")
             browser.type(served.key)
             browser.press("Enter")
             browser.wait("document.querySelector('#content h2')")
-            # The answer that there is no key yet is the one complaint that there may be.
+            # The answer that the key is wrong is the one complaint that there may be.
             browser.errors.clear()
             yield browser
             assert browser.run("document.title") != "owned"
@@ -130,6 +131,27 @@ if CHROMIUM.exists():
             browser.dark(dark)
             colours.append(browser.run("getComputedStyle(document.body).backgroundColor"))
         assert colours[0] != colours[1]
+        browser.call("Emulation.setDeviceMetricsOverride", width=360, height=800, deviceScaleFactor=1, mobile=False)
+        for route, part in (("#/conclusions", ".danger"), ("#/search/heron", "form button"), ("#/outbox", "svg text")):
+            go(browser, route)
+            box = f"document.querySelector('#content {part}').getBoundingClientRect()"
+            assert browser.run(f"{box}.width / {box}.height") > 1.4, part
+            assert browser.run(f"{box}.height") > 10, part
+            assert browser.run("document.documentElement.scrollWidth") <= 360
+
+    def test_every_workspace_can_be_chosen_and_a_failure_has_its_own_title(browser: Browser) -> None:
+        browser.run(
+            "Promise.all([...Array(101).keys()].map((number) => fetch('/v3/workspaces', {method: 'POST', body:"
+            " JSON.stringify({id: `w${number}`}), headers: {'Content-Type': 'application/json',"
+            " Authorization: `Bearer ${sessionStorage.getItem('honcho-exec-key')}`}})))"
+            ".then(() => document.getElementById('workspace').replaceChildren())"
+        )
+        go(browser, "#/sessions")
+        assert browser.run("document.getElementById('workspace').options.length") == 102
+        go(browser, "#/peers/no:id")
+        assert browser.run("document.title") == "Peers · Honcho memory"
+        assert "not found" in browser.run("document.getElementById('status').textContent")
+        browser.errors.clear()
 
     def test_a_conclusion_is_deleted_by_keyboard_after_a_question(browser: Browser, remembered: HonchoProvider) -> None:
         go(browser, "#/conclusions")
@@ -146,6 +168,13 @@ if CHROMIUM.exists():
             )
         assert '"Ada likes herons"' in remembered.handle_tool_call("honcho_conclude", {"list": True})
         assert "onerror" not in remembered.handle_tool_call("honcho_conclude", {"list": True})
+        (left,) = json.loads(remembered.handle_tool_call("honcho_conclude", {"list": True}))["conclusions"]
+        remembered.handle_tool_call("honcho_conclude", {"delete_id": left["id"]})
+        browser.run("document.querySelector('#content .danger').click()")
+        browser.press("Tab")
+        browser.press("Enter")
+        browser.wait("document.querySelectorAll('#content .danger').length === 0")
+        browser.errors.clear()
 
 else:
 

@@ -44,7 +44,7 @@ async function ask(method, path, body) {
     throw new Failed("The server does not answer. Is honcho-exec serve still running?");
   }
   if (answer.status === 401) {
-    await askKey();
+    await askKey(key);
     return ask(method, path, body);
   }
   const text = await answer.text();
@@ -62,9 +62,13 @@ async function ask(method, path, body) {
 }
 
 let asking = null;
-function askKey() {
+function askKey(refused) {
+  // It was asked for, or given, while the refusal was on its way.
+  if (asking) return asking;
+  if (sessionStorage.getItem(KEY) !== refused) return Promise.resolve();
   sessionStorage.removeItem(KEY);
-  asking ??= new Promise((resolve) => {
+  document.getElementById("key-wrong").hidden = !refused;
+  asking = new Promise((resolve) => {
     const dialog = document.getElementById("ask-key");
     const field = document.getElementById("key");
     field.value = "";
@@ -82,9 +86,9 @@ function base() {
   return `/v3/workspaces/${encodeURIComponent(picker.value)}`;
 }
 
-function when(moment) {
+function when(moment, dateStyle = "medium") {
   const at = new Date(moment);
-  return Number.isNaN(at.getTime()) ? String(moment) : at.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+  return Number.isNaN(at.getTime()) ? String(moment) : at.toLocaleString(undefined, { dateStyle, timeStyle: "short" });
 }
 
 function span(seconds) {
@@ -161,7 +165,9 @@ confirmation.addEventListener("close", async () => {
   pending = null;
   if (confirmation.returnValue !== "yes") return;
   try {
-    await ask("DELETE", path);
+    await ask("DELETE", path).catch((error) => {
+      if (error.status !== 404) throw error; // somebody else has deleted it
+    });
     item.remove();
     tell("The conclusion was deleted.");
     content.focus();
@@ -230,14 +236,15 @@ const views = {
       ["for elsewhere", state.counts.elsewhere],
       ["oldest waits for", state.counts.oldest_at === null ? "–" : span(state.now - state.counts.oldest_at)]];
     const columns = ["id", "state", "kind", "session", "who", "attempts", "text", "reason"];
+    const kinds = { session: "id", who: "id", text: "long", reason: "long" };
     return [el("h2", {}, "Outbox"), el("p", { class: "facts" }, `for ${state.destination}`),
       el("dl", { class: "numbers" }, ...numbers.map(([name, value]) => el("div", {}, el("dt", {}, name), el("dd", {}, value)))),
       state.history.error ? el("p", {}, `Last failure, ${when(state.history.error_at * 1000)}: ${state.history.error}`) : null,
       el("h3", {}, "Sync latency"), plot(state.deliveries),
       el("h3", {}, "Rows"),
-      state.rows.length === 0 ? el("p", {}, "Nothing waits and nothing is parked.") : el("table", {},
+      state.rows.length === 0 ? el("p", {}, "Nothing waits and nothing is parked.") : el("div", { class: "wide", role: "region", "aria-label": "Rows", tabindex: "0" }, el("table", {},
         el("thead", {}, el("tr", {}, ...columns.map((name) => el("th", { scope: "col" }, name)))),
-        el("tbody", {}, ...state.rows.map((row) => el("tr", {}, ...columns.map((name) => el("td", {}, row[name] ?? "")))))),
+        el("tbody", {}, ...state.rows.map((row) => el("tr", {}, ...columns.map((name) => el("td", { class: kinds[name] ?? "" }, row[name] ?? ""))))))),
     ].filter((part) => part !== null);
   },
 };
@@ -245,7 +252,8 @@ const views = {
 // How long deliveries took, over time, on a logarithmic scale.
 function plot(deliveries) {
   if (deliveries.length === 0) return el("p", {}, "Nothing has been delivered yet.");
-  const [width, height, left, bottom, top] = [720, 240, 62, 28, 12];
+  // As wide as it is shown, so that its text is not shrunk with it.
+  const [width, height, left, bottom, top] = [Math.max(content.clientWidth, 300), 240, 62, 28, 12];
   const times = deliveries.map((one) => one.at);
   const waits = deliveries.map((one) => Math.max(one.waited, 0.001));
   const [first, last] = [Math.min(...times), Math.max(...times)];
@@ -262,8 +270,8 @@ function plot(deliveries) {
     picture.append(svg("line", { class: "grid", x1: left, x2: width - 14, y1: level, y2: level }),
       svg("text", { x: left - 6, y: level + 4, "text-anchor": "end" }, span(10 ** power)));
   }
-  picture.append(svg("text", { x: left, y: height - 8 }, when(first * 1000)),
-    svg("text", { x: width - 14, y: height - 8, "text-anchor": "end" }, when(last * 1000)));
+  picture.append(svg("text", { x: left, y: height - 8 }, when(first * 1000, "short")),
+    svg("text", { x: width - 14, y: height - 8, "text-anchor": "end" }, when(last * 1000, "short")));
   const points = deliveries.map((one, place) => [x(one.at), y(waits[place])]);
   picture.append(svg("polyline", { class: "line", points: points.map((point) => point.join(",")).join(" ") }));
   deliveries.forEach((one, place) => {
@@ -281,21 +289,28 @@ function report(error) {
 
 async function loadWorkspaces() {
   const chosen = picker.value || sessionStorage.getItem("honcho-exec-workspace");
-  const found = await ask("POST", "/v3/workspaces/list?size=100", {});
-  picker.replaceChildren(...found.items.map((one) => el("option", { value: one.id }, one.id)));
-  if (found.items.some((one) => one.id === chosen)) picker.value = chosen;
-  return found.items.length;
+  const ids = new Set();
+  for (let page = 1, pages = 1; page <= pages; page += 1) {
+    const found = await ask("POST", `/v3/workspaces/list?page=${page}&size=100`, {});
+    found.items.forEach((one) => ids.add(one.id));
+    pages = found.pages;
+  }
+  picker.replaceChildren(...[...ids].map((id) => el("option", { value: id }, id)));
+  if (ids.has(chosen)) picker.value = chosen;
+  return ids.size;
+}
+
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
 }
 
 async function show() {
   const mine = ++shown;
-  const [name = "", ...rest] = location.hash.replace(/^#\//, "").split("/").map((part) => {
-    try {
-      return decodeURIComponent(part);
-    } catch {
-      return part;
-    }
-  });
+  const [name = "", ...rest] = location.hash.replace(/^#\//, "").split("/").map(decoded);
   const view = Object.hasOwn(views, name) ? name : "sessions";
   for (const tab of document.querySelectorAll("#tabs a")) {
     if (tab.getAttribute("href") === `#/${view}`) tab.setAttribute("aria-current", "page");
@@ -312,6 +327,7 @@ async function show() {
   } catch (error) {
     if (mine === shown) {
       content.replaceChildren();
+      document.title = `${view[0].toUpperCase()}${view.slice(1)} · Honcho memory`;
       report(error);
     }
   } finally {
@@ -331,7 +347,7 @@ window.addEventListener("hashchange", show);
 
 // #key=… is how a person hands the key over in one go; the server never sees what stands behind the #.
 if (location.hash.startsWith("#key=")) {
-  sessionStorage.setItem(KEY, decodeURIComponent(location.hash.slice(5)));
+  sessionStorage.setItem(KEY, decoded(location.hash.slice(5)));
   history.replaceState(null, "", "/");
 }
 show();
