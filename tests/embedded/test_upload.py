@@ -111,3 +111,25 @@ def test_a_body_that_is_no_form_is_refused(http: httpx.Client) -> None:
     ):
         answer = http.post(UPLOAD, files=form)
         assert (answer.status_code, answer.json()["detail"][0]["loc"]) == (422, ["body", named])
+
+
+PART = b'--x\r\nContent-Disposition: form-data; name="%s"; filename="a"\r\nContent-Type: text/plain\r\n\r\n%s\r\n'
+
+
+@pytest.mark.parametrize(
+    ("form", "why"),
+    [
+        (PART % (b"peer_id", b"alice") + PART % (b"file", b"cut"), "no closing boundary"),
+        (PART % (b"peer_id", b"alice") + PART % (b"file", b"cut --x-- \r\n--x--y"), "no closing boundary"),
+        (PART % (b"file", b"one") + PART % (b"file", b"two") + b"--x--\r\n", "one file at a time"),
+        (PART % (b"peer_id", b"alice") + PART % (b"more", b"") * 20_000 + b"--x--\r\n", "at most 16 parts"),
+        (b"--x\r\n" + b"a: b\r\n" * 2_000 + b"\r\nc\r\n--x--\r\n", "headers of a part"),
+    ],
+    ids=["cut", "cut at what looks like an end", "two files", "many parts", "many headers"],
+)
+def test_a_form_that_is_cut_off_or_too_much_is_refused(
+    http: httpx.Client, honcho: Honcho, form: bytes, why: str
+) -> None:
+    answer = http.post(UPLOAD, content=form, headers={"Content-Type": "multipart/form-data; boundary=x"})
+    assert (answer.status_code, why in answer.json()["detail"][0]["msg"]) == (422, True)
+    assert list(honcho.session("s").messages()) == []
