@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 __all__ = [
     "Body",
@@ -55,15 +56,18 @@ def parse_json(raw: bytes) -> Any:
     """Decode a request's body; NUL is stripped from every string.
 
     Raises:
-        Refused: not JSON (422), or JSON that the real server fails on (500): NaN, a lone surrogate.
+        Refused: not JSON (422), or JSON that the real server fails on (500): NaN, a number beyond all floats, a lone
+            surrogate.
     """
     if not raw:
         return None
     try:
-        value = json.loads(raw, parse_constant=_no_constant)
+        # json.loads() would decode bytes on its own, and let surrogates through.
+        text = raw.decode(json.detect_encoding(raw))
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise Invalid(("body",), "JSON decode error", "json_invalid") from error
-    if b"\\u" in raw:
+    if "\\u" in text:
         _check_surrogates(value)
         value = _without_nul(value)
     return value
@@ -266,8 +270,15 @@ def _refuse_special_tokens(content: str, loc: tuple[str | int, ...]) -> None:
         raise Refused(500, "An unexpected error occurred")
 
 
-def _no_constant(name: str) -> object:
+def _no_constant(name: str) -> NoReturn:
     raise Refused(500, f"{name} is not JSON")
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if math.isinf(value):
+        _no_constant(number[:20])
+    return value
 
 
 def _check_surrogates(value: object) -> None:

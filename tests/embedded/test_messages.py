@@ -86,25 +86,19 @@ def test_text_on_which_the_real_server_fails_fails_here(http: httpx.Client, honc
     assert post(http, {"content": "<|im_start|>", "peer_id": "alice"}).status_code == 201
 
 
-@pytest.mark.parametrize("raw", [rb'"\ud800"', rb'"a\udfff b"', b"NaN", b"Infinity", b"-Infinity"])
+@pytest.mark.parametrize("raw", [rb'"\ud800"', rb'"a\udfff b"', b"NaN", b"Infinity", b"-1e999"])
 def test_json_on_which_the_real_server_fails_fails_here(http: httpx.Client, honcho: Honcho, raw: bytes) -> None:
     body = b'{"messages": [{"content": "x", "peer_id": "alice", "metadata": {"k": %b}}]}' % raw
     answer = http.post(MESSAGES, content=body, headers={"content-type": "application/json"})
-    assert answer.status_code == 500
+    assert (answer.status_code, answer.json() != {"detail": "An unexpected error occurred"}) == (500, True)
     assert contents(honcho) == []
 
 
-@pytest.mark.parametrize("raw", [b"{", b"\xff", b'{"messages": [}'])
+@pytest.mark.parametrize("raw", [b"{", b"\xff", b'{"messages": [}', b'{"messages": "\xed\xa0\x80"}'])
 def test_what_is_not_json_is_refused(http: httpx.Client, raw: bytes) -> None:
     answer = http.post(MESSAGES, content=raw)
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["type"] == "json_invalid"
-
-
-def test_a_number_too_large_for_json_is_refused(http: httpx.Client, honcho: Honcho) -> None:
-    body = b'{"messages": [{"content": "x", "peer_id": "alice", "metadata": {"k": 1e999}}]}'
-    assert http.post(MESSAGES, content=body).status_code == 500
-    assert contents(honcho) == []
 
 
 def test_nul_is_stripped(honcho: Honcho) -> None:
