@@ -46,6 +46,8 @@ def serve(run: Run, host: str, port: int, *, no_auth: bool) -> None:
     from honcho_exec.web.server import listen  # noqa: PLC0415 - see above
     from honcho_exec.web.site import Site, is_open  # noqa: PLC0415 - see above
 
+    if not host.strip():
+        raise click.UsageError("--host needs an address: 127.0.0.1, or 0.0.0.0 to be reached from elsewhere")
     near = is_loopback(host)
     if no_auth and not near:
         raise click.UsageError(f"--no-auth is for this machine only; {host} can be reached from elsewhere")
@@ -59,19 +61,26 @@ def serve(run: Run, host: str, port: int, *, no_auth: bool) -> None:
                 guarded,
                 host,
                 port,
-                started=lambda url: _tell(url, home / MEMORY, kept, no_auth=no_auth, as_json=run.as_json),
+                started=lambda url, everywhere: _tell(
+                    run, url, home / MEMORY, kept, no_auth=no_auth, everywhere=everywhere
+                ),
             )
 
 
-def _tell(url: str, file: Path, kept: Path | None, *, no_auth: bool, as_json: bool) -> None:
+def _tell(run: Run, url: str, file: Path, kept: Path | None, *, no_auth: bool, everywhere: bool) -> None:
     """Say where it is, and how to get the key, which is never printed."""
-    if as_json:
+    if run.as_json:
         print_json({"url": url, "page": f"{url}/", "memory": str(file), "key_file": str(kept) if kept else None})
         return
     console = stdout()
     where = "none is needed" if no_auth else f"cat {kept}" if kept else "what HONCHO_SERVE_KEY holds"
     rows = [("page", f"{url}/", ""), ("key", where, ""), ("memory", str(file), "")]
     fields(console, [("clients", f"HONCHO_BASE_URL={url}, and the key as HONCHO_API_KEY", ""), *rows])
+    if everywhere:
+        text(
+            console,
+            "\nIt listens on every address of this machine; from elsewhere, use its name in the URL.",
+        )
     text(console, "\nCtrl-C ends it.", style="dim")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import logging
 import resource
 import signal
@@ -34,14 +35,15 @@ class CannotListenError(HonchoExecError):
     cause = "address"
 
 
-def listen(app: WSGIApplication, host: str, port: int, *, started: Callable[[str], None]) -> None:
+def listen(app: WSGIApplication, host: str, port: int, *, started: Callable[[str, bool], None]) -> None:
     """Serve until SIGINT or SIGTERM, then let requests that are worked on finish, at most five seconds.
 
     Args:
         app: what is served; called by several threads.
         host: the address to listen on; `localhost` is 127.0.0.1.
         port: 0 for any that is free.
-        started: hears the URL as soon as connections are taken.
+        started: hears, as soon as connections are taken, the URL on this machine, and whether every address of it is
+            listened on.
 
     Raises:
         CannotListenError: the address is in use, or not this machine's.
@@ -52,7 +54,10 @@ def listen(app: WSGIApplication, host: str, port: int, *, started: Callable[[str
         before = signal.signal(signal.SIGTERM, _end)
         try:
             address, port = listening.getsockname()[:2]
-            started(f"http://{f'[{address}]' if ':' in address else address}:{port}")
+            everywhere = ipaddress.ip_address(address.partition("%")[0]).is_unspecified
+            if everywhere:
+                address = "::1" if ":" in address else "127.0.0.1"
+            started(f"http://{f'[{address}]' if ':' in address else address}:{port}", everywhere)
             server.run()
         finally:
             signal.signal(signal.SIGTERM, before)

@@ -54,6 +54,17 @@ def test_elsewhere_it_does_not_listen_without_a_key(host: str) -> None:
     assert (refused.exit_code, "--no-auth is for this machine only" in refused.output) == (2, True)
 
 
+def test_no_address_is_wrong_use() -> None:
+    refused = CliRunner().invoke(main, ["serve", "--host", ""])
+    assert (refused.exit_code, "--host needs an address: 127.0.0.1" in refused.output) == (2, True)
+
+
+def test_listening_everywhere_it_says_where_it_is_on_this_machine(serve: Serve) -> None:
+    served = serve("--host", "0.0.0.0")  # noqa: S104 - with a key, and for the test only
+    assert served.url.startswith("http://127.0.0.1:")
+    assert httpx.get(f"{served.url}/health", trust_env=False).status_code == 200
+
+
 def test_a_port_that_is_in_use_is_named(serve: Serve) -> None:
     port = serve("--no-auth").url.rpartition(":")[2]
     refused = CliRunner().invoke(main, ["serve", "--port", port])
