@@ -77,10 +77,7 @@ def _tell(run: Run, url: str, file: Path, kept: Path | None, *, no_auth: bool, e
     rows = [("page", f"{url}/", ""), ("key", where, ""), ("memory", str(file), "")]
     fields(console, [("clients", f"HONCHO_BASE_URL={url}, and the key as HONCHO_API_KEY", ""), *rows])
     if everywhere:
-        text(
-            console,
-            "\nIt listens on every address of this machine; from elsewhere, use its name in the URL.",
-        )
+        text(console, "\nIt listens on every address of this machine; from elsewhere, use its name in the URL.")
     text(console, "\nCtrl-C ends it.", style="dim")
 
 

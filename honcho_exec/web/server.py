@@ -49,7 +49,6 @@ def listen(app: WSGIApplication, host: str, port: int, *, started: Callable[[str
         CannotListenError: the address is in use, or not this machine's.
     """
     with _bound(host, port) as listening:
-        _log_as_ours()
         server = make_server(app, listening)
         before = signal.signal(signal.SIGTERM, _end)
         try:
@@ -66,6 +65,7 @@ def listen(app: WSGIApplication, host: str, port: int, *, started: Callable[[str
 
 def make_server(app: WSGIApplication, listening: socket.socket) -> TcpWSGIServer:
     """A server that takes so many connections that idle clients are in nobody's way, and keeps those for 20 s only."""
+    _log_as_ours()
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     half = _MOST_CONNECTIONS if descriptors == resource.RLIM_INFINITY else descriptors // 2
     return create_server(

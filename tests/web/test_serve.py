@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 import socket
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from logging.handlers import BufferingHandler
 from pathlib import Path
 
 import httpx
@@ -80,7 +82,9 @@ def test_those_who_keep_a_connection_keep_nobody_out(serve: Serve) -> None:
         assert httpx.get(f"{served.url}/health", trust_env=False).status_code == 200
 
 
-def test_a_connection_on_which_nothing_comes_is_let_go() -> None:
+def test_an_idle_connection_is_let_go_and_logs_go_where_all_others_do() -> None:
+    logged = BufferingHandler(10)
+    logging.getLogger("honcho_exec").addHandler(logged)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         server = make_server(lambda _, __: [], listening)
         try:
@@ -93,7 +97,10 @@ def test_a_connection_on_which_nothing_comes_is_let_go() -> None:
                     server.asyncore.loop(0, map=server._map, count=1)
                     assert len(server.active_channels) == left
                 assert half.recv(1) == b""
+            logging.getLogger("waitress.queue").warning("Task queue depth is 1")
+            assert [record.getMessage() for record in logged.buffer] == ["Task queue depth is 1"]
         finally:
+            logging.getLogger("honcho_exec").removeHandler(logged)
             server.task_dispatcher.shutdown()
             server.close()
 

@@ -37,6 +37,11 @@ async function ask(method, path, body) {
   const key = sessionStorage.getItem(KEY);
   if (key) headers.Authorization = `Bearer ${key}`;
   if (body !== undefined) headers["Content-Type"] = "application/json";
+  if (key && !/^[!-~]+$/.test(key)) {
+    // No header can hold it.
+    await askKey(key);
+    return ask(method, path, body);
+  }
   let answer;
   try {
     answer = await fetch(path, { method, headers, body: body === undefined ? undefined : JSON.stringify(body) });
