@@ -367,14 +367,10 @@ def test_a_full_disk_is_said_and_what_was_stored_stays(tmp_path: Path) -> None:
 def test_processes_that_begin_the_same_file_at_once_all_can_use_it(tmp_path: Path) -> None:
     begin = (
         "import sys, pathlib\n"
-        "from honcho_exec.clock import SystemClock\n"
-        "from honcho_exec.lease import Holder\n"
-        "from honcho_exec.outbox import Outbox\n"
+        "from honcho_exec.embedded import EmbeddedHoncho\n"
         "print('ready', flush=True)\n"
         "for line in sys.stdin:\n"
-        "    home = pathlib.Path(line.strip())\n"
-        "    holder = Holder(home / 'holders')\n"
-        "    Outbox(home / 'outbox.db', destination='d', holder=holder, clock=SystemClock(), max_rows=9).close()\n"
+        "    EmbeddedHoncho(pathlib.Path(line.strip()) / 'memory.db').close()\n"
         "    print('used', flush=True)\n"
     )
     command = [sys.executable, "-c", begin]

@@ -2,59 +2,24 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import shutil
 import sqlite3
 import stat
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from support.locking import locked
+from support.outboxes import REF, Process, another
 
-from honcho_exec.clock import SystemClock
 from honcho_exec.errors import Overloaded, StateError
 from honcho_exec.lease import Holder
-from honcho_exec.model import Conclusion, Message, SessionRef, Write
-from honcho_exec.outbox import HELD, Outbox
+from honcho_exec.model import Message
+from honcho_exec.outbox import HELD
 from honcho_exec.spill import Entry, Spill
-
-REF = SessionRef("w", "s", "ada", "hermes")
-CLOCK = SystemClock()
-
-
-class Process:
-    """An outbox as one provider has it."""
-
-    def __init__(self, folder: Path, *, max_rows: int = 10_000) -> None:
-        self.holder = Holder(folder / "holders")
-        self.outbox = Outbox(
-            folder / "outbox.db", destination="here", holder=self.holder, clock=CLOCK, max_rows=max_rows
-        )
-
-    def admit(self, *texts: str, key: str | None = None) -> str:
-        turn = CLOCK.new_id()
-        return self.give(turn, [Message("ada", text, source_key=key) for text in texts])
-
-    def give(self, turn: str, writes: list[Write]) -> str:
-        return self.outbox.admit(turn, REF, writes).turn
-
-    def deliver(self) -> list[str]:
-        """Deliver everything, and return it."""
-        texts = []
-        self.outbox.adopt()
-        while (batch := self.outbox.claim()) is not None:
-            rows = self.outbox.sending(batch.rows, settle_at=0.0)
-            texts += [row.write.content for row in rows if isinstance(row.write, Message | Conclusion)]
-            self.outbox.settle(rows)
-        return texts
-
-    def close(self) -> None:
-        self.outbox.close()
-        self.holder.close()
 
 
 @pytest.fixture
@@ -142,38 +107,6 @@ def test_a_copy_that_is_put_back_is_not_mixed_with_the_log_of_another(home: Path
     process.admit("three")
     assert process.deliver() == ["one", "two", "three"]
     assert process.outbox.set_aside() == []
-
-
-def _serve(home: Path, orders: multiprocessing.Queue[str], answers: multiprocessing.Queue[object]) -> None:
-    process = Process(home)
-    while (order := orders.get()) != "end":
-        answers.put(process.deliver() if order == "deliver" else process.admit(order))
-    process.close()
-
-
-@contextmanager
-def another(home: Path) -> Iterator[Callable[[str], object]]:
-    """A process of its own, which admits what it is told to, or delivers."""
-    context = multiprocessing.get_context("spawn")
-    orders, answers = context.Queue(), context.Queue()
-    process = context.Process(target=_serve, args=(home, orders, answers), daemon=True)
-    process.start()
-
-    def ask(order: str) -> object:
-        orders.put(order)
-        return answers.get(timeout=30)
-
-    try:
-        yield ask
-    finally:
-        orders.put("end")
-        process.join(30)
-        process.kill()
-        process.join()
-        process.close()
-        for queue in (orders, answers):
-            queue.close()
-            queue.join_thread()
 
 
 def test_nothing_that_was_settled_in_a_moved_file_takes_another_row_with_it(home: Path, process: Process) -> None:
