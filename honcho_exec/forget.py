@@ -55,6 +55,9 @@ class ServerForgetting:
                 self._messages(chosen, done)
             if chosen.peer is not None and chosen.peer in self._api.ids(f"{self._path}/peers"):
                 done.left.append(f"the name of the peer {chosen.peer}: a server deletes no peers")
+            if chosen.text is not None:
+                named = [id_ for kind in ("sessions", "peers") for id_ in self._api.ids(f"{self._path}/{kind}")]
+                done.left += [f"the name {id_}" for id_ in sorted(set(filter(chosen.holds, named)))]
             if chosen.everything and self._api.ids(f"{self._path}/peers"):
                 done.left.append("the names of the workspace and its peers: a server deletes no peers")
         return done
@@ -105,7 +108,8 @@ class ServerForgetting:
     def _said(self, session: str, chosen: Chosen) -> Iterator[object]:
         path = f"{self._path}/sessions/{part(session)}/messages/list"
         for message in self._api.pages("POST", path, {}):
-            if message["peer_id"] == chosen.peer or chosen.holds(message["content"]):
+            said = chosen.holds(message["content"]) or chosen.holds_beside(message["metadata"] or {})
+            if message["peer_id"] == chosen.peer or said:
                 yield message
 
     def _delete(self, path: str, done: Forgetting, kind: str) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 __all__ = [
     "Card",
@@ -133,7 +135,7 @@ class Chosen:
 
     Attributes:
         workspace: only there; None for every workspace.
-        text: whatever its case.
+        text: whatever its case, and however its accents are encoded.
     """
 
     workspace: str | None = None
@@ -148,4 +150,27 @@ class Chosen:
 
     def holds(self, said: str) -> bool:
         """Whether what was said holds the chosen text."""
-        return self.text is not None and self.text.casefold() in said.casefold()
+        return self.text is not None and _wanted(self.text) in _folded(said)
+
+    def holds_beside(self, metadata: Mapping[str, object]) -> bool:
+        """Whether what somebody gave beside a message holds it; what honcho_exec itself keeps there does not count."""
+        given = [value for name, value in metadata.items() if not name.startswith("honcho_exec_")]
+        return any(map(self.holds, _values(given)))
+
+
+def _folded(text: str) -> str:
+    """A text as it is compared: Unicode's canonical caseless matching."""
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", text).casefold())
+
+
+_wanted = lru_cache(maxsize=4)(_folded)
+
+
+def _values(given: object) -> Iterator[str]:
+    if isinstance(given, Mapping):
+        given = list(given.values())
+    if isinstance(given, list | tuple):
+        for value in given:
+            yield from _values(value)
+    elif isinstance(given, str | int | float):
+        yield str(given)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +20,7 @@ from honcho_exec.cli.rows import EVERY, many
 from honcho_exec.cli.run import FAILED, MEMORY, Run, command, json_option, lent, memory, pass_run, print_json, reached
 from honcho_exec.cli.show import fields, plain, stdout, text, without_password
 from honcho_exec.errors import RequestError
-from honcho_exec.model import Card, Chosen, Conclusion, Message
+from honcho_exec.model import Card, Chosen, Conclusion, Message, Replacement, Write
 
 if TYPE_CHECKING:
     # They take long to import; --help does without them.
@@ -124,11 +125,19 @@ def _look(run: Run, loaded: LoadedSettings, chosen: Chosen, *, do: bool) -> _Fou
         if (home / MEMORY).exists():
             honcho = stack.enter_context(memory(run))
             found.here = honcho.forget(chosen) if do else honcho.count(chosen)
+            if chosen.text is not None:
+                found.left += [
+                    f"the name of the {kind} {id_} (purge --{kind} {id_})" for kind, id_ in honcho.named(chosen)
+                ]
+            if not (do or found.here.total()):
+                # An earlier purge may have had to leave it in the log, which somebody read.
+                honcho.flush()
+        outbox.tidy()
         if do:
             _from_other_files(home, outbox, chosen)
-    found.left += [f"{path.name}, which was damaged and set aside, may hold some" for path in _aside(home)]
-    if do and chosen.text is not None:
-        found.left += _still(home, chosen.text)
+        found.left += [f"{path.name}, which was damaged and set aside, may hold some" for path in _aside(home)]
+        if chosen.text is not None and (do or found.nothing):
+            found.left += _still(home, chosen.text)
     return found
 
 
@@ -145,15 +154,22 @@ def _is_chosen(row: OutboxRow, chosen: Chosen) -> bool:
         return False
     if chosen.everything or chosen.session == row.ref.session:
         return True
-    match row.write:
-        case Message() as said:
-            return chosen.peer == said.peer or any(map(chosen.holds, [said.content, *map(str, said.metadata.values())]))
-        case Conclusion() as concluded:
-            about = (concluded.observer, concluded.observed)
-            return chosen.peer in about or chosen.holds(concluded.content)
-        case Card() as card:
-            return chosen.peer in (card.observer, card.observed) or any(map(chosen.holds, card.facts))
-    return False
+    about, texts, beside = _said_in(row.write)
+    return chosen.peer in about or any(map(chosen.holds, texts)) or chosen.holds_beside(beside)
+
+
+def _said_in(write: Write) -> tuple[tuple[str, ...], tuple[str, ...], Mapping[str, object]]:
+    """Whom a write is by or about, its texts, and what was given beside them."""
+    match write:
+        case Message():
+            return (write.peer,), (write.content,), write.metadata
+        case Conclusion():
+            return (write.observer, write.observed), (write.content,), {}
+        case Card():
+            return (write.observer, write.observed), tuple(write.facts), {}
+        case Replacement():
+            return (write.observer, write.observed), (write.old, write.new), {}
+    return (), (), {}
 
 
 def _from_server(loaded: LoadedSettings, chosen: Chosen, found: _Found, *, do: bool) -> None:
@@ -177,7 +193,6 @@ def _from_other_files(home: Path, outbox: Outbox, chosen: Chosen) -> None:
     from honcho_exec.known import Known  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.ledger import Ledger  # noqa: PLC0415 - see TYPE_CHECKING
 
-    outbox.tidy()
     if (home / "known.db").exists():
         Known(home / "known.db", destination=outbox.destination, clock=SystemClock()).purge(chosen)
     ledger = Ledger(home / "recall.db", destination=outbox.destination, clock=SystemClock())
@@ -190,12 +205,16 @@ def _aside(home: Path) -> list[Path]:
 
 
 def _still(home: Path, words: str) -> Iterator[str]:
-    """Where the bytes of the text are nevertheless: a file's log is emptied only when nobody else reads it."""
-    wanted = {words.encode(), json.dumps(words)[1:-1].encode(), json.dumps(words, ensure_ascii=False)[1:-1].encode()}
+    """Where the bytes of the text may nevertheless be: only while somebody reads a file, its log is not emptied."""
+    forms = {words, unicodedata.normalize("NFC", words), unicodedata.normalize("NFD", words)}
+    wanted = {json.dumps(form, ensure_ascii=plain)[1:-1].encode() for form in forms for plain in (True, False)}
+    wanted |= {form.encode() for form in forms}
     for name in _FILES:
-        for path in (home / name, home / f"{name}-wal"):
-            if path.exists() and any(one in path.read_bytes() for one in wanted):
-                yield f"{path.name} still holds the text: another process uses it; end that and run it again"
+        log = home / f"{name}-wal"
+        if not (log.exists() and log.stat().st_size):
+            continue
+        if any(one in path.read_bytes() for path in (home / name, log) for one in wanted):
+            yield f"{name} may still hold the text: another process uses it; end that and run it again"
 
 
 def _agreed(*, as_json: bool) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 
 from honcho_exec.clock import Clock, SystemClock
 from honcho_exec.embedded.app import build_app
-from honcho_exec.embedded.forgetting import count_chosen, forget_chosen
+from honcho_exec.embedded.forgetting import count_chosen, forget_chosen, named_so
 from honcho_exec.embedded.language_model import LanguageModel
 from honcho_exec.embedded.portable import Record, dump_records, load_records
 from honcho_exec.embedded.store import Store
@@ -68,6 +68,15 @@ class EmbeddedHoncho:
         """How much would be forgotten, by its kind."""
         with self._store.reading() as connection:
             return count_chosen(connection, chosen)
+
+    def named(self, chosen: Chosen) -> list[tuple[str, str]]:
+        """The kinds and ids of the sessions and peers whose id holds the chosen text."""
+        with self._store.reading() as connection:
+            return named_so(connection, chosen)
+
+    def flush(self) -> None:
+        """Empty the log beside the file, where nobody else reads it."""
+        self._store.flush()
 
     def forget(self, chosen: Chosen) -> Counter[str]:
         """Take out what is chosen, also out of what is left of it in the file, and say how much it was."""

@@ -11,7 +11,7 @@ from honcho_exec.embedded.store import Writer
 from honcho_exec.embedded.wire import dump
 from honcho_exec.model import Chosen
 
-__all__ = ["count_chosen", "forget_chosen"]
+__all__ = ["count_chosen", "forget_chosen", "named_so"]
 
 _PEERS = "(SELECT key FROM peer WHERE id = ?)"
 _SESSIONS = "(SELECT key FROM session WHERE id = ?)"
@@ -50,8 +50,22 @@ def forget_chosen(writer: Writer, chosen: Chosen) -> Counter[str]:
     return counts
 
 
+def named_so(connection: sqlite3.Connection, chosen: Chosen) -> list[tuple[str, str]]:
+    """The kinds and ids of the sessions and peers whose id holds the chosen text."""
+    _install(connection, chosen)
+    found = []
+    for kind in ("session", "peer"):
+        within = _within(kind, Condition("is_chosen(id)"), chosen)
+        rows = connection.execute(f"SELECT DISTINCT id FROM {kind} WHERE {within.sql} ORDER BY id", within.values)
+        found += [(kind, str(row["id"])) for row in rows]
+    return found
+
+
 def _install(connection: sqlite3.Connection, chosen: Chosen) -> None:
     connection.create_function("is_chosen", 1, chosen.holds, deterministic=True)
+    connection.create_function(
+        "is_chosen_beside", 1, lambda metadata: chosen.holds_beside(json.loads(metadata)), deterministic=True
+    )
 
 
 def _conditions(chosen: Chosen) -> dict[str, Condition]:
@@ -80,7 +94,7 @@ def _conditions(chosen: Chosen) -> dict[str, Condition]:
         }
     else:
         found = {
-            "message": Condition("(is_chosen(content) OR is_chosen(message.metadata))"),
+            "message": Condition("(is_chosen(content) OR is_chosen_beside(message.metadata))"),
             "conclusion": Condition("is_chosen(content)"),
         }
     everywhere = dict.fromkeys(("message", "conclusion", "member", "session", "peer"), _NOTHING) | found

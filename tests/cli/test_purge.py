@@ -105,6 +105,52 @@ def test_a_text_is_gone_from_the_files_too(cli: Cli, kept: Any, tmp_path: Path) 
     assert "hello there" in cli("search", "hello").stdout
 
 
+@pytest.mark.parametrize("text", ["honcho", "_", '"', "0"])
+def test_only_what_people_gave_is_looked_at(cli: Cli, environ: dict[str, str], kept: Any, text: str) -> None:
+    with HonchoProvider("talk", environ=environ) as provider:
+        beside: dict[str, str | int | float] = {"mood": f"so {text} so", "n": 77}
+        provider.remember("talk", "user", "x", source_key="a", metadata=beside).result(10)
+        provider.remember("talk", "user", "x", source_key="b", metadata={"mood": "calm"}).result(10)
+    said = of(kept(), "message", "content")
+    assert cli("purge", "--text", text, "--yes").exit_code in (0, 1)
+    assert of(kept(), "message", "content") == [one for one in said[:-2] if text not in one] + ["x"]
+    assert "Stays" not in cli("purge", "--text", "77", "--yes").stderr
+
+
+def test_a_text_is_found_however_its_accents_and_case_are_encoded(cli: Cli, environ: dict[str, str], kept: Any) -> None:
+    with HonchoProvider("accents", environ=environ) as provider:
+        for said in ("at the Cafe\u0301", "how na\u00efve", "Große Straße"):
+            provider.remember("accents", "user", said).result(10)
+    before = len(of(kept(), "message", "content"))
+    for number, text in enumerate(("CAF\u00c9", "nai\u0308ve", "STRASSE"), 1):
+        done = cli("purge", "--text", text, "--yes")
+        assert (done.exit_code, done.stderr) == (0, "")
+        assert len(of(kept(), "message", "content")) == before - number
+
+
+def test_what_somebody_still_reads_is_said_again_each_time(
+    cli: Cli, kept: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("honcho_exec.embedded.store._BUSY", 0.1)
+    reader = sqlite3.connect(tmp_path / "state" / "memory.db", isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM message").fetchone()
+    for _ in range(2):
+        done = cli("purge", "--text", SECRET, "--yes")
+        assert (done.exit_code, "memory.db may still hold the text" in done.stderr) == (1, True)
+    reader.close()
+    done = cli("purge", "--text", SECRET, "--yes")
+    assert (done.exit_code, done.stderr) == (0, "")
+    assert ghosts(tmp_path / "state", "Zanzibar") == []
+    assert len(kept()) > 5
+
+
+def test_a_text_that_is_in_a_name_is_said(cli: Cli, kept: Any) -> None:
+    done = cli("purge", "--text", "alk", "--yes")
+    assert (done.exit_code, "the name of the session talk (purge --session talk)" in done.stderr) == (1, True)
+    assert "talk" in of(kept(), "session", "id")
+
+
 def test_a_session_is_gone_and_others_stay(cli: Cli, kept: Any, tmp_path: Path) -> None:
     assert cli("purge", "--session", "talk", "--yes").exit_code == 0
     found = kept()
