@@ -24,7 +24,7 @@ from honcho_exec.cli.outbox import outbox
 from honcho_exec.cli.portable import export, import_
 from honcho_exec.cli.purge import purge
 from honcho_exec.cli.push import push
-from honcho_exec.cli.run import Run, TaughtGroup, tell_error
+from honcho_exec.cli.run import FAILED, Run, TaughtGroup, tell_error
 from honcho_exec.cli.serve import serve
 from honcho_exec.cli.status import status
 from honcho_exec.errors import HonchoExecError
@@ -44,7 +44,13 @@ class _Commands(TaughtGroup):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run as a program."""
         _open_what_is_closed()
-        return super().main(*args, **kwargs)
+        try:
+            return super().main(*args, **kwargs)
+        except OSError as error:
+            # What cannot be told on stdout, a refusal included, is told here.
+            click.echo(f"Error: the output cannot be written: {error.strerror or error}", err=True)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(FAILED)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

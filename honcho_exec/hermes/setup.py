@@ -76,9 +76,18 @@ def _answers(place: int, settings: Settings) -> dict[str, str]:
         if settings.base_url is not None:
             answers[_URL] = _CLOUD
         hint = "https://app.honcho.dev; empty: the one that is set"
-    if key := masked_secret_prompt(f"  API key ({hint}): ").strip():
+    if key := _key(hint):
+        answers[_KEY] = key
+    elif place == _BACKENDS.index("cloud") and settings.api_key is None:
+        _say("None is set, and Honcho's cloud takes nothing without one.")
+        if not (key := _key("https://app.honcho.dev")):
+            raise ConfigurationError("Honcho's cloud needs an API key; nothing was changed")
         answers[_KEY] = key
     return answers
+
+
+def _key(hint: str) -> str:
+    return str(masked_secret_prompt(f"  API key ({hint}): ")).strip()
 
 
 def _refuse_wrong(environ: Mapping[str, str], profile: str | None, answers: Mapping[str, str]) -> None:

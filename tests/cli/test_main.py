@@ -133,3 +133,14 @@ def test_streams_that_are_closed_are_empty(cli: Cli) -> None:
         script = f"{sys.executable} -m honcho_exec {words}"
         done = subprocess.run(["/bin/sh", "-c", script], env=environ, capture_output=True, text=True, check=False)
         assert (done.returncode, done.stderr) == (0, ""), words
+
+
+def test_output_that_cannot_be_written_is_a_sentence(cli: Cli) -> None:
+    assert cli("conclude", "likes tea").exit_code == 0
+    environ = os.environ | {"PYTHONPATH": str(Path(honcho_exec.__file__).parents[1])}
+    for words in ("--help", "config --json"):
+        script = f"{sys.executable} -m honcho_exec {words} >/dev/full"
+        done = subprocess.run(["/bin/sh", "-c", script], env=environ, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr.splitlines()) == (
+            1, ["Error: the output cannot be written: No space left on device"],
+        )  # fmt: skip

@@ -87,8 +87,10 @@ def test_a_server_is_tried_and_what_cannot_be_is_not_written(host: Host, server:
     with HonchoProvider("s", environ={"HOME": str(host.root), "HONCHO_BASE_URL": server.url}) as provider:
         provider.sync_turn("The heron stands in the reeds.", "It does.").result(20)
     line = "memory setup honcho_exec"
-    answers = f"2\nhtp://wrong\n\n\n2\n{server.url}\n\nada\n"
-    refused, accepted, search = run(host, line, line, "honcho_exec search heron", stdin=answers)
+    answers = f"3\n\n\n2\nhtp://wrong\n\n\n2\n{server.url}\n\nada\n"
+    keyless, refused, accepted, search = run(host, line, line, line, "honcho_exec search heron", stdin=answers)
+    assert "takes nothing without one" in keyless
+    assert "Saved" not in keyless
     assert "Nothing was changed: HONCHO_BASE_URL: must be an http:// or https:// URL" in refused
     assert f"It works: memory is kept in {server.url}" in accepted
     written = (host.hermes_home / ".env").read_text()
