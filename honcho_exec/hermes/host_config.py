@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from honcho_exec.errors import StateError
 
-__all__ = ["read_provider", "replace_file", "write_provider"]
+__all__ = ["may_name", "not_understood", "read_provider", "replace_file", "rewritten", "write_provider"]
 
 _PROVIDER = re.compile(r"""["']?provider["']?\s*:\s*["']?(?P<value>[\w.-]*)["']?$""")
 _PROVIDER_INLINE = re.compile(r"""[{,]\s*["']?provider["']?\s*:\s*["']?(?P<value>[\w.-]*)["']?\s*[,}]""")
@@ -36,20 +38,53 @@ def write_provider(hermes_home: Path, provider: str) -> None:
     Raises:
         StateError: the file cannot be changed, or not without a YAML library.
     """
+    changed = rewritten(hermes_home, provider)
     path = _path(hermes_home)
-    try:
-        text = path.read_text(encoding="utf-8") if path.exists() else ""
-        lines = text.splitlines(keepends=True)
-        changed = "".join(_changed(lines, provider))
-        if not all(map(_ROOT.match, lines)) or _provider(changed) != provider:
-            raise StateError(
-                f"{path} is written in a way that only Hermes understands; say: hermes config set memory.provider"
-                f" {provider}"
-            )
+    with _changing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path.resolve(), changed.encode())
+
+
+def rewritten(hermes_home: Path, provider: str) -> str:
+    """The file's text with another memory provider, and everything else in it as it is.
+
+    Raises:
+        StateError: the file cannot be read, or not be changed without a YAML library; says what to say to the host.
+    """
+    path = _path(hermes_home)
+    with _changing(path):
+        text = path.read_bytes().decode() if path.exists() else ""
+    lines = text.splitlines(keepends=True)
+    changed = "".join(_changed(lines, provider))
+    if not all(map(_ROOT.match, lines)) or _provider(changed) != provider:
+        raise not_understood(hermes_home, provider)
+    return changed
+
+
+def not_understood(hermes_home: Path, provider: str) -> StateError:
+    """What to say to the host where the file cannot be changed without it."""
+    return StateError(
+        f"{_path(hermes_home)} is written in a way that only Hermes understands; say: hermes config set memory.provider"
+        f" {provider}"
+    )
+
+
+@contextmanager
+def _changing(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, UnicodeDecodeError) as error:
         raise StateError(f"{path} cannot be changed: {getattr(error, 'strerror', None) or error}") from error
+
+
+def may_name(hermes_home: Path, provider: str) -> bool:
+    """Whether the file has the name of a provider somewhere: by an alias, a merge or a block it may be in use."""
+    path = _path(hermes_home)
+    with _changing(path):
+        return (
+            path.exists()
+            and re.search(rf"\b{re.escape(provider)}\b", _COMMENT.sub("", path.read_bytes().decode())) is not None
+        )
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -84,7 +119,10 @@ def _changed(lines: list[str], provider: str) -> list[str]:
         line = lines[place].rstrip("\r\n")
         if len(line) - len(line.lstrip()) == depth and (found := _LINE.fullmatch(line)):
             ending = lines[place][len(line) :]
-            return [*lines[:place], f"{found['before']} {provider}{found['after']}{ending}", *lines[place + 1 :]]
+            value = found["value"].strip()
+            quote = value[0] if value[:1] in {'"', "'"} and value[-1] == value[0] else ""
+            named = f"{found['before']} {quote}{provider}{quote}{found['after']}{ending}"
+            return [*lines[:place], named, *lines[place + 1 :]]
     head = lines[start].rstrip("\r\n") if not rest else lines[start].replace(rest, "", 1).rstrip()
     head += "\n"
     return [*lines[:start], head, f"{' ' * depth}provider: {provider}\n", *lines[start + 1 :]]

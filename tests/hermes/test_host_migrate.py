@@ -53,8 +53,7 @@ def test_it_is_looked_at_first_then_done_and_undone(home: Path, config: str) -> 
     assert (home / "plugins" / "honcho_exec" / "plugin.yaml").exists()
     assert json.loads(run("--from", "honcho", "--apply", "--json").stdout)["changes"] == []
     assert run("--undo").exit_code == 0
-    before["memory"]["provider"] = "honcho"
-    assert yaml.safe_load(path.read_text()) == before
+    assert path.read_bytes() == config.encode()
 
 
 @pytest.mark.parametrize(
@@ -74,6 +73,28 @@ def test_what_cannot_be_migrated_is_said(home: Path) -> None:
     assert "'mem0'" in run("--from", "honcho", "--apply").stderr
     assert run().exit_code == run("--undo", "--apply").exit_code == 2
     assert (home / "config.yaml").read_text() == "memory:\n  provider: mem0\n"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        b"p: &p honcho\nmemory:\n  provider: *p\n",
+        b"b: &b\n  provider: honcho\nmemory:\n  <<: *b\n",
+        b"memory:\n  provider: >-\n    honcho\n",
+        b"memory:\n  provider: honcho\nmemory:\n  provider: honcho\n",
+        b"\xef\xbb\xbfmemory:\n  provider: honcho\n",
+        b'memory: {provider: honcho, x: "a # b"}\n',
+        "memory:\n  provider: honcho\n".encode("utf-16"),
+    ],
+)
+def test_what_only_the_host_can_change_is_said_before_anything_is_done(home: Path, config: bytes) -> None:
+    (home / "config.yaml").write_bytes(config)
+    for words in ((), ("--apply",)):
+        told = run("--from", "honcho", *words)
+        assert told.exit_code == 1
+        assert "hermes config set memory.provider honcho_exec" in told.stderr or "cannot be changed" in told.stderr
+    assert sorted(one.name for one in home.iterdir()) == ["config.yaml", "honcho.json"]
+    assert (home / "config.yaml").read_bytes() == config
 
 
 NAMES = st.sampled_from(["honcho", "mem0", "honcho_exec", "a-b.c"])
