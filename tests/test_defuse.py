@@ -57,7 +57,8 @@ ORDINARY = [
     "Model: X200\nObservation: it works",
 ]
 LIKE_A_FENCE = re.compile(
-    r"<\s*/?\s*(memory-context|tool_call|think|invoke)|<\||```tool_|\[\s*system note:|^(system|human)\s*:",
+    r"<\s*/?\s*(memory-context|tool_call|think|invoke)(?![a-z0-9])|<\|\w|```tool_"
+    r"|\[\s*system note:|^(system|human)\s*:",
     re.IGNORECASE | re.MULTILINE,
 )
 
