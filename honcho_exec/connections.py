@@ -128,14 +128,19 @@ class Pool:
         there = _identity(self._path)
         if self.moved:
             raise Moved
-        # Only what was made private is opened: a file that was removed meanwhile is not begun anew, readable by others.
-        connection = sqlite3.connect(
-            f"{self._path.as_uri()}?mode=rw",
-            uri=True,
-            timeout=self._busy_timeout,
-            isolation_level=None,
-            check_same_thread=False,
-        )
+        try:
+            # Only what was made private is opened: a file that was removed is not begun anew, readable by others.
+            connection = sqlite3.connect(
+                f"{self._path.as_uri()}?mode=rw",
+                uri=True,
+                timeout=self._busy_timeout,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+        except sqlite3.Error as error:
+            if there is None or _identity(self._path) != there:
+                raise Moved from error
+            raise
         try:
             connection.row_factory = sqlite3.Row
             persistently(lambda: connection.execute("PRAGMA journal_mode=WAL"), self._busy_timeout)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.locking import locked
@@ -266,3 +267,23 @@ def test_threads_that_give_while_the_file_is_moved_again_and_again_lose_nothing(
     assert len(delivered) == 120
     for name in "abc":
         assert [text for text in delivered if text[0] == name] == [f"{name}{number}" for number in range(40)]
+
+
+@pytest.mark.parametrize("remove", [remove_file, remove_files])
+def test_a_file_that_is_removed_as_it_is_opened_is_begun_anew(
+    home: Path, process: Process, monkeypatch: pytest.MonkeyPatch, remove: Callable[[Path], None]
+) -> None:
+    process.admit("one")
+    remove(home)
+    opens, connect = [], sqlite3.connect
+
+    def just_removed(*args: Any, **options: Any) -> sqlite3.Connection:
+        opens.append(args)
+        if len(opens) <= 3:
+            remove_files(home)
+        return connect(*args, **options)
+
+    monkeypatch.setattr("honcho_exec.connections.sqlite3.connect", just_removed)
+    process.admit("two")
+    assert len(opens) > 3
+    assert process.deliver() == ["one", "two"]
