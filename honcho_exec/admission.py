@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from sqlite3 import Connection
 
@@ -47,18 +47,14 @@ class Admission:
         clock: Clock,
         *,
         max_rows: int,
-        prepare: Callable[[Write], Write] | None,
     ) -> None:
         self._file = file
         self._destination = destination
         self._clock = clock
         self._max_rows = max_rows
-        self._prepare = prepare
 
     def admit(self, turn: str, ref: SessionRef, writes: Sequence[Write], owner: str) -> Admitted:
         """Store `writes` durably as one turn of that holder, all or none; see `Outbox.admit`."""
-        if self._prepare is not None:
-            writes = [self._prepare(write) for write in writes]
         now = self._clock.now()
         rows = [
             (*self._columns(ref, write, owner), turn, dump(write), self._dedup(ref, write), now) for write in writes

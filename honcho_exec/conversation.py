@@ -33,7 +33,6 @@ from honcho_exec.lease import Holder
 from honcho_exec.model import Message, Receipt, SessionRef, Write
 from honcho_exec.opening import Opening
 from honcho_exec.outbox import Outbox
-from honcho_exec.redact import masked
 from honcho_exec.retry import RetryPolicy
 from honcho_exec.settings import Settings
 from honcho_exec.stats import Meter
@@ -70,7 +69,6 @@ def open_outbox(settings: Settings, ref: SessionRef, home: Path, holder: Holder,
         holder=holder,
         clock=clock,
         max_rows=settings.outbox_max_rows,
-        prepare=masked if settings.redact else None,
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from honcho_exec.errors import InputError
+from honcho_exec.redact import redact
 from honcho_exec.text import harmless, plain_text
 
 __all__ = ["count", "metadata", "moment", "name", "string", "text"]
@@ -36,7 +37,7 @@ def string(value: object, argument: str) -> str:
 def count(value: object, argument: str, *, most: int) -> int:
     """A whole number from 1 to `most`."""
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise InputError(f"`{argument}` must be a whole number from 1 to {most}, not {value!r:.80}")
+        raise InputError(f"`{argument}` must be a whole number from 1 to {most}, not {_shown(value)}")
     return value
 
 
@@ -57,7 +58,7 @@ def moment(created_at: object) -> str | None:
         at = datetime.fromisoformat(given)
         at.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise InputError(f"`created_at` must be ISO 8601, such as 2023-05-08T13:56:00Z, not {given[:80]!r}") from None
+        raise InputError(f"`created_at` must be ISO 8601, such as 2023-05-08T13:56:00Z, not {_shown(given)}") from None
     return at.isoformat()
 
 
@@ -74,7 +75,7 @@ def metadata(given: object) -> dict[str, str | int | float]:
         if not _is_plain(value):
             what = "a number beyond these" if isinstance(value, int | float) else type(value).__name__
             raise InputError(
-                f"`metadata`: {key[:80]!r} must be a string, a whole number of 64 bits, a finite number, or true or"
+                f"`metadata`: {_shown(key)} must be a string, a whole number of 64 bits, a finite number, or true or"
                 f" false, not {what}"
             )
         kept[harmless(key)] = harmless(value) if isinstance(value, str) else value
@@ -85,3 +86,8 @@ def _is_plain(value: object) -> bool:
     if isinstance(value, float):
         return math.isfinite(value)
     return isinstance(value, str) or (isinstance(value, int) and value.bit_length() < _INTEGER_BITS)
+
+
+def _shown(value: object) -> str:
+    """The beginning of a value, as an error may quote it: it ends up in logs."""
+    return redact(repr(value))[:80]

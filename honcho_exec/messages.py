@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from honcho_exec.model import Message
+from honcho_exec.redact import redact_json, redact_key
 from honcho_exec.settings import Settings
 from honcho_exec.text import split, storable
 
@@ -20,7 +21,9 @@ def as_messages(
     metadata: Mapping[str, str | int | float] | None = None,
     source_key: str | None = None,
 ) -> list[Message]:
-    """Clean a text and split it where it is too long for one message; none where nothing is left of it.
+    """Clean and redact a text and what is stored with it, and split it if it is too long for one message.
+
+    This is the one place where messages are redacted. Returns no message if no text is left.
 
     Args:
         peer: who said it.
@@ -30,15 +33,20 @@ def as_messages(
         metadata: what is stored beside every part, which says which of how many it is.
         source_key: names where it came from; each part has one of its own.
     """
+    beside = metadata or {}
+    if settings.redact:
+        # Before the split, so that no secret is cut in two.
+        beside = redact_json(beside)
+        source_key = source_key and redact_key(source_key)
     parts = split(storable(text, mask=settings.redact), settings.message_max_chars)
     if len(parts) == 1:
-        return [Message(peer, parts[0], created_at, dict(metadata or {}), source_key)]
+        return [Message(peer, parts[0], created_at, dict(beside), source_key)]
     return [
         Message(
             peer,
             part,
             created_at,
-            {**(metadata or {}), "part": place, "parts": len(parts)},
+            {**beside, "part": place, "parts": len(parts)},
             f"{source_key}/{place - 1}" if source_key else None,
         )
         for place, part in enumerate(parts, 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +39,6 @@ class Outbox:
         destination: whose rows this is about: backend and workspace.
         holder: whose rows are admitted and claimed.
         max_rows: how many rows the file may hold.
-        prepare: changes every write before it is stored, such as to mask what must not be on a disk.
     """
 
     def __init__(
@@ -50,13 +49,12 @@ class Outbox:
         holder: Holder,
         clock: Clock,
         max_rows: int,
-        prepare: Callable[[Write], Write] | None = None,
     ) -> None:
         self.destination = destination
         self._holder = holder
         self._clock = clock
         self._file = OutboxFile(path, holder, clock)
-        self._admission = Admission(self._file, destination, clock, max_rows=max_rows, prepare=prepare)
+        self._admission = Admission(self._file, destination, clock, max_rows=max_rows)
         self._claims = Claims(self._file, destination, holder, clock)
         self.path = self._file.path
 

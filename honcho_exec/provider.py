@@ -264,7 +264,7 @@ class HonchoProvider:
             conversation.ref.ai_peer,
         )
         if role not in ("user", "assistant"):
-            raise InputError(f"`role` must be user or assistant, not {role!r}"[:200])
+            raise InputError("`role` must be user or assistant")
         peer = ref.user_peer if role == "user" else ref.ai_peer
         if name is not None and name != "":
             peer = safe_id(given.name(name, "name"))

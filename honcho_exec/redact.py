@@ -7,13 +7,13 @@ What is a word, a name, a path, a hash or an id by itself is left alone: a text 
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from honcho_exec.model import Card, Conclusion, Deletion, Message, Replacement, Write
-
-__all__ = ["MASK", "masked", "redact", "secrets"]
+__all__ = ["MASK", "redact", "redact_json", "redact_key", "secrets"]
 
 MASK = "[redacted]"
 """What stands in a secret's place."""
@@ -77,6 +77,7 @@ _MIXED = 12
 _MIXED_GROUPS = 8
 _VARIED = 8
 
+_QUOTE_OR_BLANK = re.compile(r"[\s\"'`]")
 _PIECE = re.compile(r"[A-Za-z0-9]+")
 _ALTERNATING = re.compile(r"[0-9][A-Za-z]++[0-9]|[A-Za-z][0-9]++[A-Za-z]")
 _DOTTED_NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)++")
@@ -100,29 +101,31 @@ def redact(text: str) -> str:
 
     Takes time in proportion to the text's length. Doing it twice changes nothing more.
     """
-    kept: list[str] = []
-    place = 0
-    for start, end in secrets(text):
-        kept += text[place:start], MASK
-        place = end
-    return "".join([*kept, text[place:]]) if kept else text
+    return _mask(text, secrets(text))
 
 
-def masked(write: Write) -> Write:
-    """A write without obvious secrets; the parts of a split message have lost them before they were split."""
-    match write:
-        case Message() if "parts" not in write.metadata:
-            said = write.metadata.items()
-            beside = {name: redact(value) if isinstance(value, str) else value for name, value in said}
-            return replace(write, content=redact(write.content), metadata=beside)
-        case Conclusion():
-            return replace(write, content=redact(write.content))
-        case Card():
-            return replace(write, facts=tuple(map(redact, write.facts)))
-        case Replacement():
-            return replace(write, old=redact(write.old), new=redact(write.new))
-        case Message() | Deletion():
-            return write
+def redact_json(value: Any) -> Any:
+    """Return a JSON value without obvious secrets in any of its texts, names included.
+
+    The name of an entry is the place of its value: `{"password": "hunter2"}` is masked like `password=hunter2`.
+    """
+    if isinstance(value, str):
+        return redact(value)
+    if isinstance(value, list | tuple):
+        return [redact_json(item) for item in value]
+    if not isinstance(value, Mapping):
+        return value
+    redacted: dict[str, Any] = {}
+    for name, item in value.items():
+        kept = _redact_item(name, item) if isinstance(item, str) else redact_json(item)
+        redacted[name if redact(name) == name else redact_key(name)] = kept
+    return redacted
+
+
+def redact_key(key: str) -> str:
+    """Return a key without obvious secrets, which differs from every other key still."""
+    redacted = redact(key)
+    return key if redacted == key else f"{redacted} #{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
 def secrets(text: str) -> list[tuple[int, int]]:
@@ -135,6 +138,24 @@ def secrets(text: str) -> list[tuple[int, int]]:
         else:
             merged.append((start, end))
     return merged
+
+
+def _redact_item(name: str, text: str) -> str:
+    """The text of an entry, looked at where it stands: behind the entry's name."""
+    quote = "" if _QUOTE_OR_BLANK.search(text) else '"'
+    before = f"{name}: {quote}"
+    spans = ((start - len(before), end - len(before)) for start, end in secrets(f"{before}{text}{quote}"))
+    inside = [(max(0, start), min(len(text), end)) for start, end in spans]
+    return _mask(text, [(start, end) for start, end in inside if start < end])
+
+
+def _mask(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    kept: list[str] = []
+    place = 0
+    for start, end in spans:
+        kept += text[place:start], MASK
+        place = end
+    return "".join([*kept, text[place:]]) if kept else text
 
 
 def _found(text: str) -> Iterator[tuple[int, int]]:

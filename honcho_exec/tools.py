@@ -13,6 +13,7 @@ from honcho_exec.defuse import defuse, without_thinking
 from honcho_exec.errors import HonchoExecError, InputError, Queued, Rejected
 from honcho_exec.identity import observer_of
 from honcho_exec.model import Card, Conclusion, Deletion, Hit, Receipt, SessionRef, Write
+from honcho_exec.redact import redact
 from honcho_exec.sections import CHARS_PER_TOKEN, Section, compose
 from honcho_exec.settings import Settings
 from honcho_exec.text import cut_at_word, harmless, storable
@@ -57,8 +58,8 @@ class Memory(Protocol):
 def error_answer(tool: str, error: HonchoExecError) -> str:
     """A tool's answer for an error: what failed, whether and when to try again, and whether the write is kept."""
     answer: dict[str, object] = {
-        "error": str(error),
-        "tool": tool,
+        "error": redact(str(error)),
+        "tool": redact(tool),
         "retryable": error.retryable,
         "cause": error.cause,
     }

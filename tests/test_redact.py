@@ -16,8 +16,10 @@ from support.faulty import FaultyServer
 from support.providers import MakeProvider
 
 from honcho_exec import HonchoProvider
+from honcho_exec.messages import as_messages
 from honcho_exec.model import Receipt
-from honcho_exec.redact import MASK, redact, secrets
+from honcho_exec.redact import MASK, redact, redact_json, redact_key, secrets
+from honcho_exec.settings import Settings
 
 # Made up, or the examples of the providers' own documentation; put together so that nobody's scanner finds them here.
 KEYS = {
@@ -190,7 +192,11 @@ def give(provider: HonchoProvider) -> list[Future[Receipt]]:
     return [
         provider.sync_turn(f"my key is {SECRET}", f"so {SECRET} it is"),
         provider.sync_turn("x " * 12_490 + SECRET + " y" * 100, ""),
-        provider.remember("s", "user", SECRET, metadata={"beside": SECRET}),
+        provider.remember("s", "user", SECRET, metadata={"beside": SECRET, SECRET: 1}, source_key=SECRET),
+        provider.remember("s", "user", "y " * 15_000, metadata={"beside": SECRET}, source_key=f"a {SECRET}"),
+        provider.remember("s", "user", "with parts", metadata={"beside": SECRET, "parts": 1}),
+        provider.on_memory_write("add", "user", f"Uses {SECRET}"),
+        provider.on_delegation(f"use {SECRET}", f"used {SECRET}", child_session_id=SECRET),
     ]
 
 
@@ -217,8 +223,51 @@ def test_nothing_that_is_kept_on_the_disk_holds_a_secret(make_provider: MakeProv
     provider = make_provider(redact=on, **settings)
     give(provider)
     assert json.loads(provider.handle_tool_call(*ASKED[0]))["queued"]
-    assert provider.status().pending == 6
+    assert provider.status().pending == 11
     provider.shutdown()
     kept = b"".join(path.read_bytes() for path in (tmp_path / "state").rglob("outbox.db*"))
     assert (SECRET.encode() in kept) is not on
     assert (MASK.encode() in kept) is on
+
+
+def test_redaction_reaches_every_text_of_a_json_value() -> None:
+    value = {
+        "a": [SECRET, {"b": (SECRET, 1, None, True)}],
+        SECRET: 1.5,
+        "password": "hunter2",
+        "db": {"api_key": "a1b2c3d4e5f6a7b8", "note": "the token is a1b2c3d4e5f6a7b8 now", "count": 3},
+        "token": "my words",
+    }
+    redacted = redact_json(value)
+    assert redacted == {
+        "a": [MASK, {"b": [MASK, 1, None, True]}],
+        redact_key(SECRET): 1.5,
+        "password": MASK,
+        "db": {"api_key": MASK, "note": f"the token is {MASK} now", "count": 3},
+        "token": "my words",
+    }
+    assert redact_json(redacted) == redacted
+
+
+def test_redacted_source_keys_still_tell_messages_apart() -> None:
+    keys = [f"a {SECRET}", f"a {KEYS['github']}"]
+    made = [as_messages("ada", "x", Settings(), source_key=key)[0].source_key for key in keys]
+    assert len({*made}) == len(keys)
+    assert MASK in str(made[0])
+    assert as_messages("ada", "x", Settings(), source_key="plain")[0].source_key == "plain"
+
+
+said = st.lists(st.sampled_from([*KEYS.values(), *ORDINARY[:16], "'", "a: {", "xoxb-"]), max_size=4).map(" ".join)
+values = st.recursive(
+    said | st.integers() | st.none(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(said, inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(values)
+def test_no_secret_is_left_in_a_redacted_json_value(value: object) -> None:
+    redacted = redact_json(value)
+    written = json.dumps(redacted)
+    assert not any(key in written for key in KEYS.values())
+    assert redact_json(redacted) == redacted

@@ -12,12 +12,13 @@ from typing import BinaryIO
 
 import click
 
+from honcho_exec.cli.homes import environment
 from honcho_exec.cli.lines import Source
 from honcho_exec.cli.run import Run, command, json_option, memory, pass_run, print_json
 from honcho_exec.cli.show import Told, progress, stdout, text
 from honcho_exec.errors import InputError
 
-__all__ = ["PLURALS", "counted", "export", "import_"]
+__all__ = ["PLURALS", "counted", "export", "import_", "redacted"]
 
 PLURALS = {
     "workspace": "workspaces",
@@ -28,6 +29,9 @@ PLURALS = {
     "card": "cards",
 }
 """What people count, by the kind of its records."""
+
+_TEXTS = ("content", "lines", "metadata", "configuration")
+"""Where a record holds text that somebody wrote."""
 
 
 @command(
@@ -61,7 +65,7 @@ def import_(run: Run, file: str) -> None:
     with closing(Source(file)) as source, memory(run, make=True) as honcho:
         total = sum(1 for _ in source.lines())
         with progress("Importing", total) as told:
-            counts = honcho.load(_records(source, told))
+            counts = honcho.load(_records(source, told, redact=_redacts(run)))
     if run.as_json:
         print_json({**{plural: counts[kind] for kind, plural in PLURALS.items()}, "already": counts["already"]})
         return
@@ -77,14 +81,36 @@ def counted(counts: Mapping[str, int]) -> str:
     return ", ".join(told) or "nothing"
 
 
-def _records(source: Source, told: Told) -> Iterator[tuple[str, object]]:
+def redacted(record: Mapping[str, object]) -> dict[str, object]:
+    """Return a record without obvious secrets: it may be from a time when secrets were not masked."""
+    from honcho_exec.honcho_api import SOURCE_KEY  # noqa: PLC0415 - --help does without it
+    from honcho_exec.redact import redact_json, redact_key  # noqa: PLC0415 - --help does without it
+
+    texts = {name: redact_json(record[name]) for name in _TEXTS if name in record}
+    metadata = record.get("metadata")
+    if isinstance(metadata, dict) and isinstance(key := metadata.get(SOURCE_KEY), str):
+        # Messages are told apart by it.
+        texts["metadata"][SOURCE_KEY] = redact_key(key)
+    return {**record, **texts}
+
+
+def _redacts(run: Run) -> bool:
+    from honcho_exec.settings import load  # noqa: PLC0415 - --help does without it
+
+    return load(environment(run.hermes_home), hermes_home=run.hermes_home).settings.redact
+
+
+def _records(source: Source, told: Told, *, redact: bool) -> Iterator[tuple[str, object]]:
     from honcho_exec.embedded.wire import Refused, parse_json  # noqa: PLC0415 - --help does without it
 
     for place, line in source.lines():
         try:
-            yield place, parse_json(line)
+            record = parse_json(line)
+            yield place, redacted(record) if redact and isinstance(record, dict) else record
         except Refused as error:
             raise InputError(f"{place}: is not JSON; nothing was imported") from error
+        except RecursionError as error:
+            raise InputError(f"{place}: is nested too deep; nothing was imported") from error
         told(1, "")
 
 

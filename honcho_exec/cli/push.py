@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from honcho_exec.cli.homes import environment
-from honcho_exec.cli.portable import PLURALS, counted
+from honcho_exec.cli.portable import PLURALS, counted, redacted
 from honcho_exec.cli.run import FAILED, Run, command, json_option, memory, pass_run, print_json, reached, tell_error
 from honcho_exec.cli.show import Told, plain, progress, stdout, text
 from honcho_exec.errors import ConfigurationError, RequestError
@@ -59,7 +59,7 @@ def push(ctx: click.Context, run: Run, workspace: str | None, *, dry_run: bool) 
         ):
             trouble = None
             try:
-                pushing.send(_prepared(record, loaded) for record in chosen())
+                pushing.send(redacted(record) if loaded.settings.redact else record for record in chosen())
             except RequestError as error:
                 trouble = error
     _tell(pushing.done, loaded.settings.shown_url, trouble, as_json=run.as_json)
@@ -77,18 +77,6 @@ def _server(run: Run) -> LoadedSettings:
 
 def _belongs(record: dict[str, object], workspace: str | None) -> bool:
     return workspace is None or record.get("workspace", record.get("id")) == workspace
-
-
-def _prepared(record: dict[str, object], loaded: LoadedSettings) -> dict[str, object]:
-    """A record as it may be sent: what was stored before secrets were masked may hold some."""
-    from honcho_exec.redact import redact  # noqa: PLC0415 - see TYPE_CHECKING
-
-    if loaded.settings.redact:
-        if isinstance(content := record.get("content"), str):
-            return record | {"content": redact(content)}
-        if isinstance(lines := record.get("lines"), list):
-            return record | {"lines": [redact(str(line)) for line in lines]}
-    return record
 
 
 @contextmanager

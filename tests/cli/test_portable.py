@@ -97,6 +97,21 @@ def test_a_memory_moves_to_another_machine(cli: Cli, here: Path, monkeypatch: py
     assert "Nadia keeps bees" in cli("conclude", "--list").stdout
 
 
+@pytest.mark.parametrize("redact", [True, False])
+def test_imported_records_hold_no_secret(cli: Cli, monkeypatch: pytest.MonkeyPatch, here: Path, redact: bool) -> None:
+    secret = "sk-" + "abcdefghijklmnopqrstuvwxyz123456"
+    monkeypatch.setenv("HONCHO_REDACT", "false")
+    assert cli("conclude", f"Uses {secret}").exit_code == 0
+    assert cli("export", "a.jsonl").exit_code == 0
+    monkeypatch.setenv("HONCHO_EXEC_HOME", str(here / "other"))
+    monkeypatch.setenv("HONCHO_REDACT", str(redact))
+    assert cli("import", "a.jsonl").exit_code == 0
+    stored = b"".join(path.read_bytes() for path in (here / "other").rglob("memory.db*"))
+    assert (secret.encode() in stored) is not redact
+    nested = json.dumps(HEAD) + "\n" + '{"kind": "workspace", "metadata": {"a": ' + "[" * 900 + "]" * 900 + "}}"
+    assert "nothing was imported" in cli("import", "-", stdin=nested.encode()).output
+
+
 def test_only_a_file_is_replaced(cli: Cli, here: Path) -> None:
     assert cli("conclude", "Nadia keeps bees").exit_code == 0
     os.mkfifo(here / "pipe")

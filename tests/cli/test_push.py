@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -139,9 +140,16 @@ def test_what_was_stored_with_its_secrets_goes_without_them(
     secret = "sk-" + "abcdefghijklmnopqrstuvwxyz123456"
     assert cli("conclude", f"Uses {secret}").exit_code == 0
     assert cli("profile", "--set", f"Has {secret}").exit_code == 0
+    with HonchoProvider("talk", environ={**os.environ}) as provider:
+        provider.remember("talk", "user", "hello", metadata={"with": secret, "password": "hunter2"})
+        provider.remember("talk", "user", "hello", source_key=f"a {secret}")
+        provider.remember("talk", "user", "hello", source_key=f"a {secret[:-1]}7")
+        assert provider.flush(20) == 0
     monkeypatch.setenv("HONCHO_BASE_URL", server.url)
     monkeypatch.setenv("HONCHO_REDACT", str(redact))
     assert cli("push").exit_code == 0
     sent = json.dumps(list(there.export()))
     assert (secret in sent) is not redact
-    assert sent.count("[redacted]") == (2 if redact else 0)
+    assert ("hunter2" in sent) is not redact
+    assert sent.count("[redacted]") == (6 if redact else 0)
+    assert sent.count("hello") == 3
