@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +20,17 @@ from honcho_exec.embedded import EmbeddedHoncho
 
 THREAD_GRACE = 5.0
 
+# Test modules import the host while they are collected, and the host makes files in its home as it is imported.
+_HOME = tempfile.TemporaryDirectory(prefix="honcho-exec-tests-")
+_OURS = ("HONCHO_", "HERMES_")
+for name in [name for name in os.environ if name.startswith(_OURS)]:
+    del os.environ[name]
+os.environ |= {"HOME": _HOME.name, "HERMES_HOME": str(Path(_HOME.name) / ".hermes")}
+
+# A shell starts a job in the background with SIGINT ignored, and a child process would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 # The same examples every time: what is found is found by whoever looks for it, not by chance in somebody's run.
 # `pytest --hypothesis-profile=long …` tries other ones, and fifty times as many; see `support.machines` too.
 settings.register_profile("steady", derandomize=True)
@@ -30,14 +44,16 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_unconfigure() -> None:
+    """Remove the home that stood in for the real one."""
+    _HOME.cleanup()
+
+
 @pytest.fixture(autouse=True)
 def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing of the person who runs the tests is read or written."""
-    import os
-
-    for name in list(os.environ):
-        if name.startswith(("HONCHO_", "HERMES_")):
-            monkeypatch.delenv(name)
+    for name in [name for name in os.environ if name.startswith(_OURS)]:
+        monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("LOGNAME", "ada")
 
