@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sqlite3
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from honcho_exec.forks import kept_off
 
-__all__ = ["Moved", "Pool", "enter", "leave", "persistently", "retire"]
+__all__ = ["Incident", "Moved", "Pool", "enter", "incidents", "leave", "persistently", "report", "retire"]
+
+_log = logging.getLogger(__name__)
 
 # How often a file that another process just begins is tried (seconds).
 _TICK = 0.01
@@ -23,60 +28,68 @@ class Moved(Exception):  # noqa: N818 - reads as the state it reports
     """The file that the connections are to is not at its path any more."""
 
 
-class Pool:
-    """The connections of this process to one file, which is told from others that come to its path.
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """A file that was removed, renamed or replaced while this process had it open.
 
-    Args:
-        anchored: keep one connection from the beginning to the end, for whoever must reach a file that was removed.
+    Attributes:
+        path: where the file was.
+        what: what happened to it.
+        pending: how many rows were waiting in it; None if that is not known.
     """
 
-    def __init__(self, path: Path, *, busy_timeout: float, background_checkpoints: bool, anchored: bool) -> None:
+    path: Path
+    what: str
+    pending: int | None
+
+    def __str__(self) -> str:
+        lost = {None: "", 0: "; no row was pending in it"}
+        rest = lost.get(self.pending, f"; {self.pending} rows that were pending in it are lost")
+        return f"{self.path} was {self.what} while it was open{rest}"
+
+
+class Pool:
+    """The connections of this process to one file, identified by device and inode.
+
+    The file at the path is compared with the open one before each use, so that nothing is written to a file that
+    nobody will find again.
+    """
+
+    def __init__(self, path: Path, *, busy_timeout: float, background_checkpoints: bool) -> None:
         self._path = path
         self._busy_timeout = busy_timeout
         self._background_checkpoints = background_checkpoints
-        self._anchored = anchored
         self._lock = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
         self._pid = os.getpid()
-        self._log = path.with_name(f"{path.name}-wal")
-        self._parts: dict[Path, _Identity] = {}
-        self.anchor: sqlite3.Connection | None = None
+        self._open: dict[Path, _Identity] = {}
         self.users = 0
         self.closed = False
 
     @property
     def file(self) -> int | None:
         """Which file it is: its inode."""
-        identity = self._parts.get(self._path)
+        identity = self._open.get(self._path)
         return None if identity is None else identity[1]
 
     @property
-    def key(self) -> tuple[Path, float, bool, bool]:
+    def key(self) -> tuple[Path, float, bool]:
         """What all its users have in common."""
-        return self._path, self._busy_timeout, self._background_checkpoints, self._anchored
+        return self._path, self._busy_timeout, self._background_checkpoints
 
     @property
     def moved(self) -> bool:
-        """Whether the file was removed, renamed or replaced since it was opened; where it is anchored, or its log."""
+        """Whether the file was removed, renamed or replaced since it was opened."""
         try:
-            return bool(self._parts) and (
-                not self.is_there(self._path) or (self.anchor is not None and not self.is_there(self._log))
-            )
+            return bool(self._open) and _identity(self._path) != self._open[self._path]
         except OSError:
             # Not to know is no reason to leave the file.
             return False
 
-    def is_there(self, path: Path) -> bool:
-        """Whether what is at the path is the file, or the log, that is open."""
-        return _identity(path) == self._parts.get(path)
-
-    def remove_rest(self) -> None:
-        """Remove what is left of a file that was moved: the next file at its path has a log of its own.
-
-        SQLite would read the log that is left into that file, and cut the index under connections that still use it.
-        """
-        for path in self._parts:
-            if (path != self._path or self._anchored) and self.is_there(path):
+    def remove_log(self) -> None:
+        """Remove the log that a moved file left at the path: SQLite would read it into the next file there."""
+        for path, identity in self._open.items():
+            if path != self._path and _identity(path) == identity:
                 path.unlink(missing_ok=True)
 
     @property
@@ -95,8 +108,6 @@ class Pool:
                 return None
             if self._idle:
                 return self._idle.pop()
-            if self._anchored and self.anchor is None:
-                self.anchor = self._connect()
         return self._connect()
 
     def give(self, connection: sqlite3.Connection) -> None:
@@ -117,9 +128,6 @@ class Pool:
         with self._lock:
             self.closed = True
             idle, self._idle = self._idle, []
-            if self.anchor is not None:
-                idle.append(self.anchor)
-                self.anchor = None
         with kept_off():
             for connection in idle:
                 connection.close()
@@ -151,18 +159,15 @@ class Pool:
                 connection.execute("PRAGMA wal_autocheckpoint=0")
             # The log is opened by the first who reads, and may be another's by then.
             connection.execute("PRAGMA schema_version").fetchone()
-            beside = {path: _identity(path) for path in (self._log, self._path.with_name(f"{self._path.name}-shm"))}
-            # Where there can be no log, SQLite keeps to another mode.
-            logs = connection.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
-            if self.moved or _identity(self._path) != there or (logs and beside[self._log] is None):
+            if _identity(self._path) != there:
                 raise Moved
         except BaseException as error:
             connection.close()
             if isinstance(error, sqlite3.Error) and _identity(self._path) != there:
                 raise Moved from error
             raise
-        if self.anchor is None:
-            self._parts = {self._path: there, **beside}
+        beside = (self._path.with_name(self._path.name + suffix) for suffix in ("-wal", "-shm"))
+        self._open = {self._path: there} | {path: _identity(path) for path in beside}
         return connection
 
 
@@ -178,15 +183,16 @@ def _identity(path: Path) -> _Identity:
     return found.st_dev, found.st_ino
 
 
-_pools: dict[tuple[Path, float, bool, bool], Pool] = {}
+_pools: dict[tuple[Path, float, bool], Pool] = {}
 # Garbage collection may close a database at any moment, in a thread that is inside this lock.
 _pools_lock = threading.RLock()
 _inherited: list[Pool] = []
+_incidents: deque[Incident] = deque(maxlen=100)
 
 
-def enter(path: Path, *, busy_timeout: float, background_checkpoints: bool, anchored: bool) -> Pool:
+def enter(path: Path, *, busy_timeout: float, background_checkpoints: bool) -> Pool:
     """The pool of a file, for one more user; `leave` follows."""
-    fresh = Pool(path, busy_timeout=busy_timeout, background_checkpoints=background_checkpoints, anchored=anchored)
+    fresh = Pool(path, busy_timeout=busy_timeout, background_checkpoints=background_checkpoints)
     with _pools_lock:
         pool = _pools.get(fresh.key, fresh)
         if not pool.usable:
@@ -215,6 +221,18 @@ def retire(path: Path) -> None:
         pool.close()
 
 
+def report(incident: Incident) -> None:
+    """Remember, and log, that a file was removed, renamed or replaced."""
+    _incidents.append(incident)
+    _log.error("%s", incident)
+
+
+def incidents(path: Path) -> list[Incident]:
+    """What has happened to a file, or to the files of a folder, since this process began; the newest hundred."""
+    # A copy, since any thread may append meanwhile.
+    return [incident for incident in _incidents.copy() if path in (incident.path, incident.path.parent)]
+
+
 def persistently(action: Callable[[], object], seconds: float) -> None:
     """Do it, again and again while another process begins the same file.
 
@@ -239,6 +257,7 @@ def _after_fork() -> None:
     # Kept, so that the parent's connections are never closed here.
     _inherited.extend(_pools.values())
     _pools.clear()
+    _incidents.clear()
 
 
 os.register_at_fork(after_in_child=_after_fork)

@@ -135,6 +135,7 @@ class Delivery:
         # Turns of others that write the same as one of ours; a set, since it is only added to and looked into.
         self._carried: set[str] = set()
         self._unreleased: set[Holder] = set()
+        self._incident = next(reversed(outbox.incidents()), None)
         self._backing_off = False
         self._timer: Callable[[], None] | None = None
         self._timers = 0
@@ -308,6 +309,7 @@ class Delivery:
             self._jobs += 1
         try:
             self._outbox.flush_to_disk()
+            self._fail_lost()
             for hold in list(self._unreleased):
                 self._outbox.release(hold)
                 with self._lock:
@@ -354,14 +356,26 @@ class Delivery:
 
     def _look_at(self, turns: Sequence[str]) -> None:
         """Settle what others have done with turns of ours: delivered, parked or dropped their rows."""
-        for name in turns:
-            left, parked = self._outbox.fate(name)
+        fates = {name: self._outbox.fate(name) for name in turns}
+        # The outbox's file may be another one since; the rows that are missing in it were not dropped by a person.
+        self._fail_lost()
+        for name, (left, parked) in fates.items():
             if parked is not None:
                 self._turns.fail([name], Rejected(parked, cause="refused"))
             elif left == 0:
                 self._turns.close(name, delivered=name in self._carried)
             if left == 0 or parked is not None:
                 self._carried.discard(name)
+
+    def _fail_lost(self) -> None:
+        """Fail the turns whose rows were in an outbox file that somebody removed, renamed or replaced."""
+        newest = next(reversed(self._outbox.incidents()), None)
+        if newest is None or newest is self._incident:
+            return
+        error = StateError(str(newest))
+        self._turns.fail([name for name in self._turns.open() if self._outbox.fate(name)[0] == 0], error)
+        self._outbox.note_error(str(error))
+        self._incident = newest
 
     def _wake_neighbours(self) -> None:
         """Others of this process may have waited for the rows before theirs."""

@@ -121,18 +121,8 @@ class Holder:
             _mark(self._folder, process_id).unlink()
         return False
 
-    def mine(self, name: str) -> bool:
-        """Whether the holder of that name is, or was, of this process."""
-        return name.partition(".")[0] == self._process.id
-
-    @property
-    def marked(self) -> bool:
-        """Whether this process's mark is where others look for it; where it was removed, theirs may have been too."""
-        with using_folder(self._folder.parent):
-            return self._process.marked
-
     def renew(self) -> None:
-        """Be seen to be alive again where the mark was removed.
+        """Create this process's mark again if somebody removed it.
 
         Raises:
             StateError: the state folder cannot be used.

@@ -11,6 +11,7 @@ from pathlib import Path
 from honcho_exec.admission import PATIENCE, Admission
 from honcho_exec.claims import MAX_BATCH, Claims
 from honcho_exec.clock import Clock
+from honcho_exec.connections import Incident
 from honcho_exec.errors import Busy
 from honcho_exec.lease import Holder
 from honcho_exec.model import SessionRef, Write
@@ -363,6 +364,10 @@ class Outbox:
     def close(self) -> None:
         """Give the file back."""
         self._file.close()
+
+    def incidents(self) -> list[Incident]:
+        """What has happened to the file while this process had it open: it was removed, renamed or replaced."""
+        return self._file.incidents()
 
     def set_aside(self) -> list[Path]:
         """Damaged files that were replaced and that a person should look at."""

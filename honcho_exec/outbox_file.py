@@ -1,4 +1,4 @@
-"""The outbox's file: its tables, what is done where it is damaged, locked or moved, and what is beside it."""
+"""The outbox's file: its tables, what is done if it is damaged, locked or replaced, and what is beside it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from sqlite3 import Connection, Row
+from sqlite3 import Connection
 
 from honcho_exec.clock import Clock, Deadline
+from honcho_exec.connections import Incident, incidents
 from honcho_exec.errors import Busy, Damaged, StateError
 from honcho_exec.lease import Holder
 from honcho_exec.locks import exclusive
@@ -78,6 +79,10 @@ _MIGRATIONS = (
     CREATE TABLE places (origin TEXT PRIMARY KEY, behind INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE taken (key TEXT PRIMARY KEY, at REAL NOT NULL) WITHOUT ROWID;
     """,
+    """
+    DROP TABLE origin;
+    DROP TABLE places;
+    """,
 )
 
 
@@ -86,9 +91,8 @@ class OutboxFile:
 
     Whoever writes takes in first what is in the spill, so that nothing overtakes it.
 
-    A file that is damaged is set aside for a new one. One that is removed, renamed or replaced while it is used is left
-    for the one at its path, and what can still be read of it goes there by way of the spill: all of this process, what
-    nobody living holds, and what is parked. Another process brings its own.
+    A damaged file is set aside and a new one is created. A file that is removed, renamed or replaced while it is open
+    is given up for the one at its path: its rows are gone, and `incidents` reports how many were pending.
 
     Args:
         path: the database file.
@@ -164,13 +168,17 @@ class OutboxFile:
         if self._opened is not None:
             self._opened.close()
 
+    def incidents(self) -> list[Incident]:
+        """What has happened to the file while this process had it open."""
+        return incidents(self.path)
+
     def damaged(self) -> list[Path]:
         """Damaged files that were replaced and that a person should look at."""
         names = (self.path.name, self.spill.path.name)
         return sorted(found for name in names for found in self.path.parent.glob(f"{name}.damaged-*[0-9]"))
 
     def _open(self) -> Database:
-        return Database(self.path, _MIGRATIONS, background_checkpoints=True, leaving=self._bring_along)
+        return Database(self.path, _MIGRATIONS, background_checkpoints=True, leaving=self._give_up)
 
     def _begin(self) -> Database:
         """Open the file; one that is damaged is set aside, since turns must not be lost for it."""
@@ -206,32 +214,21 @@ class OutboxFile:
     def _moment(self) -> str:
         return datetime.fromtimestamp(self._clock.now(), tz=UTC).strftime("%Y%m%dT%H%M%S")
 
-    def _bring_along(self, left: Connection, whole: bool) -> None:
-        """Spill what this process brings from a file that is not at its path any more, or the whole of it."""
-        # Where the marks of the living were removed too, nobody is known to be dead.
-        sure = self._holder.marked
-        rows = [row for row in left.execute("SELECT * FROM rows ORDER BY id") if whole or self._brings(row, sure=sure)]
-        origin = str(left.execute("SELECT id FROM origin").fetchone()[0])
-        last = _last_id(left)
+    def _give_up(self, connection: Connection | None) -> int | None:
+        """Count the pending rows of a file that was removed, renamed or replaced."""
+        # The marks of living processes are beside the file and may have been removed with it. Others would take over
+        # the rows that this process stores next.
         self._holder.renew()
-        if rows:
-            self.spill.add([Entry(f"{origin}.{row['id']}", [dict(row)], origin, last) for row in rows])
-        _log.warning(
-            "the outbox's file was removed, renamed or replaced; %d rows that wait are brought to the one at its path",
-            len(rows),
-        )
-
-    def _brings(self, row: Row, *, sure: bool) -> bool:
-        owner = str(row["owner"])
-        return row["parked_at"] is not None or self._holder.mine(owner) or (sure and not self._holder.alive(owner))
+        if connection is None:
+            return None
+        return int(connection.execute("SELECT count(*) FROM rows WHERE parked_at IS NULL").fetchone()[0])
 
     def _take_in(self, connection: Connection) -> None:
         """Put what is in the spill into the outbox, in its order, each entry once."""
         connection.execute("BEGIN IMMEDIATE")
         now = self._clock.now()
         with self.spill.taken(self._moment()) as entries:
-            # What was in a file is older than what could not be put into it.
-            for entry in sorted(entries, key=lambda entry: entry.origin is None):
+            for entry in entries:
                 if connection.execute("INSERT OR IGNORE INTO taken VALUES (?, ?)", (entry.key, now)).rowcount:
                     _store(connection, entry)
             connection.execute("DELETE FROM taken WHERE at < ?", (now - _REMEMBERED,))
@@ -239,38 +236,11 @@ class OutboxFile:
 
 
 def _store(connection: Connection, entry: Entry) -> None:
-    behind = None if entry.origin is None else _place(connection, entry.origin, entry.last)
-    columns = {column for (column,) in connection.execute("SELECT name FROM pragma_table_info('rows')")}
+    columns = {column for (column,) in connection.execute("SELECT name FROM pragma_table_info('rows')")} - {"id"}
     for row in entry.rows:
         values = {column: value for column, value in row.items() if column in columns}
-        if behind is not None:
-            values["id"] = int(row["id"] or 0) + behind
-            there = connection.execute("SELECT turn FROM rows WHERE id = ?", (values["id"],)).fetchone()
-            if there is not None and there["turn"] == row["turn"]:
-                # The file was replaced by a copy of itself from before.
-                connection.execute("DELETE FROM rows WHERE id = ?", (values["id"],))
-            elif there is not None:
-                del values["id"]
         connection.execute(
             f"INSERT INTO rows ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})"
             " ON CONFLICT (dedup) DO NOTHING",
             list(values.values()),
         )
-
-
-def _place(connection: Connection, origin: str, last: int) -> int:
-    """What is added to the ids of a file, so that its rows stand in their order before all that is admitted later."""
-    if connection.execute("SELECT 1 FROM origin WHERE id = ?", (origin,)).fetchone():
-        behind = 0
-    else:
-        connection.execute("INSERT OR IGNORE INTO places VALUES (?, ?)", (origin, _last_id(connection)))
-        behind = int(connection.execute("SELECT behind FROM places WHERE origin = ?", (origin,)).fetchone()[0])
-    if _last_id(connection) < behind + last:
-        connection.execute("DELETE FROM sqlite_sequence WHERE name = 'rows'")
-        connection.execute("INSERT INTO sqlite_sequence (name, seq) VALUES ('rows', ?)", (behind + last,))
-    return behind
-
-
-def _last_id(connection: Connection) -> int:
-    found = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'rows'").fetchone()
-    return int(found[0]) if found is not None else 0

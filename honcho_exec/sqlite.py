@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from honcho_exec.clock import Deadline, SystemClock
-from honcho_exec.connections import Moved, Pool, enter, leave, persistently, retire
+from honcho_exec.connections import Incident, Moved, Pool, enter, leave, persistently, report, retire
 from honcho_exec.errors import Busy, Damaged, StateError
 from honcho_exec.forks import kept_off
 from honcho_exec.locks import exclusive
@@ -81,7 +81,8 @@ class Database:
 
     A connection serves one thread at a time and is never carried over a fork. Commits survive the death of
     the process; after a power cut the file is whole and holds everything up to the last `checkpoint`. A file that is
-    removed, renamed or replaced while it is used is left for the one at its path, which is begun where there is none.
+    removed, renamed or replaced while it is open is reported (see `connections.incidents`), and then the file at its
+    path is used, which is created if there is none; the rows of the old file are gone.
 
     Args:
         path: the file; made when it is not there.
@@ -89,9 +90,8 @@ class Database:
         busy_timeout: seconds to wait for another process's write.
         background_checkpoints: True leaves moving commits into the file to whoever calls `checkpoint`, so that no
             commit pays for it.
-        leaving: called before this process leaves a file that was moved, when nobody of this process writes to it, with
-            a connection to it, and whether only its log was removed, so that all of it goes; what it raises keeps the
-            process there until the next use.
+        leaving: called before this process gives up a file that was removed, renamed or replaced, with a connection to
+            that file if there is one; returns how many rows were pending in it, None if that is not known.
 
     Raises:
         StateError: the file cannot be opened, is not a database, or was written by a newer version.
@@ -104,7 +104,7 @@ class Database:
         *,
         busy_timeout: float = 2.0,
         background_checkpoints: bool = False,
-        leaving: Callable[[sqlite3.Connection, bool], None] | None = None,
+        leaving: Callable[[sqlite3.Connection | None], int | None] | None = None,
     ) -> None:
         self.path = path.absolute()
         self._migrations = migrations
@@ -202,26 +202,33 @@ class Database:
 
     def _take(self) -> tuple[Pool, sqlite3.Connection]:
         while True:
-            pool = self._present()
+            pool, connection = self._present(), None
             with suppress(Moved):
                 connection = pool.take()
+            if not pool.moved:
                 if connection is not None:
-                    if not pool.moved:
-                        return pool, connection
+                    return pool, connection
+                continue
+            try:
+                self._leave(pool, connection)
+            finally:
+                if connection is not None:
                     pool.give(connection)
-            if pool.moved:
-                self._leave(pool)
 
-    def _leave(self, pool: Pool) -> None:
-        """Have this process leave a file that was moved, for the one that is at the path."""
+    def _leave(self, pool: Pool, connection: sqlite3.Connection | None) -> None:
+        """Report that the file was removed, renamed or replaced, and let this process use the one at the path."""
         with _turn(self.path):
             if not pool.usable:
                 return
-            if self._leaving is not None and pool.anchor is not None:
-                self._leaving(pool.anchor, pool.is_there(self.path))
+            pending = None
+            if self._leaving is not None:
+                with suppress(sqlite3.Error):
+                    pending = self._leaving(connection)
+            what = "replaced by another file" if self.path.exists() else "removed or renamed"
             private_folder(self.path.parent)
             with self._alone():
-                pool.remove_rest()
+                pool.remove_log()
+            report(Incident(self.path, what, pending))
             retire(self.path)
 
     def _alone(self) -> AbstractContextManager[None]:
@@ -243,12 +250,12 @@ class Database:
             return self._pool
 
     def _join(self) -> Pool:
-        while True:
+        deadline = Deadline.after(_BEGINNING, SystemClock())
+        while not deadline.passed:
             pool = enter(
                 self.path,
                 busy_timeout=self._busy_timeout,
                 background_checkpoints=self._background_checkpoints,
-                anchored=self._leaving is not None,
             )
             try:
                 private_folder(self.path.parent)
@@ -265,6 +272,7 @@ class Database:
                 retire(self.path)
             else:
                 return pool
+        raise StateError(f"the state file {self.path} cannot be used: it is removed or replaced again and again")
 
     def _begin(self, pool: Pool) -> None:
         if not self.path.exists():

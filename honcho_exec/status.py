@@ -24,6 +24,12 @@ _ADVICE = {
     "disabled": "set HONCHO_ENABLED=true (or `enabled` in honcho.json) to use it",
 }
 
+# Warnings that need a person, by what they contain.
+_GRAVE = {
+    "damaged": "look at the file, then move it away",
+    "are lost": "give the lost writes again; stop the programs that use a state folder before you move or restore it",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -128,8 +134,9 @@ def _problems(status: Status) -> Iterator[Finding]:
             "see what waits with: honcho-exec outbox list; it is tried again by itself",
         )
     for warning in status.warnings:
-        if "damaged" in warning:
-            yield Finding("problem", warning, "look at the file, then move it away")
+        for mark, advice in _GRAVE.items():
+            if mark in warning:
+                yield Finding("problem", warning, advice)
 
 
 def _fails_elsewhere(status: Status) -> bool:
@@ -162,5 +169,5 @@ def _notes(status: Status) -> Iterator[Finding]:
     if status.deriving:
         yield Finding("note", f"{status.deriving} pieces are stored but not yet derived by the server")
     for warning in status.warnings:
-        if "damaged" not in warning:
+        if not any(mark in warning for mark in _GRAVE):
             yield Finding("note", warning)

@@ -14,6 +14,7 @@ from support.processes import Victim, messages_on
 from support.providers import MakeProvider
 
 from honcho_exec.embedded import EmbeddedHoncho
+from honcho_exec.errors import StateError
 
 # A caller waits a fifth of a second for somebody else, and never the two seconds that the lane waits.
 LONGEST = 1.5
@@ -101,23 +102,26 @@ def _rename(home: Path) -> None:
 
 
 @pytest.mark.parametrize("move", [_remove_all, _remove, _rename])
-def test_a_turn_that_is_given_after_the_state_was_removed_is_delivered(
+def test_turns_of_a_removed_state_fail_and_later_ones_are_delivered(
     server: FaultyServer, make_provider: MakeProvider, tmp_path: Path, move: Callable[[Path], object]
 ) -> None:
-    provider = make_provider(base_url=server.url)
-    provider.sync_turn("zero", "").result(10)
-    server.stop()
-    waiting = provider.sync_turn("one", "")
+    provider = make_provider(base_url=server.url, write_frequency="session")
+    held = [provider.sync_turn(text, "") for text in ("one", "two")]
     move(tmp_path / "state")
-    later = provider.sync_turn("two", "")
-    other = make_provider("s1", base_url=server.url)
-    assert other.status().pending == 2
-    server.start()
-    assert provider.flush(20) == 0
-    assert later.result(10).written == 1
-    assert waiting.done()
-    assert messages_on(server.url, "s1") == ["zero", "one", "two"]
-    assert (tmp_path / "state" / "outbox.db").exists()
+    later = provider.sync_turn("three", "")
+    for future in held:
+        assert isinstance(error := future.exception(20), StateError)
+        assert "outbox.db was removed or renamed while it was open; 2 rows that were pending in it are lost" in str(
+            error
+        )
+    assert not later.done()
+    assert any("2 rows" in finding.what for finding in provider.status().findings if finding.level == "problem")
+    assert any("2 rows" in finding.what for finding in provider.doctor())
+    # Another process sees it as the last failure.
+    with make_provider("s2", base_url=server.url).outbox() as outbox:
+        assert "2 rows" in str(outbox.history().error)
+    provider.shutdown()
+    assert messages_on(server.url, "s1") == ["three"]
 
 
 def test_killed_after_the_state_was_removed(server: FaultyServer, make_provider: MakeProvider, tmp_path: Path) -> None:
@@ -131,7 +135,7 @@ def test_killed_after_the_state_was_removed(server: FaultyServer, make_provider:
         victim.kill()
     server.start()
     assert make_provider("later", **settings).flush(20) == 0
-    assert messages_on(server.url, "said") == ["one", "two"]
+    assert messages_on(server.url, "said") == ["two"]
 
 
 @pytest.mark.parametrize("move", [_remove_all, _remove, _rename])

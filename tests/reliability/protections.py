@@ -383,16 +383,16 @@ PROTECTIONS = (
     Protection(
         "a file that was moved is seen to be",
         "sqlite.py",
-        "                    if not pool.moved:\n",
-        "                    if True:\n",
+        "            if not pool.moved:\n                if connection",
+        "            if True:\n                if connection",
         (f"{DURABILITY}::test_killed_after_the_state_was_removed",),
     ),
     Protection(
-        "what waits in a file that was moved comes along",
-        "outbox_file.py",
-        "        if rows:\n            self.spill.add(",
-        "        if not rows:\n            self.spill.add(",
-        (f"{MOVED}::test_what_waits_is_brought_to_the_new_file_where_the_old_one_is_moved",),
+        "turns whose rows were removed with their file fail",
+        "delivery.py",
+        "        if newest is None or newest is self._incident:\n",
+        "        if True:\n",
+        (f"{DURABILITY}::test_turns_of_a_removed_state_fail_and_later_ones_are_delivered",),
     ),
     Protection(
         "what is left of the log of a moved file is removed",
@@ -400,13 +400,6 @@ PROTECTIONS = (
         "                path.unlink(missing_ok=True)\n",
         "                pass\n",
         (f"{MOVED}::test_a_copy_that_is_put_back_is_not_mixed_with_the_log_of_another",),
-    ),
-    Protection(
-        "rows of moved files keep their order",
-        "outbox_file.py",
-        'values["id"] = int(row["id"] or 0) + behind\n',
-        'values["id"] = _last_id(connection) + 1\n',
-        (f"{MOVED}::test_processes_bring_each_their_own_and_the_order_stays",),
     ),
     Protection(
         "an id alone does not say which row it is",
@@ -420,7 +413,7 @@ PROTECTIONS = (
         "lease.py",
         "        while self.usable and not self.marked:\n",
         "        while False:\n",
-        (f"{MOVED}::test_processes_bring_each_their_own_and_the_order_stays",),
+        (f"{MOVED}::test_processes_that_use_a_removed_folder_do_not_take_each_other_for_dead",),
     ),
     Protection(
         "deleted rows are overwritten",
