@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import time
+import webbrowser
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from honcho_exec.alarm import alarm_after
 from honcho_exec.cli.homes import environment
 from honcho_exec.cli.rows import to_dict
 from honcho_exec.cli.run import MEMORY, Run, command, json_option, lent, memory, pass_run, print_json
 from honcho_exec.cli.show import fields, stdout, text, without_password
+from honcho_exec.unforeseen import foreign
 
 if TYPE_CHECKING:
     # It takes long to import; --help does without it.
     from honcho_exec.outbox import Outbox
+    from honcho_exec.web.login import OneTimeCode
 
 __all__ = ["serve"]
+
+_log = logging.getLogger(__name__)
 
 _ROWS = 100
 _TEXT = 300
@@ -33,38 +41,67 @@ _TEXT = 300
 @click.option("--host", metavar="ADDRESS", default="127.0.0.1", help="Where to listen (127.0.0.1).")
 @click.option("--port", type=click.IntRange(0, 65535), default=8000, help="On which port (8000); 0 takes a free one.")
 @click.option("--no-auth", is_flag=True, help="Ask for no key; on this machine only.")
+@click.option("--open", "open_page", is_flag=True, help="Open the page in a browser, logged in by a one-time code.")
+@click.option(
+    "--unauthenticated-share",
+    "share",
+    type=click.IntRange(1, 90),
+    metavar="PERCENT",
+    default=25,
+    help="How many of the connections clients may hold that have shown no key (25).",
+)
 @json_option
 @pass_run
-def serve(run: Run, host: str, port: int, *, no_auth: bool) -> None:
+def serve(run: Run, host: str, port: int, *, no_auth: bool, open_page: bool, share: int) -> None:
     """Serve this memory over HTTP, with a page to look at it.
 
     Any Honcho client can use it with the URL that is printed and the key, which is made once and kept in the state
     folder; HONCHO_SERVE_KEY gives another. Ctrl-C ends it.
     """
-    from honcho_exec.web.guard import Guard, is_loopback  # noqa: PLC0415 - --help does without it
+    from honcho_exec.embedded.limits import body_limit  # noqa: PLC0415 - --help does without it
+    from honcho_exec.web.guard import Guard, is_loopback  # noqa: PLC0415 - see above
     from honcho_exec.web.keys import serve_key  # noqa: PLC0415 - see above
+    from honcho_exec.web.login import OneTimeCode  # noqa: PLC0415 - see above
     from honcho_exec.web.server import listen  # noqa: PLC0415 - see above
-    from honcho_exec.web.site import Site, is_open  # noqa: PLC0415 - see above
+    from honcho_exec.web.site import Site, needs_no_key  # noqa: PLC0415 - see above
 
     if not host.strip():
         raise click.UsageError("--host needs an address: 127.0.0.1, or 0.0.0.0 to be reached from elsewhere")
     near = is_loopback(host)
     if no_auth and not near:
         raise click.UsageError(f"--no-auth is for this machine only; {host} can be reached from elsewhere")
-    with lent(run) as outbox:
+    with lent(run) as outbox, ExitStack() as left:
         home = outbox.path.parent
         key, kept = (None, None) if no_auth else serve_key(environment(run.hermes_home), home)
+        code = None if key is None else OneTimeCode(key)
         with memory(run, make=True, answers=True) as honcho:
-            site = Site(honcho.app, lambda: _state(outbox))
-            guarded = Guard(site, key=key, loopback_only=near, is_open=is_open)
-            listen(
-                guarded,
-                host,
-                port,
-                started=lambda url, everywhere: _tell(
-                    run, url, home / MEMORY, kept, no_auth=no_auth, everywhere=everywhere
-                ),
-            )
+            site = Site(honcho.app, lambda: _state(outbox), (lambda _: None) if code is None else code.redeem)
+            guard = Guard(site, key=key, loopback_only=near, needs_no_key=needs_no_key)
+
+            def started(url: str, everywhere: bool) -> None:
+                _tell(run, url, home / MEMORY, kept, no_auth=no_auth, everywhere=everywhere)
+                if open_page:
+                    _open(url, home, code, left)
+
+            listen(guard, host, port, body_limit=body_limit, stranger_share=share / 100, started=started)
+
+
+def _open(url: str, home: Path, code: OneTimeCode | None, left: ExitStack) -> None:
+    """Open the page in a browser; what that leaves behind is removed at the end."""
+    page = f"{url}/"
+    if code is not None:
+        from honcho_exec.web.login import write_opener  # noqa: PLC0415 - see above
+
+        opener = write_opener(home, url, code.issue())
+        left.callback(opener.unlink, missing_ok=True)
+        page = opener.as_uri()
+    # Some browsers return only when they are closed, and all of them want an answer first.
+    alarm_after(0, lambda: _browse(page, url))
+
+
+def _browse(page: str, url: str) -> None:
+    if not foreign(_log, "the browser", lambda: webbrowser.open(page), otherwise=False):
+        click.echo(f"No browser could be opened; open {url}/ in one.", err=True)
 
 
 def _tell(run: Run, url: str, file: Path, kept: Path | None, *, no_auth: bool, everywhere: bool) -> None:

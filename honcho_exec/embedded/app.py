@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from http import HTTPStatus
 from typing import Final
@@ -17,6 +19,7 @@ from honcho_exec.embedded import handle_recall as recall
 from honcho_exec.embedded.call import Answer, Call, Handler
 from honcho_exec.embedded.handle_upload import upload
 from honcho_exec.embedded.language_model import LanguageModel
+from honcho_exec.embedded.limits import LARGE, body_limit
 from honcho_exec.embedded.shapes import BODIES, Shape, check_body
 from honcho_exec.embedded.store import Store
 from honcho_exec.embedded.wire import Refused
@@ -26,6 +29,9 @@ from honcho_exec.unforeseen import record
 __all__ = ["build_app"]
 
 _log = logging.getLogger(__name__)
+
+# What is decoded takes several times the memory of its JSON.
+_one_large = threading.Lock()
 
 
 def _health(_: Call) -> Answer:
@@ -118,11 +124,15 @@ class _Resource:
         response: falcon.Response,
         **ids: str,
     ) -> None:
-        call = make(ids, request.params, request.bounded_stream.read(), request.content_type or "")
-        call.check_recall_options()
-        if shape:
-            check_body(call.json(), shape)
-        answer = handler(call)
+        raw = request.bounded_stream.read((most := body_limit(request.path)) + 1)
+        if len(raw) > most:
+            raise Refused(413, f"The body has more than {most:,} bytes, which is the most that is taken here")
+        call = make(ids, request.params, raw, request.content_type or "")
+        with _one_large if len(raw) > LARGE else nullcontext():
+            call.check_recall_options()
+            if shape:
+                check_body(call.json, shape)
+            answer = handler(call)
         response.status = answer.status
         if answer.events is not None:
             response.content_type = "text/event-stream"

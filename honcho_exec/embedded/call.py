@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from honcho_exec.embedded.filters import Columns, Condition, compile_filters
@@ -31,7 +32,7 @@ class Answer:
     events: tuple[Any, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Call:
     """One request: the ids in its path, its query string and its body, read and checked when asked for.
 
@@ -58,13 +59,14 @@ class Call:
         """
         return resource_id(self.ids[name], ("path", name))
 
+    @cached_property
     def json(self) -> Any:
-        """The body as it came."""
+        """The body as it came, decoded once."""
         return parse_json(self.raw)
 
     def body(self) -> Body:
         """The body, which must be an object; fields that are not served are refused."""
-        body = Body(self.json())
+        body = Body(self.json)
         for name in ("scope", "scopes", "response_format"):
             if body.get(name):
                 raise Refused(501, f"'{name}' is not served by the embedded Honcho; it needs a Honcho server")
@@ -72,7 +74,7 @@ class Call:
 
     def condition(self, columns: Columns) -> Condition:
         """The `filters` of a body that may be missing."""
-        value = self.json()
+        value = self.json
         return compile_filters(None if value is None else Body(value).object("filters"), columns)
 
     def page(self) -> Page:

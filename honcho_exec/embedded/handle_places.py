@@ -92,7 +92,7 @@ def update_peer(call: Call) -> Answer:
 
 def list_peers(call: Call) -> Answer:
     """List a workspace's peers; there are no scopes among them."""
-    condition, body = call.condition(PEER_COLUMNS), call.json()
+    condition, body = call.condition(PEER_COLUMNS), call.json
     if body and body.get("kind") == "scope":
         condition = Condition("0")
     return _list(call, "peer", condition)
@@ -155,17 +155,17 @@ def list_session_peers(call: Call) -> Answer:
 
 def add_session_peers(call: Call) -> Answer:
     """Let peers join a session."""
-    return _session(call, call.new_id("session_id"), Body({"peers": Body(call.json()).value}))
+    return _session(call, call.new_id("session_id"), Body({"peers": Body(call.json).value}))
 
 
 def set_session_peers(call: Call) -> Answer:
     """Replace a session's members."""
-    return _session(call, call.new_id("session_id"), Body({"peers": Body(call.json()).value}), only=True)
+    return _session(call, call.new_id("session_id"), Body({"peers": Body(call.json).value}), only=True)
 
 
 def remove_session_peers(call: Call) -> Answer:
     """Let members leave a session."""
-    ids = call.json()
+    ids = call.json
     if not isinstance(ids, list) or not all(isinstance(id_, str) for id_ in ids):
         raise Invalid(("body",), "Input should be a valid list of strings", "list_type")
     with call.store.writing() as writer:

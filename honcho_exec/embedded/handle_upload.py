@@ -9,6 +9,7 @@ from email.policy import HTTP
 from typing import Final
 
 from honcho_exec.embedded.call import Answer, Call
+from honcho_exec.embedded.limits import MOST_FILE
 from honcho_exec.embedded.listing import message
 from honcho_exec.embedded.wire import Body, Invalid, NewMessage, Refused, parse_json
 from honcho_exec.embedded.writing import add_messages
@@ -16,9 +17,7 @@ from honcho_exec.text import split
 
 __all__ = ["upload"]
 
-_MOST_BYTES: Final = 5 * 1024 * 1024
 _MOST_CHARACTERS: Final = 25_000
-_MOST_BESIDE: Final = 1024 * 1024
 _MOST_PARTS: Final = 16
 _MOST_HEAD: Final = 8_192
 _BLANK: Final = re.compile(rb"(?:\A|\n)\r?\n")
@@ -56,8 +55,6 @@ def _form(call: Call) -> tuple[_File | None, dict[str, str]]:
     falcon's own parser refuses forms with empty parts, as some clients write them; the standard library's takes seconds
     for thousands of parts, also for those within a part.
     """
-    if len(call.raw) > _MOST_BYTES + _MOST_BESIDE:
-        raise Refused(413, f"The form has {len(call.raw):,} bytes; a file of at most {_MOST_BYTES:,} is taken")
     file, fields = None, {}
     for piece in _pieces(call):
         part = BytesHeaderParser(policy=HTTP).parsebytes(piece)
@@ -95,8 +92,8 @@ def _pieces(call: Call) -> list[bytes]:
 
 
 def _text(file: _File) -> str:
-    if len(file.content) > _MOST_BYTES:
-        raise Refused(413, f"The file has {len(file.content):,} bytes; at most {_MOST_BYTES:,} are taken")
+    if len(file.content) > MOST_FILE:
+        raise Refused(413, f"The file has {len(file.content):,} bytes; at most {MOST_FILE:,} are taken")
     if file.media_type == "application/pdf":
         raise Refused(501, "A PDF is not served by the embedded Honcho; it needs a Honcho server")
     if file.media_type != "application/json" and not file.media_type.startswith("text/"):

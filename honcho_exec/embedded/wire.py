@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NoReturn
 
+from honcho_exec.embedded.limits import too_many_values
+
 __all__ = [
     "Body",
     "Invalid",
@@ -56,21 +58,20 @@ def parse_json(raw: bytes) -> Any:
     """Decode a request's body; NUL is stripped from every string.
 
     Raises:
-        Refused: not JSON (422), or JSON that the real server fails on (500): NaN, a number beyond all floats, a lone
-            surrogate.
+        Refused: not JSON (422), more values than any request has (413), or JSON that the real server fails on (500):
+            NaN, a number beyond all floats, a lone surrogate.
     """
     if not raw:
         return None
+    if too_many_values(raw):
+        raise Refused(413, "a large body must be UTF-8 and hold fewer values")
     try:
         # json.loads() would decode bytes on its own, and let surrogates through.
         text = raw.decode(json.detect_encoding(raw))
         value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise Invalid(("body",), "JSON decode error", "json_invalid") from error
-    if "\\u" in text:
-        _check_surrogates(value)
-        value = _without_nul(value)
-    return value
+    return _checked_text(value) if "\\u" in text else value
 
 
 def resource_id(value: object, loc: tuple[str | int, ...]) -> str:
@@ -281,18 +282,16 @@ def _finite(number: str) -> float:
     return value
 
 
-def _check_surrogates(value: object) -> None:
-    try:
-        json.dumps(value, ensure_ascii=False).encode()
-    except UnicodeEncodeError as error:
-        raise Refused(500, "The body holds a lone surrogate") from error
-
-
-def _without_nul(value: Any) -> Any:
+def _checked_text(value: Any) -> Any:
+    """The value without NUL in its strings; a lone surrogate in one is refused."""
     if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise Refused(500, "The body holds a lone surrogate") from error
         return value.replace("\0", "")
     if isinstance(value, list):
-        return [_without_nul(item) for item in value]
+        return [_checked_text(item) for item in value]
     if isinstance(value, dict):
-        return {_without_nul(key): _without_nul(item) for key, item in value.items()}
+        return {_checked_text(key): _checked_text(item) for key, item in value.items()}
     return value

@@ -11,12 +11,11 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
-from waitress.server import TcpWSGIServer, create_server
-
 from honcho_exec.errors import HonchoExecError
-from honcho_exec.web.guard import WSGIApplication
+from honcho_exec.web.channel import Server
+from honcho_exec.web.guard import Guard
 
-__all__ = ["CannotListenError", "listen", "make_server"]
+__all__ = ["STRANGER_SHARE", "CannotListenError", "listen", "make_server"]
 
 _log = logging.getLogger(__name__)
 
@@ -24,9 +23,11 @@ _THREADS = 8
 _MOST_CONNECTIONS = 1_000
 # Ordinary clients let go of what they do not use after four or five seconds, so none meets a connection just closed.
 _IDLE = 20
-_LOOK_FOR_IDLE = 2
-# A batch of a hundred messages of 25,000 characters, each of four bytes and escaped, is what Honcho takes at most.
-_MOST_BODY = 64 * 1024 * 1024
+_LOOK_FOR_IDLE = 1
+_MOST_HEAD = 32 * 1024
+_MOST_BODIES = 64 * 1024 * 1024
+STRANGER_SHARE = 0.25
+"""The share of the connections that clients may hold which have shown no key."""
 
 
 class CannotListenError(HonchoExecError):
@@ -35,13 +36,23 @@ class CannotListenError(HonchoExecError):
     cause = "address"
 
 
-def listen(app: WSGIApplication, host: str, port: int, *, started: Callable[[str, bool], None]) -> None:
+def listen(
+    guard: Guard,
+    host: str,
+    port: int,
+    *,
+    body_limit: Callable[[str], int],
+    stranger_share: float,
+    started: Callable[[str, bool], None],
+) -> None:
     """Serve until SIGINT or SIGTERM, then let requests that are worked on finish, at most five seconds.
 
     Args:
-        app: what is served; called by several threads.
+        guard: the application that is served; called by several threads.
         host: the address to listen on; `localhost` is 127.0.0.1.
         port: 0 for any that is free.
+        body_limit: how many bytes the body of a request may have, by its path.
+        stranger_share: the share of the connections that clients may hold which have shown no key.
         started: hears, as soon as connections are taken, the URL on this machine, and whether every address of it is
             listened on.
 
@@ -49,7 +60,7 @@ def listen(app: WSGIApplication, host: str, port: int, *, started: Callable[[str
         CannotListenError: the address is in use, or not this machine's.
     """
     with _bound(host, port) as listening:
-        server = make_server(app, listening)
+        server = make_server(guard, listening, body_limit=body_limit, stranger_share=stranger_share)
         before = signal.signal(signal.SIGTERM, _end)
         try:
             address, port = listening.getsockname()[:2]
@@ -63,18 +74,28 @@ def listen(app: WSGIApplication, host: str, port: int, *, started: Callable[[str
             server.close()
 
 
-def make_server(app: WSGIApplication, listening: socket.socket) -> TcpWSGIServer:
-    """A server that takes so many connections that idle clients are in nobody's way, and keeps those for 20 s only."""
+def make_server(
+    guard: Guard,
+    listening: socket.socket,
+    *,
+    body_limit: Callable[[str], int],
+    stranger_share: float = STRANGER_SHARE,
+) -> Server:
+    """A server with so many connections that idle clients are in nobody's way, and which keeps those for 20 s only."""
     _log_as_ours()
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     half = _MOST_CONNECTIONS if descriptors == resource.RLIM_INFINITY else descriptors // 2
-    return create_server(
-        app,
-        sockets=[listening],
+    return Server(
+        guard,
+        listening,
+        body_limit=body_limit,
+        most_bodies=_MOST_BODIES,
+        stranger_share=stranger_share,
         threads=_THREADS,
         ident="honcho-exec",
-        max_request_body_size=_MOST_BODY,
-        # A request may take files beside its connection.
+        max_request_header_size=_MOST_HEAD,
+        max_request_body_size=_MOST_BODIES,
+        # A request may take files besides its connection.
         connection_limit=min(_MOST_CONNECTIONS, half),
         channel_timeout=_IDLE,
         cleanup_interval=_LOOK_FOR_IDLE,

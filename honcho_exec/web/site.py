@@ -1,4 +1,4 @@
-"""The page's files, the state of the outbox, and behind them the Honcho that is served."""
+"""The page's files, the exchange of a code for the key, the state of the outbox, and the Honcho that is served."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from honcho_exec.errors import HonchoExecError
 from honcho_exec.web.guard import WSGIApplication
 
-__all__ = ["Site", "is_open"]
+__all__ = ["Site", "needs_no_key"]
 
 _FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -19,34 +19,46 @@ _FILES = {
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 _OUTBOX = "/local/outbox"
+_LOGIN = "/local/login"
+_READS = frozenset({"GET", "HEAD"})
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
-def is_open(path: str) -> bool:
-    """Whether a path holds nothing of anybody's: the page's own files, and whether the server is there."""
-    return path in _FILES or path == "/health"
+def needs_no_key(method: str, path: str) -> bool:
+    """Whether a request reveals nothing: the page's own files, and whether the server runs; or brings a code."""
+    if method == "POST":
+        return path == _LOGIN
+    return method in _READS and (path in _FILES or path == "/health")
 
 
 class Site:
-    """Answers for the page, and hands everything else to `honcho`.
+    """Answer for the page, and pass everything else to `honcho`.
 
     Args:
         honcho: the WSGI application of the embedded Honcho.
         outbox: the state of the outbox as JSON values.
+        redeem: returns the key for a one-time code, or None if the code is not valid.
     """
 
-    def __init__(self, honcho: WSGIApplication, outbox: Callable[[], Mapping[str, object]]) -> None:
+    def __init__(
+        self,
+        honcho: WSGIApplication,
+        outbox: Callable[[], Mapping[str, object]],
+        redeem: Callable[[str], str | None] = lambda _: None,
+    ) -> None:
         self._honcho = honcho
         self._outbox = outbox
+        self._redeem = redeem
         folder = files("honcho_exec.web") / "static"
         self._files = {path: ((folder / name).read_bytes(), kind) for path, (name, kind) in _FILES.items()}
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer a request."""
-        path, reads = str(environ.get("PATH_INFO", "")), environ.get("REQUEST_METHOD") in {"GET", "HEAD"}
+        path, method = str(environ.get("PATH_INFO", "")), str(environ.get("REQUEST_METHOD"))
+        reads = method in _READS
         if reads and path in self._files:
             body, kind = self._files[path]
             headers = [("Content-Type", kind), ("Content-Length", str(len(body)))]
@@ -54,14 +66,20 @@ class Site:
             return [body]
         if reads and path == _OUTBOX:
             return self._state(start_response)
+        if method == "POST" and path == _LOGIN:
+            if (key := self._redeem(str(environ.get("HTTP_HONCHO_EXEC_CODE", "")))) is None:
+                return _json(start_response, "401 Unauthorized", {"detail": "this code was used, or has expired"})
+            return _json(start_response, "200 OK", {"key": key})
         return self._honcho(environ, start_response)
 
     def _state(self, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        status = "200 OK"
         try:
-            state = self._outbox()
+            return _json(start_response, "200 OK", self._outbox())
         except HonchoExecError as error:
-            status, state = "503 Service Unavailable", {"detail": str(error)}
-        body = json.dumps(state).encode()
-        start_response(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
-        return [body]
+            return _json(start_response, "503 Service Unavailable", {"detail": str(error)})
+
+
+def _json(start_response: Callable[..., Any], status: str, value: Mapping[str, object]) -> Iterable[bytes]:
+    body = json.dumps(value).encode()
+    start_response(status, [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+    return [body]

@@ -10,7 +10,7 @@ from honcho_exec.embedded import EmbeddedHoncho
 from honcho_exec.errors import ConfigurationError, StateError
 from honcho_exec.web.guard import Guard, is_loopback
 from honcho_exec.web.keys import serve_key
-from honcho_exec.web.site import Site, is_open
+from honcho_exec.web.site import Site, needs_no_key
 
 LIST = "/v3/workspaces/list"
 HERE = "http://127.0.0.1:8000"
@@ -32,17 +32,24 @@ def ask(
     near: bool = True,
     **headers: str,
 ) -> httpx.Response:
-    guard = Guard(Site(honcho.app, lambda: {"rows": []}), key=key, loopback_only=near, is_open=is_open)
+    guard = Guard(Site(honcho.app, lambda: {"rows": []}), key=key, loopback_only=near, needs_no_key=needs_no_key)
     with httpx.Client(transport=httpx.WSGITransport(app=guard), base_url=HERE) as client:
         return client.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
 
 
-@pytest.mark.parametrize("shown", ["", "right", "Bearer", "Bearer ", "Bearer wrong", "bearer right", "Bearer right2"])
+@pytest.mark.parametrize(
+    "shown", ["", "right", "Bearer", "Bearer ", "Bearer wrong", "Basic right", "Bearerright", "Bearer right2"]
+)
 def test_without_the_right_key_nothing_is_told(honcho: EmbeddedHoncho, shown: str) -> None:
     for method, path in (("POST", LIST), ("GET", "/local/outbox"), ("GET", "/nothing"), ("PUT", "/page.js")):
         answer = ask(honcho, path, method=method, authorization=shown)
         assert answer.status_code == 401
         assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER", "Bearer "])
+def test_the_scheme_of_the_key_may_be_in_any_case(honcho: EmbeddedHoncho, scheme: str) -> None:
+    assert ask(honcho, authorization=f"{scheme} right").status_code == 200
 
 
 def test_with_the_right_key_it_answers(honcho: EmbeddedHoncho) -> None:

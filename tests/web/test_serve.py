@@ -20,6 +20,7 @@ from support.serving import HOSTILE, Serve
 
 from honcho_exec import HonchoProvider
 from honcho_exec.cli.main import main
+from honcho_exec.web.guard import Guard
 from honcho_exec.web.server import make_server
 
 IDLE = "!document.getElementById('content').hasAttribute('aria-busy')"
@@ -86,16 +87,16 @@ def test_an_idle_connection_is_let_go_and_logs_go_where_all_others_do() -> None:
     logged = BufferingHandler(10)
     logging.getLogger("honcho_exec").addHandler(logged)
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = make_server(lambda _, __: [], listening)
+        guard = Guard(lambda _, __: [], key=None, loopback_only=False, needs_no_key=lambda _, __: False)
+        server = make_server(guard, listening, body_limit=lambda _: 0)
         try:
             with socket.create_connection(listening.getsockname()) as half:
                 half.sendall(b"GET / HT")
                 while not any(channel.request for channel in server.active_channels.values()):
                     server.asyncore.loop(1, map=server._map, count=1)
-                for later, left in ((15, 1), (25, 0)):
-                    server.maintenance(time.time() + later)
-                    server.asyncore.loop(0, map=server._map, count=1)
-                    assert len(server.active_channels) == left
+                server.maintenance(time.time() + 25)
+                server.asyncore.loop(0, map=server._map, count=1)
+                assert not server.active_channels
                 assert half.recv(1) == b""
             logging.getLogger("waitress.queue").warning("Task queue depth is 1")
             assert [record.getMessage() for record in logged.buffer] == ["Task queue depth is 1"]
@@ -120,7 +121,10 @@ if CHROMIUM.exists():
     def browser(tmp_path: Path, serve: Serve, remembered: HonchoProvider) -> Iterator[Browser]:
         served = serve(HONCHO_WORKSPACE=remembered.status().workspace)
         with Browser(tmp_path / "chromium") as browser:
-            browser.open(f"{served.url}/#key=%")
+            browser.open(f"{served.url}/")
+            browser.wait("document.getElementById('ask-key').open")
+            browser.type("wrong")
+            browser.press("Enter")
             browser.wait("document.getElementById('ask-key').innerText.includes('not accepted')")
             browser.type(served.key)
             browser.press("Enter")

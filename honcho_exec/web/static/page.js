@@ -350,9 +350,17 @@ document.getElementById("skip").addEventListener("click", (event) => {
 });
 window.addEventListener("hashchange", show);
 
-// #key=… is how a person hands the key over in one go; the server never sees what stands behind the #.
-if (location.hash.startsWith("#key=")) {
-  sessionStorage.setItem(KEY, decoded(location.hash.slice(5)));
+// #code=… is what `serve --open` passes on: it is exchanged once for the key, and worth nothing afterwards. The server
+// never sees what stands behind the #, and the history keeps the page without it.
+async function redeem() {
+  if (!location.hash.startsWith("#code=")) return;
+  const code = decoded(location.hash.slice(6));
   history.replaceState(null, "", "/");
+  try {
+    const answer = await fetch("/local/login", { method: "POST", headers: { "Honcho-Exec-Code": code } });
+    if (answer.ok) sessionStorage.setItem(KEY, (await answer.json()).key);
+  } catch {
+    // The page asks for the key then, as it does after a code that is not valid.
+  }
 }
-show();
+redeem().then(show);

@@ -1,0 +1,80 @@
+"""Open the page in a browser that then has the key, without showing the key to anybody else.
+
+A command line can be read by every user of a machine, and a URL stays in a browser's history. So the browser is given
+a file that only its owner can read; it sends the browser on to the page with a code, which the page exchanges for the
+key. The code works once, and for a minute.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+
+from honcho_exec.sqlite import using_folder
+
+__all__ = ["OneTimeCode", "write_opener"]
+
+_SECONDS = 60.0
+_BYTES = 32
+_PAGE = """<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="referrer" content="no-referrer">
+<meta http-equiv="refresh" content="0; url={url}">
+<title>Honcho memory</title>
+<p><a href="{url}" rel="noreferrer">Open the page</a></p>
+</html>
+"""
+
+
+class OneTimeCode:
+    """A code that is exchanged for the key once.
+
+    Args:
+        key: the key.
+        clock: seconds since any moment, which never go back.
+    """
+
+    def __init__(self, key: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._key = key
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._code: bytes | None = None
+        self._until = 0.0
+
+    def issue(self) -> str:
+        """Return a new code; one that was issued before is not valid any more."""
+        code = secrets.token_urlsafe(_BYTES)
+        with self._lock:
+            self._code, self._until = code.encode(), self._clock() + _SECONDS
+        return code
+
+    def redeem(self, code: str) -> str | None:
+        """Return the key if the code is valid; it is not valid any more then."""
+        with self._lock:
+            valid = self._code is not None and self._clock() < self._until
+            if not valid or self._code is None or not hmac.compare_digest(self._code, code.encode()):
+                return None
+            self._code = None
+        return self._key
+
+
+def write_opener(home: Path, url: str, code: str) -> Path:
+    """Write the file (mode 0600) that sends a browser to the page at `url` with the code, and return its path.
+
+    Raises:
+        StateError: the state folder `home` cannot be written to.
+    """
+    path = home.absolute() / f"open-{url.rpartition(':')[2]}.html"
+    with using_folder(home):
+        path.unlink(missing_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(_PAGE.format(url=escape(f"{url}/#code={code}")))
+    return path
