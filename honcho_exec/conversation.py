@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -19,7 +18,6 @@ from honcho_exec.delivery import Delivery
 from honcho_exec.errors import (
     Disabled,
     HonchoExecError,
-    LaneError,
     Queued,
     Rejected,
     RequestError,
@@ -36,6 +34,7 @@ from honcho_exec.outbox import Outbox
 from honcho_exec.retry import RetryPolicy
 from honcho_exec.settings import Settings
 from honcho_exec.stats import Meter
+from honcho_exec.turns import TurnFuture
 
 if TYPE_CHECKING:
     # It takes long to import; only the lane's first job does.
@@ -107,7 +106,7 @@ class Conversation:
         self._clock = clock
         self._closing = threading.Event()
         self._asking = threading.local()
-        self._last_sync: Future[Receipt] | None = None
+        self._last_sync: TurnFuture | None = None
         self._waited_out: str | None = None
         self._meter = meter
         self.breaker = Breaker(
@@ -172,7 +171,7 @@ class Conversation:
         if self._opening.begun:
             self._opening.begin(ref)
 
-    def sync(self, writes: Sequence[Write], ref: SessionRef | None = None) -> Future[Receipt]:
+    def sync(self, writes: Sequence[Write], ref: SessionRef | None = None) -> TurnFuture:
         """Store messages durably; tool calls wait for the Future before they read."""
         self._connection.busy()
         if self._hold and any(isinstance(write, Message) for write in writes):
@@ -181,7 +180,7 @@ class Conversation:
         self._last_sync = future = self.delivery.admit(ref or self._ref, writes)
         return future
 
-    def turn(self, writes: Sequence[Write], ref: SessionRef) -> Future[Receipt]:
+    def turn(self, writes: Sequence[Write], ref: SessionRef) -> TurnFuture:
         """Store a turn durably, and send it when `writeFrequency` says so.
 
         Only turns of the present session are held back. In the mode `turn` this waits for the delivery, at most the
@@ -199,13 +198,12 @@ class Conversation:
             self._release()
         return future
 
-    def _wait_for(self, future: Future[Receipt]) -> None:
+    def _wait_for(self, future: TurnFuture) -> None:
         oldest = self.delivery.oldest_turn()
-        if self.lane.here or self.delivery.health.failing or (oldest is not None and oldest == self._waited_out):
+        if self.delivery.health.failing or (oldest is not None and oldest == self._waited_out):
             return
         self._connection.wanted()
-        concurrent.futures.wait([future], timeout=self._settings.sync_join_timeout)
-        if not future.done():
+        if not future.wait(self._settings.sync_join_timeout):
             self._waited_out = oldest
 
     def _release(self) -> None:
@@ -213,7 +211,7 @@ class Conversation:
         if (last := self._hold.release()) is not None:
             self._last_sync = last
 
-    def write(self, write: Write) -> Future[Receipt]:
+    def write(self, write: Write) -> TurnFuture:
         """See `tools.Memory.write`."""
         if not self._writes:
             raise Disabled("this run only reads: cron, flush and subagent runs write nothing")
@@ -238,7 +236,6 @@ class Conversation:
 
     def ready(self) -> SessionRef:
         """See `tools.Memory.ready`."""
-        self._refuse_on_lane()
         self.breaker.refuse()
         ref = self._ref
         deadline = Deadline.after(self._settings.sync_join_timeout, self._clock)
@@ -272,7 +269,6 @@ class Conversation:
             SyncPending: it is still being opened at the deadline (the sync join timeout when None is given).
             RequestError, StateError: it cannot be opened.
         """
-        self._refuse_on_lane()
         deadline = deadline or Deadline.after(self._settings.sync_join_timeout, self._clock)
         patience = self._opening.patience(deadline.remaining())
         try:
@@ -331,7 +327,6 @@ class Conversation:
 
     def flush(self, timeout: float) -> int:
         """Wait at most `timeout` seconds until nothing is left to send; returns how many rows are."""
-        self._refuse_on_lane()
         self._release()
         self._connection.wanted()
         return self.delivery.drain(Deadline.after(timeout, self._clock), patient=True)
@@ -352,8 +347,7 @@ class Conversation:
         failure is raised then.
         """
         patience = self._settings.shutdown_timeout if timeout is None else timeout
-        # A callback of a Future runs on the lane, which cannot deliver while it closes.
-        deadline = Deadline.after(0.0 if self.lane.here else patience, self._clock)
+        deadline = Deadline.after(patience, self._clock)
         self._release()
         self._connection.wanted()
         with ExitStack() as steps:
@@ -390,7 +384,6 @@ class Conversation:
 
         A sync that was waited out is not waited for again, and none is while delivery fails.
         """
-        self._refuse_on_lane()
         self._connection.wanted()
         oldest = self.delivery.oldest_turn()
         hopeless = self.delivery.health.failing or (oldest is not None and oldest == self._waited_out)
@@ -401,7 +394,7 @@ class Conversation:
         if self.delivery.wait_for_rest(patience):
             sync = self._last_sync
             if sync is not None:
-                concurrent.futures.wait([sync], timeout=patience.remaining())
+                sync.wait(patience.remaining())
             if (sync is None or sync.done()) and not self.delivery.health.failing:
                 return
         health = self.delivery.health
@@ -434,7 +427,3 @@ class Conversation:
             age=age,
             retry_after=wait,
         )
-
-    def _refuse_on_lane(self) -> None:
-        if self.lane.here:
-            raise LaneError("a job of the lane must not wait for the lane, and a Future's callback runs on it")

@@ -9,7 +9,6 @@ import threading
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -31,14 +30,15 @@ from honcho_exec.errors import (
 )
 from honcho_exec.lane import Lane
 from honcho_exec.lease import Holder
-from honcho_exec.model import Receipt, SessionRef, Write
+from honcho_exec.model import SessionRef, Write
+from honcho_exec.offload import Serial, post
 from honcho_exec.outbox import Outbox
 from honcho_exec.retry import RetryPolicy
 from honcho_exec.rows import Admitted, Batch, OutboxRow
 from honcho_exec.sending import Sender
 from honcho_exec.slow import SlowWatch
 from honcho_exec.stats import Meter
-from honcho_exec.turns import Turns, closed_first
+from honcho_exec.turns import TurnFuture, Turns, closed_first
 from honcho_exec.waits import Waits
 
 __all__ = ["Delivery", "Health"]
@@ -94,7 +94,9 @@ class Delivery:
 
     Args:
         slow_after: seconds after which it is logged that a sync is still going.
-        notice: told, with the error, that delivery begins to fail, and with None that it works again.
+        notice: told, with the error, that delivery begins to fail, and with None that it works again; called on a
+            thread of its own.
+        run: runs what is not ours, such as callbacks, where it holds nothing up.
     """
 
     def __init__(
@@ -109,13 +111,15 @@ class Delivery:
         clock: Clock,
         slow_after: float,
         notice: Callable[[HonchoExecError | None], None],
+        run: Callable[[Callable[[], None]], object] = post,
     ) -> None:
         self._lane = lane
         self._outbox = outbox
         self._sender = Sender(outbox=outbox, connection=connection, retry=retry, outcome=self, meter=meter, clock=clock)
         self._breaker = breaker
         self._meter = meter
-        self._notice = notice
+        self._given_notice = notice
+        self._notices = Serial(run)
         self._clock = clock
         self._key = (outbox.path, outbox.destination)
         self._waits = Waits(self._key, breaker, clock, sooner=self._sooner)
@@ -124,7 +128,7 @@ class Delivery:
         # Jobs that have begun, and the last of them that found nothing more to send; 0 before there was one.
         self._jobs = 0
         self._rested_in = 0
-        self._turns = Turns(clock, meter, lane)
+        self._turns = Turns(clock, meter, run)
         self._slow = SlowWatch(
             self._turns.age, after=slow_after, quiet=lambda: self._health.failing, timer=lane.call_later
         )
@@ -174,7 +178,7 @@ class Delivery:
         """Seconds for which the oldest unsettled turn of this process has been going; None when there is none."""
         return self._turns.age()
 
-    def admit(self, ref: SessionRef, writes: Sequence[Write], *, hold: Holder | None = None) -> Future[Receipt]:
+    def admit(self, ref: SessionRef, writes: Sequence[Write], *, hold: Holder | None = None) -> TurnFuture:
         """Store `writes` durably and return the Future of their delivery.
 
         With a holder in `hold` they are that holder's, and nothing is sent of them until it is given to `release`.
@@ -425,6 +429,9 @@ class Delivery:
         self._at_rest()
         if begins:
             self._notice(error)
+
+    def _notice(self, error: HonchoExecError | None) -> None:
+        self._notices.post(partial(self._given_notice, error))
 
     def _no_longer_failing(self, why: str) -> bool:
         failed = self._health.failing

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from concurrent.futures import Future
 from pathlib import Path
 
 from honcho_exec.delivery import Delivery
 from honcho_exec.lease import Holder
-from honcho_exec.model import Receipt, SessionRef, Write
+from honcho_exec.model import SessionRef, Write
 from honcho_exec.outbox import HELD
+from honcho_exec.turns import TurnFuture
 
 __all__ = ["Hold"]
 
@@ -31,13 +31,13 @@ class Hold:
         self._enough = enough
         self._holder = Holder(folder, mark=HELD)
         self._lock = threading.Lock()
-        self._gathered: list[Future[Receipt]] = []
+        self._gathered: list[TurnFuture] = []
 
     def __bool__(self) -> bool:
         """Whether anything is held back."""
         return bool(self._gathered)
 
-    def turn(self, ref: SessionRef, writes: Sequence[Write]) -> Future[Receipt]:
+    def turn(self, ref: SessionRef, writes: Sequence[Write]) -> TurnFuture:
         """Store a turn durably; see `Delivery.admit`."""
         future = self._delivery.admit(ref, writes, hold=self._holder)
         with self._lock:
@@ -49,7 +49,7 @@ class Hold:
         """Whether enough turns are gathered."""
         return self._enough is not None and len(self._gathered) >= self._enough
 
-    def release(self) -> Future[Receipt] | None:
+    def release(self) -> TurnFuture | None:
         """Let everything be sent; returns the Future of the last turn, None when none is on its way by this."""
         with self._lock:
             gathered, self._gathered = self._gathered, []

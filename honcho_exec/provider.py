@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from honcho_exec import given
+from honcho_exec.alarm import weakly
 from honcho_exec.arguments import schemas
 from honcho_exec.checkup import take
 from honcho_exec.clock import Clock, SystemClock
@@ -30,6 +31,7 @@ from honcho_exec.machine_text import spoken
 from honcho_exec.messages import as_messages
 from honcho_exec.mirror import Mirror
 from honcho_exec.model import Hit, Receipt, SessionRef
+from honcho_exec.offload import begin_use, end_use, offloaded
 from honcho_exec.outbox import Outbox
 from honcho_exec.parts import Parts, put_together
 from honcho_exec.prompt import system_prompt
@@ -60,7 +62,8 @@ class HonchoProvider:
     """Long-term memory of one conversation, in Honcho.
 
     Usable as a context manager; otherwise call `initialize` before and `shutdown` after. Every method may be
-    called from any thread. In a forked child it goes on by itself: what the parent took, the parent delivers.
+    called from any thread, and may be interrupted there by an exception, such as a signal handler raises; what was
+    begun goes on. In a forked child it goes on by itself: what the parent took, the parent delivers.
 
     Args:
         session_id: the session's name; without one the host's rules (`sessionStrategy`) name it.
@@ -122,6 +125,7 @@ class HonchoProvider:
     ) -> None:
         self.shutdown()
 
+    @offloaded
     def __repr__(self) -> str:
         conversation = self._conversation
         if conversation is None:
@@ -143,6 +147,7 @@ class HonchoProvider:
         """
         return find_spec("honcho") is not None
 
+    @offloaded
     def initialize(
         self,
         session_id: str = "",
@@ -191,6 +196,7 @@ class HonchoProvider:
             )
             self._try_to_begin()
 
+    @offloaded
     def sync_turn(
         self,
         user_content: object,
@@ -228,6 +234,7 @@ class HonchoProvider:
         writes = [message for peer, text in said for message in as_messages(peer, text, self._settings)]
         return conversation.turn(writes, ref)
 
+    @offloaded
     def remember(
         self,
         session: str,
@@ -274,6 +281,7 @@ class HonchoProvider:
         parts = as_messages(peer, text, self._settings, created_at=said_at, metadata=beside, source_key=key)
         return conversation.sync(parts, ref)
 
+    @offloaded
     def search(self, query: str, *, peer: str = "user", limit: int = 10) -> list[Hit]:
         """The messages that match `query` best, in every session that `peer` took part in.
 
@@ -301,6 +309,7 @@ class HonchoProvider:
             return schemas()
         return schemas() if settings.enabled and settings.recall_mode != "context" else []
 
+    @offloaded
     def handle_tool_call(self, tool_name: str, args: object = None, **_: object) -> str:
         """Answer a tool call with a JSON object: `result` or `conclusions`, or `error` with what to do about it.
 
@@ -311,17 +320,20 @@ class HonchoProvider:
         except HonchoExecError as error:
             return error_answer(str(tool_name)[:80], error)
 
+    @offloaded
     def system_prompt_block(self) -> str:
         """What the system prompt says of this memory: static text, so that prompts stay cacheable."""
         if self._present() is None or not self._context.writes:
             return ""
         return system_prompt(self._settings.recall_mode)
 
+    @offloaded
     def on_turn_start(self, turn_number: int = 0, message: object = "", **_: object) -> None:  # noqa: ARG002 - the host's contract
         """Say that a turn begins, for which `prefetch` may be called or not; the cadences count turns."""
         if (recalling := self._recalling()) is not None:
             recalling[0].announce(recalling[1])
 
+    @offloaded
     def prefetch(self, query: object, *, session_id: str = "") -> str:
         """What to put before this turn: fetched earlier, in the background.
 
@@ -335,11 +347,13 @@ class HonchoProvider:
         recalling = self._recalling(session_id)
         return "" if recalling is None else recalling[0].before(recalling[1], spoken(plain_text(query) or ""))
 
+    @offloaded
     def queue_prefetch(self, query: object, *, session_id: str = "") -> None:
         """Begin to fetch, in the background, what is put before the next turn; `query` was asked in the last one."""
         if (recalling := self._recalling(session_id)) is not None:
             recalling[0].after(recalling[1], spoken(plain_text(query) or ""))
 
+    @offloaded
     def on_memory_write(
         self, action: str, target: str, content: str, metadata: Mapping[str, object] | None = None
     ) -> Future[Receipt]:
@@ -361,6 +375,7 @@ class HonchoProvider:
             ),
         )
 
+    @offloaded
     def on_delegation(self, task: str, result: str, *, child_session_id: str = "", **_: object) -> Future[Receipt]:
         """Store what a subagent was asked and what came of it, as said by the assistant; see `sync_turn`.
 
@@ -376,6 +391,7 @@ class HonchoProvider:
             ),
         )
 
+    @offloaded
     def on_pre_compress(self, messages: Sequence[Mapping[str, Any]] = ()) -> str:  # noqa: ARG002 - turns are enough
         """See that what is about to be summarized is on its way to Honcho; adds nothing to the summary.
 
@@ -385,11 +401,13 @@ class HonchoProvider:
             parts.conversation.delivery.pump()
         return ""
 
+    @offloaded
     def on_session_end(self, messages: Sequence[Mapping[str, Any]] = ()) -> None:  # noqa: ARG002 - turns are enough
         """Wait for the pending sync, at most the sync join timeout."""
         if (parts := self._present()) is not None:
             parts.conversation.join()
 
+    @offloaded
     def on_session_switch(
         self,
         new_session_id: str,
@@ -424,10 +442,12 @@ class HonchoProvider:
         if recall is not None and (moved or reset or rewound):
             recall.switch()
 
+    @offloaded
     def flush(self, timeout: float) -> int:
         """Wait at most `timeout` seconds until everything is delivered; returns how many rows are still pending."""
         return self._opened().flush(timeout)
 
+    @offloaded
     def status(self) -> Status:
         """How things are, after a real round trip to the server."""
         parts = self._present()
@@ -438,6 +458,7 @@ class HonchoProvider:
         conversation, ledger = (parts.conversation, parts.ledger) if parts is not None else (None, None)
         return take(conversation, self._loaded, home, trouble, self._clock, ledger=ledger)
 
+    @offloaded
     def doctor(self, seen: Status | None = None) -> tuple[Finding, ...]:
         """What `status` looks at and more: versions, the state folder and its files, the server's version.
 
@@ -447,6 +468,7 @@ class HonchoProvider:
         seen = seen or self.status()
         return examine(seen, self._conversation)
 
+    @offloaded
     def stats(self) -> Stats:
         """What this provider has done since it was made, or in a forked child since then; makes no request."""
         return self._meter.snapshot()
@@ -484,6 +506,7 @@ class HonchoProvider:
         """
         return self._home or state_home(self._environ, self._hermes_home)
 
+    @offloaded
     def shutdown(self, timeout: float | None = None) -> int:
         """Take nothing more and deliver what is left; returns how many writes are kept on disk for later.
 
@@ -497,7 +520,10 @@ class HonchoProvider:
             if parts is None:
                 return 0
             self._trouble = Closed("the provider is closed")
-        left = parts.close(timeout)
+        try:
+            left = parts.close(timeout)
+        finally:
+            end_use(self)
         if left:
             _log.warning("%d writes are kept in the outbox and will be delivered later", left)
         return left
@@ -522,6 +548,7 @@ class HonchoProvider:
         if self._stats_hook is not None:
             exported = StatsHook(self._stats_hook, self._meter)
             self._meter.changed = exported.changed
+        begin_use(self, weakly(self._abandon))
         self._parts = put_together(
             loaded,
             ref,
@@ -599,6 +626,10 @@ class HonchoProvider:
             # Kept, so that nothing of it is closed: the files and sockets are the parent's too.
             self._inherited, self._parts = self._parts, None
             self._meter = Meter()
+
+    def _abandon(self) -> None:
+        if (conversation := self._conversation) is not None:
+            conversation.abandon()
 
     def _tell(self, error: HonchoExecError | None) -> None:
         if (notice := self._notice) is not None:

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
 
 from honcho_exec.clock import Clock
-from honcho_exec.errors import Closed, HonchoExecError, LaneError, Rejected, RequestError
-from honcho_exec.futures import failed
-from honcho_exec.lane import Lane
+from honcho_exec.errors import Closed, HonchoExecError, Rejected, RequestError
 from honcho_exec.model import Receipt
+from honcho_exec.offload import post
 from honcho_exec.stats import Meter
+from honcho_exec.unforeseen import foreign
 
-__all__ = ["Turns", "closed_first", "is_stored"]
+__all__ = ["TurnFuture", "Turns", "closed_first", "is_stored"]
+
+_log = logging.getLogger(__name__)
+
+# Callers hold the base class's lock for microseconds; one that is held for longer was left by an interrupted caller.
+_LEAKED_SECONDS = 1.0
 
 
 def is_stored(future: Future[Receipt]) -> bool:
@@ -28,31 +38,143 @@ def closed_first() -> Closed:
     return Closed("the provider was closed first; the turn is in the outbox and will be delivered later")
 
 
-class _TurnFuture(Future[Receipt]):
-    """Refuses to be waited for by the job that has to settle it, as a callback of another Future may try."""
+class TurnFuture(Future[Receipt]):
+    """The Future of a turn; completing it waits for no lock that a caller can hold.
 
-    def __init__(self, lane: Lane) -> None:
+    The base class's condition is taken by a caller who waits with `concurrent.futures.wait`, and stays locked if that
+    caller is interrupted. The outcome is therefore kept beside it, and each caller of `result` waits on a lock of its
+    own. Callbacks run on a thread of their own.
+
+    Attributes:
+        durable: whether the turn is stored; False only while another process locks the outbox.
+    """
+
+    def __init__(self, run: Callable[[Callable[[], None]], object]) -> None:
         super().__init__()
-        self._lane = lane
+        # A turn that is on its way cannot be cancelled, so that completing it never fails.
+        self._state = "RUNNING"
+        self._run = run
+        self._outcome: tuple[Receipt | None, BaseException | None] | None = None
+        self._waiting: deque[threading.Lock] = deque()
+        self._callbacks: deque[Callable[[], object]] = deque()
+        self.durable = False
+
+    def __repr__(self) -> str:
+        if self._outcome is None:
+            return f"<TurnFuture {'pending' if self.durable else 'pending, not durable yet'}>"
+        receipt, error = self._outcome
+        return f"<TurnFuture {receipt if error is None else f'failed: {error}'}>"
+
+    def done(self) -> bool:
+        """See `concurrent.futures.Future.done`."""
+        return self._outcome is not None
+
+    def running(self) -> bool:
+        """See `concurrent.futures.Future.running`."""
+        return self._outcome is None
+
+    def cancel(self) -> bool:
+        """Return False: a turn that was given cannot be taken back."""
+        return False
+
+    def cancelled(self) -> bool:
+        """Return False."""
+        return False
 
     def result(self, timeout: float | None = None) -> Receipt:
-        """See `concurrent.futures.Future.result`; raises `LaneError` on the lane while it is not done."""
-        self._refuse_on_lane()
-        return super().result(timeout)
+        """See `concurrent.futures.Future.result`."""
+        receipt, error = self._wait(timeout)
+        if error is None:
+            return cast("Receipt", receipt)
+        try:
+            raise error
+        finally:
+            # The traceback refers to this frame.
+            del error, self
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """See `concurrent.futures.Future.exception`; raises `LaneError` on the lane while it is not done."""
-        self._refuse_on_lane()
-        return super().exception(timeout)
+        """See `concurrent.futures.Future.exception`."""
+        return self._wait(timeout)[1]
 
-    def _refuse_on_lane(self) -> None:
-        if self._lane.here and not self.done():
-            raise LaneError("this runs on the lane, which delivers what it would wait for: use a callback instead")
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait at most `timeout` seconds; return whether it is done."""
+        with suppress(TimeoutError):
+            self._wait(timeout)
+        return self.done()
+
+    def add_done_callback(self, fn: Callable[[Future[Receipt]], object]) -> None:
+        """See `concurrent.futures.Future.add_done_callback`; called on a thread of its own."""
+        callback = partial(fn, self)
+        self._callbacks.append(callback)
+        if self._outcome is not None:
+            # Whoever takes it out of the queue calls it.
+            with suppress(ValueError):
+                self._callbacks.remove(callback)
+                foreign(_log, "a callback of a Future", callback, None)
+
+    def set_result(self, result: Receipt) -> None:
+        """Complete it."""
+        self._complete(result, None)
+
+    def set_exception(self, exception: BaseException | None) -> None:
+        """Complete it with a failure."""
+        self._complete(None, exception)
+
+    def _wait(self, timeout: float | None) -> tuple[Receipt | None, BaseException | None]:
+        if self._outcome is None:
+            woken = threading.Lock()
+            woken.acquire()
+            self._waiting.append(woken)
+            if self._outcome is None:
+                woken.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX))
+            if self._outcome is None:
+                with suppress(ValueError):
+                    self._waiting.remove(woken)
+                raise TimeoutError
+        return self._outcome
+
+    def _complete(self, result: Receipt | None, error: BaseException | None) -> None:
+        self._outcome = (result, error)
+        with suppress(IndexError):
+            while True:
+                self._waiting.popleft().release()
+        # The thread that delivers neither waits for the base class's lock nor runs what is not ours.
+        if self._condition.acquire(blocking=False):
+            waiters = self._end()
+            self._condition.release()
+            if waiters or self._callbacks:
+                self._run(partial(self._tell, waiters))
+        else:
+            self._run(self._end_later)
+
+    def _end_later(self) -> None:
+        held = self._condition.acquire(timeout=_LEAKED_SECONDS)
+        waiters = self._end()
+        if held:
+            self._condition.release()
+        self._tell(waiters)
+
+    def _end(self) -> list[Any]:
+        """Complete the base class; return the waiters that were installed before."""
+        self._result, self._exception = self._wait(0.0)
+        self._state = "FINISHED"
+        return list(self._waiters)
+
+    def _tell(self, waiters: Sequence[Any]) -> None:
+        with suppress(IndexError):
+            while True:
+                foreign(_log, "a callback of a Future", self._callbacks.popleft(), None)
+        # A waiter of an interrupted caller may stay locked for ever, which holds up this thread alone.
+        for waiter in waiters:
+            if self._exception is None:
+                waiter.add_result(self)
+            else:
+                waiter.add_exception(self)
 
 
 @dataclass(slots=True)
 class _Turn:
-    future: Future[Receipt]
+    future: TurnFuture
     remaining: int
     since: float
     written: int = 0
@@ -67,21 +189,22 @@ class _Turn:
 class Turns:
     """Keeps one Future a turn, from before its rows are stored until the last of them is settled.
 
-    Usable from any thread. No Future is settled while a lock is held, so that its callbacks may call back.
+    Usable from any thread of ours. No Future is settled while a lock is held, so that its callbacks may call back.
+
+    Args:
+        run: runs the callbacks of Futures, on a thread where they hold nothing up.
     """
 
-    def __init__(self, clock: Clock, meter: Meter, lane: Lane) -> None:
+    def __init__(self, clock: Clock, meter: Meter, run: Callable[[Callable[[], None]], object] = post) -> None:
         self._clock = clock
-        self._lane = lane
         self._meter = meter
+        self._run = run
         self._lock = threading.Lock()
         self._turns: dict[str, _Turn] = {}
 
-    def add(self, name: str, rows: int, *, held: bool = False) -> Future[Receipt]:
+    def add(self, name: str, rows: int, *, held: bool = False) -> TurnFuture:
         """The Future of a turn of `rows` rows that is about to be stored; one that is held is not on its way yet."""
-        turn = _Turn(_TurnFuture(self._lane), rows, math.inf if held else self._clock.monotonic())
-        # Nobody can take a turn back that is on its way, so that settling it never fails.
-        turn.future.set_running_or_notify_cancel()
+        turn = _Turn(TurnFuture(self._run), rows, math.inf if held else self._clock.monotonic())
         with self._lock:
             self._turns[name] = turn
         return turn.future
@@ -90,7 +213,7 @@ class Turns:
         """Say that the rows of a turn are in the outbox."""
         with self._lock:
             if (turn := self._turns.get(name)) is not None:
-                turn.stored = True
+                turn.stored = turn.future.durable = True
 
     def release(self) -> None:
         """Say that the turns that were held are on their way now."""
@@ -100,14 +223,16 @@ class Turns:
                 if turn.held:
                     turn.since = now
 
-    def follow(self, name: str, carrier: str) -> Future[Receipt]:
+    def follow(self, name: str, carrier: str) -> TurnFuture:
         """Wait for `carrier` instead of `name`: it was waiting already, perhaps elsewhere, and writes the same."""
         with self._lock:
             turn = self._turns.pop(name, None)
             if turn is None:
-                # Closing was faster: there is nobody left to wait for.
-                return failed(closed_first())
-            turn.stored = True
+                # Closing was faster: nothing is left to wait for.
+                turn = _Turn(TurnFuture(self._run), 0, 0.0)
+                turn.future.set_exception(closed_first())
+                return turn.future
+            turn.stored = turn.future.durable = True
             return self._turns.setdefault(carrier, turn).future
 
     def open(self) -> list[str]:

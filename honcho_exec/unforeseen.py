@@ -19,9 +19,12 @@ def record(log: logging.Logger, what: str, error: BaseException) -> None:
 
 
 def foreign(log: logging.Logger, what: str, call: Callable[[], T], otherwise: T) -> T:
-    """What somebody else's function returns; `otherwise` when it fails, which is recorded and goes no further."""
+    """Return what a function of somebody else returns; `otherwise` if it raises anything, which is recorded.
+
+    Also `CancelledError`, `SystemExit` and `KeyboardInterrupt` go no further: they would end a thread of ours.
+    """
     try:
         return call()
-    except Exception as error:  # noqa: BLE001 - the boundary to code that is not ours
+    except BaseException as error:  # noqa: BLE001 - the boundary to code that is not ours
         record(log, what, error)
         return otherwise

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-import queue
 import threading
 import time
+from concurrent.futures import CancelledError, Future
 from pathlib import Path
 
 import pytest
 from support.faulty import FaultyServer, Gate, gate, hang, latency, reset_after_work, status
+from support.processes import messages_on
 from support.providers import MakeProvider
 
 from honcho_exec import HonchoProvider
-from honcho_exec.errors import HonchoExecError, LaneError
+from honcho_exec.errors import HonchoExecError
+from honcho_exec.model import Receipt
 from honcho_exec.stats import Stats
 
 COOLDOWN = 0.4
@@ -339,25 +341,45 @@ def test_a_tools_reads_share_one_deadline(server: FaultyServer, make_provider: M
         assert time.monotonic() - start < 1.6
 
 
-def test_a_callback_that_waits_for_the_lane_is_refused(server: FaultyServer, make_provider: MakeProvider) -> None:
+def test_callback_may_wait_for_another_turn(server: FaultyServer, make_provider: MakeProvider) -> None:
     provider = make_provider(base_url=server.url)
-    refused: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
-
-    def wait(_: object) -> None:
-        try:
-            provider.sync_turn("second", "").result(10)
-        except BaseException as error:  # noqa: BLE001 - whatever came of it
-            refused.put(error)
-        else:
-            refused.put(None)
-
+    waited: Future[Receipt] = Future()
     held = Gate()
     server.rule(match=("POST", "/messages$"), fault=gate(held), times=1)
     first = provider.sync_turn("first", "")
-    first.add_done_callback(wait)
+    first.add_done_callback(lambda _: waited.set_result(provider.sync_turn("second", "").result(10)))
     held.proceed.set()
-    assert isinstance(refused.get(timeout=10), LaneError)
-    assert provider.flush(10) == 0
+    assert waited.result(20).written == 1
+
+
+@pytest.mark.parametrize("error", [CancelledError, SystemExit, KeyboardInterrupt, GeneratorExit])
+def test_delivery_survives_callbacks_that_raise_base_exceptions(
+    server: FaultyServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, error: type[BaseException]
+) -> None:
+    told: list[object] = []
+
+    def fail(said: object) -> None:
+        told.append(said)
+        raise error
+
+    environ = {f"HONCHO_{name.upper()}": str(value) for name, value in QUICK.items()}
+    provider = HonchoProvider(
+        "s", environ={"HONCHO_BASE_URL": server.url, "HOME": str(tmp_path), **environ}, home=tmp_path, notice=fail
+    )
+    with provider:
+        server.rule(match=lambda _: True, fault=status(503))
+        failing = provider.sync_turn("first", "")
+        failing.add_done_callback(fail)
+        assert failing.exception(15) is not None
+        server.heal()
+        assert provider.flush(15) == 0
+        delivered = provider.sync_turn("second", "")
+        delivered.add_done_callback(fail)
+        assert delivered.result(10).written == 1
+        assert provider.sync_turn("third", "").result(10).written == 1
+    assert len(told) == 4
+    assert f"failed unexpectedly with {error.__name__}" in caplog.text
+    assert messages_on(server.url, "s") == ["first", "second", "third"]
 
 
 def test_what_another_process_cannot_send_is_not_green(server: FaultyServer, make_provider: MakeProvider) -> None:

@@ -36,6 +36,7 @@ OUTAGE = "tests/test_outage.py"
 KILL = "tests/reliability/test_kill.py"
 MACHINE = "tests/reliability/test_delivery_machine.py"
 OUTBOX_MACHINE = "tests/reliability/test_outbox_machine.py"
+INTERRUPTS = "tests/test_interrupts.py"
 CONTRACT = "tests/reliability/test_contract.py"
 
 
@@ -486,11 +487,25 @@ PROTECTIONS = (
         (f"{OUTAGE}::test_a_tools_reads_share_one_deadline",),
     ),
     Protection(
-        "a callback does not wait for its own lane",
+        "calls run where no signal handler interrupts them",
+        "offload.py",
+        "    if _pool.here:\n        return job()\n",
+        "    return job()\n",
+        (f"{INTERRUPTS}::test_call_that_is_interrupted_at_any_line_stops_nothing",),
+    ),
+    Protection(
+        "a Future is completed although a caller left its condition locked",
         "turns.py",
-        "        if self._lane.here and not self.done():\n",
-        "        if False:\n",
-        (f"{OUTAGE}::test_a_callback_that_waits_for_the_lane_is_refused",),
+        "        held = self._condition.acquire(timeout=_LEAKED_SECONDS)\n",
+        "        held = self._condition.acquire()\n",
+        (f"{INTERRUPTS}::test_future_is_completed_although_its_condition_stays_locked",),
+    ),
+    Protection(
+        "what a callback raises ends no thread of ours",
+        "unforeseen.py",
+        "    except BaseException as error:",
+        "    except Exception as error:",
+        (f"{OUTAGE}::test_delivery_survives_callbacks_that_raise_base_exceptions",),
     ),
     Protection(
         "a failing server is left alone",
