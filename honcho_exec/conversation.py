@@ -81,7 +81,8 @@ class Conversation:
         meter: what is counted and timed.
         grant: where the key's OAuth grant stands, if it is from one.
         writes: False refuses every write.
-        notice: told on the lane, with the error, that delivery begins to fail, and with None that it works again.
+        notice: told on a thread of its own, with the error, that delivery begins to fail, and with None that it works
+            again.
 
     Raises:
         StateError: the outbox's file cannot be used.
