@@ -65,7 +65,7 @@ class Profile(Arguments):
 
 
 class Search(Arguments):
-    """Find what was actually said, in every session that the peer took part in, the present one and earlier ones.
+    """Find what was actually said, in every session of the user and the peer, the present one and earlier ones.
 
     Answers with excerpts, best first, each with who said it, when, and in which session. No language model: read
     the excerpts and judge for yourself. For an answer that weighs many facts use honcho_reasoning.

@@ -15,6 +15,7 @@ import pydantic
 
 from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock
+from honcho_exec.embedded.wire import FILTERS_HEADER
 from honcho_exec.errors import RequestError, StateError
 from honcho_exec.fates import broken_off, not_honchos, timed_out, was_refused
 from honcho_exec.server_words import server_words
@@ -43,6 +44,11 @@ class Door:
         self._meter = meter
         self._local = threading.local()
         self.server_ahead = 0.0
+        self._filters: frozenset[str] = frozenset()
+
+    def has_filter(self, name: str) -> bool:
+        """Whether the server has said that it has a filter which Honcho servers do not have."""
+        return name in self._filters
 
     @property
     def answer(self) -> httpx.Response:
@@ -123,6 +129,7 @@ class Door:
     def note_answer(self, response: httpx.Response) -> None:
         """Keep an answer: a hook of the client that the requests are made with."""
         self._local.response = response
+        self._filters = frozenset(response.headers.get(FILTERS_HEADER, "").split())
         # The SDK hands Retry-After on for 429 only; a 503 carries one too.
         self._local.retry_after = _seconds(response.headers.get("retry-after"), self._clock)
         server_now = _moment(response.headers.get("date", ""))

@@ -6,10 +6,12 @@ This module and the door that its requests go through are the only ones that imp
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import zip_longest
 from typing import Any, cast
 
 import honcho
@@ -20,9 +22,10 @@ from honcho_exec.backend import Backend
 from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.door import Door
+from honcho_exec.embedded.wire import MEMBERS_FILTER
 from honcho_exec.errors import Rejected
 from honcho_exec.fates import LATE
-from honcho_exec.model import Card, Conclusion, Context, Hit, Message
+from honcho_exec.model import Card, Conclusion, Context, Found, Hit, Message
 from honcho_exec.stats import Meter
 from honcho_exec.transport import request_deadline
 
@@ -35,7 +38,12 @@ SOURCE_KEY = "honcho_exec_source"
 """Message metadata: the source key of a message that has one."""
 
 _MEMBERS_PER_PAGE = 50
-_MAX_SESSIONS = 1000
+# The largest page that Honcho gives.
+_PAGE = 100
+# A search names at most this many sessions; older ones are searched by what the server knows of their members.
+_NAMED_SESSIONS = _PAGE
+_SHOWN_PEERS = 50
+_PEER_NAME = re.compile(r"[a-zA-Z0-9_-]{1,512}")
 # A conclusion may carry a time a little before its first attempt: a server tells its time in whole seconds, when it
 # has begun to answer, and what stores a conclusion may have a clock of its own.
 _CLOCK_SKEW = 60.0
@@ -218,30 +226,78 @@ class HonchoApi:
                 Conclusion(one.content, one.observer_id, one.observed_id, one.id, _iso(one.created_at)) for one in found
             ]
 
-    def search(self, query: str, *, sessions: Sequence[str] | None, limit: int) -> list[Hit]:
-        """Messages of the given sessions (all when None) that match the query best."""
-        filters: dict[str, object] | None = None if sessions is None else {"session_id": {"in": list(sessions)}}
+    def search(self, query: str, *, members: Sequence[str], limit: int) -> Found:
+        """The messages that match the query best, of the sessions that have all of these peers as members.
+
+        One request to an embedded Honcho, and at most seven to a server, however many sessions there are. A server
+        names no filter by membership without a trap: `peer_perspective` hides what was said before the peer joined
+        (again). So the newest sessions are named, and only older ones are searched by that and by what the peer said.
+        """
+        if self._door.has_filter(MEMBERS_FILTER):
+            return Found(self._search(query, {MEMBERS_FILTER: list(members)}, limit))
+        first, *others = members
+        page = self._sessions(first, size=_NAMED_SESSIONS)
+        if self._door.has_filter(MEMBERS_FILTER):
+            return Found(self._search(query, {MEMBERS_FILTER: list(members)}, limit))
+        newest = self._common(page.ids, others)
+        hits = self._search(query, {"session_id": {"in": sorted(newest)}}, limit) if newest else []
+        hits = [hit for hit in hits if hit.session in newest]
+        if page.complete:
+            return Found(hits)
+        left_out = f"only the newest {len(page.ids)} sessions of {first} were searched completely; of older ones"
+        said = self._search(query, None, limit, by=first)
+        try:
+            heard = self._search(query, {"peer_perspective": first}, limit)
+            left_out += f", what others said before {first} joined, or joined again, was left out"
+        except Rejected as error:
+            if error.cause == "auth":
+                raise
+            heard = []
+            left_out += f" only what {first} said"
+        older = sorted({hit.session for hit in (*said, *heard)} - newest)
+        allowed = newest | self._common(older, members)
+        rankings = [[hit for hit in found if hit.session in allowed] for found in (hits, said, heard)]
+        return Found(_fused(rankings)[:limit], left_out)
+
+    def _search(self, query: str, filters: dict[str, object] | None, limit: int, *, by: str | None = None) -> list[Hit]:
+        """One search: of the workspace, or of what one peer said."""
         with self._door.open():
-            found = [_hit(message) for message in self._sdk.search(query, filters=filters, limit=limit)]
+            where = self._sdk if by is None else honcho.Peer(by, self._sdk)
+            found = [_hit(message) for message in where.search(query, filters=filters, limit=limit)]
             self._door.check_list()
         return found
 
-    def sessions_of(self, peer: str) -> list[str]:
-        """The newest 1,000 sessions that a peer is a member of."""
-        with self._door.open():
-            pages = honcho.Peer(peer, self._sdk).sessions(size=100, reverse=True)
-            found = islice(cast("Iterator[honcho.Session]", iter(pages)), _MAX_SESSIONS)
-            ids = [str(session.id) for session in found]
-            self._door.check_answer("items")
-        return ids
+    def _common(self, sessions: Collection[str], peers: Sequence[str]) -> frozenset[str]:
+        """Those of the sessions that have all of these peers as members."""
+        common = frozenset(sessions)
+        for peer in peers:
+            ids = sorted(common)
+            pages = [ids[start : start + _PAGE] for start in range(0, len(ids), _PAGE)]
+            # Intersected, since a server that ignores filters lists other sessions.
+            common &= frozenset().union(*(self._sessions(peer, {"id": {"in": page}}, size=_PAGE).ids for page in pages))
+        return common
 
-    def peers(self) -> list[str]:
-        """The newest 1,000 peers of the workspace."""
+    def _sessions(self, peer: str, filters: dict[str, object] | None = None, *, size: int) -> _SessionPage:
+        """The newest sessions that a peer is a member of, in one request."""
         with self._door.open():
-            pages = self._sdk.peers(size=100, reverse=True)
-            ids = [peer.id for peer in islice(cast("Iterator[honcho.Peer]", iter(pages)), _MAX_SESSIONS)]
+            page = honcho.Peer(peer, self._sdk).sessions(filters, size=size, reverse=True)
+            ids = frozenset(str(session.id) for session in page.items)
             self._door.check_answer("items")
-        return ids
+        return _SessionPage(ids, complete=not page.has_next_page() and (page.total or 0) <= len(page))
+
+    def peers(self, wanted: str) -> tuple[bool, list[str]]:
+        """Whether there is a peer of this name, and the newest 50 of the workspace if there is not."""
+        with self._door.open():
+            if _PEER_NAME.fullmatch(wanted):
+                # A server fails at names that no peer can have.
+                page = self._sdk.peers(filters={"id": wanted}, size=1)
+                self._door.check_answer("items")
+                if wanted in {peer.id for peer in page.items}:
+                    return True, []
+            page = self._sdk.peers(size=_SHOWN_PEERS, reverse=True)
+            self._door.check_answer("items")
+            newest = [peer.id for peer in page.items]
+        return wanted in newest, newest
 
     def chat(self, query: str, *, observer: str, target: str | None, level: str, session: str | None = None) -> str:
         """Ask what `observer` knows of `target` (of itself when None), from one session where one is named.
@@ -316,6 +372,20 @@ class HonchoApi:
             self._workspace_since = str(json.loads(response.read())["created_at"])
 
 
+@dataclass(frozen=True, slots=True)
+class _SessionPage:
+    """One page of sessions, and whether there are no more."""
+
+    ids: frozenset[str]
+    complete: bool
+
+
+def _fused(rankings: Sequence[Sequence[Hit]]) -> list[Hit]:
+    """One ranking of several whose scores are not known: the best of each, then the second of each."""
+    in_turn = (hit for hits in zip_longest(*rankings) for hit in hits if hit is not None)
+    return list({hit.id: hit for hit in in_turn}.values())
+
+
 def _check_count(written: Sequence[object], sent: int) -> None:
     """Raise unless as much was written as was sent: the SDK takes an empty answer for nothing written."""
     if len(written) != sent:
@@ -332,6 +402,7 @@ def _message_params(message: Message, batch: str) -> MessageCreateParams:
 
 def _hit(message: honcho.Message) -> Hit:
     return Hit(
+        id=message.id,
         content=message.content,
         peer=message.peer_id,
         session=message.session_id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -12,6 +12,7 @@ __all__ = [
     "Conclusion",
     "Context",
     "Deletion",
+    "Found",
     "Hit",
     "Message",
     "Receipt",
@@ -104,6 +105,15 @@ class Hit:
     session: str
     created_at: str
     metadata: Mapping[str, object] = field(default_factory=dict)
+    id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search found, the best first; `left_out` says what was not searched, empty if nothing was left out."""
+
+    hits: Sequence[Hit]
+    left_out: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -283,7 +283,7 @@ class HonchoProvider:
 
     @offloaded
     def search(self, query: str, *, peer: str = "user", limit: int = 10) -> list[Hit]:
-        """The messages that match `query` best, in every session that `peer` took part in.
+        """The messages that match `query` best, in every session that the user and `peer` are members of.
 
         Args:
             query: what is looked for.
@@ -294,11 +294,12 @@ class HonchoProvider:
             InputError: an argument cannot be used.
             HonchoExecError: they are not to be had, and why.
         """
-        return self._begun().tools.find(
+        found = self._begun().tools.find(
             given.string(query, "query"),
             peer=given.name(peer, "peer"),
             limit=given.count(limit, "limit", most=_MOST_HITS),
         )
+        return list(found.hits)
 
     def get_tool_schemas(self) -> list[dict[str, Any]]:
         """The tools as function schemas; none where `recallMode` is `context` or memory is switched off."""

@@ -12,7 +12,7 @@ from honcho_exec.arguments import MAX_CONCLUSION, TOOLS, Conclude, Context, Prof
 from honcho_exec.defuse import defuse, without_thinking
 from honcho_exec.errors import HonchoExecError, InputError, Queued, Rejected
 from honcho_exec.identity import observer_of
-from honcho_exec.model import Card, Conclusion, Deletion, Hit, Receipt, SessionRef, Write
+from honcho_exec.model import Card, Conclusion, Deletion, Found, Receipt, SessionRef, Write
 from honcho_exec.redact import redact
 from honcho_exec.sections import CHARS_PER_TOKEN, Section, compose
 from honcho_exec.settings import Settings
@@ -115,14 +115,15 @@ class Tools:
                 return self._conclude(parsed, ignored)
         return _json(answer | ({"ignored": ignored} if ignored else {}))
 
-    def find(self, query: str, *, peer: str = "user", limit: int = 10) -> list[Hit]:
-        """The messages that match `query` best, in every session that `peer` took part in."""
+    def find(self, query: str, *, peer: str = "user", limit: int = 10) -> Found:
+        """The messages that match `query` best, in every session that both the user and `peer` are members of."""
         ref = self._memory.ready()
         target = self._target(ref, peer)
-        member = ref.user_peer if self._shared else target
-        sessions = self._memory.read(lambda api: api.sessions_of(member))
+        members = [ref.user_peer] if self._shared else list(dict.fromkeys((target, ref.user_peer)))
         asked = storable(query, mask=self._settings.redact)
-        return self._memory.read(lambda api: api.search(asked, sessions=sessions, limit=limit)) if asked else []
+        if not asked:
+            return Found(())
+        return self._memory.read(lambda api: api.search(asked, members=members, limit=limit))
 
     def _profile(self, args: Profile) -> dict[str, object]:
         facts = tuple(filter(None, (storable(fact, mask=self._settings.redact) for fact in args.card or ())))
@@ -159,15 +160,16 @@ class Tools:
 
     def _search(self, args: Search) -> dict[str, object]:
         budget = args.max_tokens * CHARS_PER_TOKEN
-        hits = self.find(self._said(args.query, "query"), peer=args.peer, limit=max(5, min(20, budget // 150)))
+        found = self.find(self._said(args.query, "query"), peer=args.peer, limit=max(5, min(20, budget // 150)))
         entries: list[str] = []
-        for hit in hits:
+        for hit in found.hits:
             head = f"[{hit.peer} · {hit.created_at[:16].replace('T', ' ')} · {hit.session}] "
             room = budget - sum(len(entry) + 2 for entry in entries) - len(head)
             if room < min(40, len(hit.content)):
                 break
             entries.append(head + cut_at_word(hit.content, room))
-        return {"result": "\n\n".join(entries) or "Nothing was found for this query."}
+        answer: dict[str, object] = {"result": "\n\n".join(entries) or "Nothing was found for this query."}
+        return answer | ({"left_out": found.left_out} if found.left_out else {})
 
     def _reasoning(self, args: Reasoning) -> dict[str, object]:
         query = self._said(args.query, "query")
@@ -264,8 +266,8 @@ class Tools:
                 " known of them is told to nobody else"
             )
         self._memory.ready()
-        peers = self._memory.read(lambda api: api.peers())
-        if peer in peers:
+        exists, peers = self._memory.read(lambda api: api.peers(peer))
+        if exists:
             return peer
         shown = ", ".join(name for name in peers if name not in known)[:500]
         raise InputError(

@@ -119,8 +119,8 @@ CALLS: dict[str, Callable[[HonchoApi], object]] = {
     "conclusion_ids": lambda api: api.conclusion_ids("hermes", "ada", {"likes tea"}),
     "conclusions": lambda api: api.conclusions("hermes", "ada", query=None, limit=5),
     "search of conclusions": lambda api: api.conclusions("hermes", "ada", query="tea", limit=5),
-    "sessions_of": lambda api: api.sessions_of("ada"),
-    "peers": HonchoApi.peers,
+    "search": lambda api: api.search("tea", members=["ada"], limit=5),
+    "peers": lambda api: api.peers("ada"),
     "chat": lambda api: api.chat("what?", observer="hermes", target="ada", level="low"),
     "card": lambda api: api.card("hermes", "ada"),
     "peer_context": lambda api: api.peer_context("hermes", "ada"),
@@ -316,12 +316,17 @@ class TestEachBackend:
         api.add_messages("s", [Message("bob", "hi")], batch="b1")
         assert api.members("s") == ({"ada", "hermes", "bob"}, True)
 
-    def test_a_search_keeps_to_the_sessions_it_is_given(self, api: HonchoApi) -> None:
+    def test_a_search_keeps_to_the_sessions_of_its_members(self, api: HonchoApi) -> None:
         api.add_messages("s", [Message("ada", "the tea is green")], batch="b1")
         api.add_messages("t", [Message("bob", "the tea is black")], batch="b2")
-        assert [hit.content for hit in api.search("tea", sessions=["s"], limit=5)] == ["the tea is green"]
-        assert len(api.search("tea", sessions=None, limit=5)) == 2
-        assert api.sessions_of("ada") == ["s"]
+        api.add_messages("u", [Message("ada", "no tea"), Message("bob", "hi")], batch="b3")
+
+        def found(*members: str) -> set[str]:
+            return {hit.content for hit in api.search("tea", members=members, limit=5).hits}
+
+        assert found("ada") == {"the tea is green", "no tea", "hi"}
+        assert found("ada", "bob") == {"no tea", "hi"}
+        assert found("ada", "nobody") == set()
 
     def test_cards_conclusions_and_context_go_there_and_back(self, api: HonchoApi) -> None:
         api.add_conclusions("s", [Conclusion("likes tea", "hermes", "ada")])

@@ -22,7 +22,7 @@ from honcho_exec.embedded.language_model import LanguageModel
 from honcho_exec.embedded.limits import LARGE, body_limit
 from honcho_exec.embedded.shapes import BODIES, Shape, check_body
 from honcho_exec.embedded.store import Store
-from honcho_exec.embedded.wire import Refused
+from honcho_exec.embedded.wire import FILTERS_HEADER, MEMBERS_FILTER, Refused
 from honcho_exec.errors import StateError
 from honcho_exec.unforeseen import record
 
@@ -134,6 +134,7 @@ class _Resource:
                 check_body(call.json, shape)
             answer = handler(call)
         response.status = answer.status
+        response.set_header(FILTERS_HEADER, MEMBERS_FILTER)
         if answer.events is not None:
             response.content_type = "text/event-stream"
             response.text = "".join(f"data: {_text(event)}\n\n" for event in answer.events)

@@ -22,8 +22,8 @@ from honcho_exec.embedded.listing import (
     page,
 )
 from honcho_exec.embedded.places import find
-from honcho_exec.embedded.search import find_conclusions, find_messages, member_window
-from honcho_exec.embedded.wire import NewConclusion, NewMessage, Refused, dump
+from honcho_exec.embedded.search import find_conclusions, find_messages, joint_sessions, member_window
+from honcho_exec.embedded.wire import MEMBERS_FILTER, NewConclusion, NewMessage, Refused, dump
 from honcho_exec.embedded.writing import add_conclusions, add_messages, delete_conclusion
 
 __all__ = [
@@ -86,13 +86,13 @@ def search_workspace(call: Call) -> Answer:
 
 def search_peer(call: Call) -> Answer:
     """Search what one peer said."""
-    said = "message.peer IN (SELECT key FROM peer WHERE id = ? AND peer.workspace = message.workspace)"
+    said = "message.peer = (SELECT key FROM peer WHERE id = ? AND workspace = message.workspace)"
     return _search(call, [Condition(said, (call.ids["peer_id"],))])
 
 
 def search_session(call: Call) -> Answer:
     """Search one session's messages."""
-    inside = "message.session IN (SELECT key FROM session WHERE id = ? AND session.workspace = message.workspace)"
+    inside = "message.session = (SELECT key FROM session WHERE id = ? AND workspace = message.workspace)"
     return _search(call, [Condition(inside, (call.ids["session_id"],))])
 
 
@@ -149,6 +149,9 @@ def _search(call: Call, conditions: list[Condition]) -> Answer:
     perspective = filters.pop("peer_perspective", None)
     if not isinstance(perspective, str | None):
         raise Refused(422, "peer_perspective must be the id of a peer")
+    members = filters.pop(MEMBERS_FILTER, [])
+    if not isinstance(members, list) or not all(isinstance(peer, str) for peer in members):
+        raise Refused(422, f"{MEMBERS_FILTER} must be a list of the ids of peers")
     conditions = [*conditions, compile_filters(filters, MESSAGE_COLUMNS)]
     with call.store.reading() as connection:
         workspace = find(connection, "workspace", call.workspace)
@@ -157,6 +160,7 @@ def _search(call: Call, conditions: list[Condition]) -> Answer:
         conditions.append(Condition("message.workspace = ?", (workspace["key"],)))
         if perspective is not None:
             conditions.append(member_window(workspace["key"], perspective))
+        conditions.append(joint_sessions(workspace["key"], members))
         rows = find_messages(connection, query, all_of(conditions), limit=limit)
     return Answer(200, [message(row) for row in rows])
 

@@ -101,9 +101,10 @@ def list_peers(call: Call) -> Answer:
 def list_peer_sessions(call: Call) -> Answer:
     """List the sessions in which a peer takes part."""
     takes_part = Condition(
-        "session.key IN (SELECT session FROM member JOIN peer ON peer.key = member.peer "
-        "WHERE peer.id = ? AND peer.workspace = session.workspace AND left_at IS NULL)",
-        (call.ids["peer_id"],),
+        # Not correlated with the row: it is evaluated once, however many sessions there are.
+        "session.key IN (SELECT session FROM member WHERE left_at IS NULL AND peer = (SELECT peer.key FROM peer "
+        "JOIN workspace ON workspace.key = peer.workspace WHERE workspace.id = ? AND peer.id = ?))",
+        (call.workspace, call.ids["peer_id"]),
     )
     return _list(call, "session", all_of([takes_part, call.condition(SESSION_COLUMNS)]))
 
@@ -146,9 +147,9 @@ def clone_session(call: Call) -> Answer:
 def list_session_peers(call: Call) -> Answer:
     """List a session's members."""
     member = Condition(
-        "peer.key IN (SELECT peer FROM member JOIN session ON session.key = member.session "
-        "WHERE session.id = ? AND session.workspace = peer.workspace AND left_at IS NULL)",
-        (call.ids["session_id"],),
+        "peer.key IN (SELECT peer FROM member WHERE left_at IS NULL AND session = (SELECT session.key FROM session "
+        "JOIN workspace ON workspace.key = session.workspace WHERE workspace.id = ? AND session.id = ?))",
+        (call.workspace, call.ids["session_id"]),
     )
     return _list(call, "peer", member)
 

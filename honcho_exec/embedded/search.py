@@ -9,14 +9,15 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Final
 
-from honcho_exec.embedded.filters import Condition
+from honcho_exec.embedded.filters import Condition, all_of
 from honcho_exec.embedded.listing import CONCLUSION_ROWS, MESSAGE_ROWS
 from honcho_exec.embedded.wire import dump
 from honcho_exec.embedded.words import match_expressions, query_words
 
-__all__ = ["find_conclusions", "find_messages", "member_window"]
+__all__ = ["find_conclusions", "find_messages", "joint_sessions", "member_window"]
 
 _CANDIDATES: Final = 100
 _BEFORE: Final = 0.2  # how much of a hit's score the message before it gets,
@@ -65,12 +66,28 @@ def find_conclusions(
     return _containing(connection, "conclusion", query, condition, limit)
 
 
+def joint_sessions(workspace: int, peers: Sequence[str]) -> Condition:
+    """The messages of the sessions that have all of these peers as members now.
+
+    One look-up by primary key for each candidate: the time does not depend on the number of sessions.
+    """
+    return all_of(
+        Condition(
+            "EXISTS (SELECT 1 FROM member WHERE member.session = message.session AND member.left_at IS NULL"
+            " AND member.peer = (SELECT key FROM peer WHERE workspace = ? AND id = ?))",
+            (workspace, peer),
+        )
+        for peer in peers
+    )
+
+
 def member_window(workspace: int, peer: str) -> Condition:
     """The messages said while `peer` was a member of their session, counted from when it last joined."""
     return Condition(
         """
-        EXISTS (SELECT 1 FROM member JOIN peer AS viewer ON viewer.key = member.peer
-            WHERE member.session = message.session AND viewer.workspace = ? AND viewer.id = ?
+        EXISTS (SELECT 1 FROM member
+            WHERE member.session = message.session
+            AND member.peer = (SELECT key FROM peer WHERE workspace = ? AND id = ?)
             AND message.created_at >= member.joined_at
             AND (member.left_at IS NULL OR message.created_at <= member.left_at))
         """,

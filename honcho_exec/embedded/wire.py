@@ -12,6 +12,8 @@ from typing import Any, Final, NoReturn
 from honcho_exec.embedded.limits import too_many_values
 
 __all__ = [
+    "FILTERS_HEADER",
+    "MEMBERS_FILTER",
     "Body",
     "Invalid",
     "NewConclusion",
@@ -24,6 +26,12 @@ __all__ = [
     "resource_id",
     "shown_instant",
 ]
+
+MEMBERS_FILTER: Final = "honcho_exec_members"
+"""A filter of searches that only the embedded Honcho has: ids of peers that all are members of a message's session."""
+
+FILTERS_HEADER: Final = "Honcho-Exec-Filters"
+"""The response header that names the filters which a Honcho server does not have."""
 
 _MAX_ID: Final = 512
 _MAX_METADATA_KEYS: Final = 100

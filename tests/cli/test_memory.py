@@ -26,7 +26,7 @@ def test_search_cites_who_when_and_where(cli: Cli) -> None:
 @pytest.mark.usefixtures("told")
 def test_search_in_json(cli: Cli) -> None:
     (hit,) = json.loads(cli("search", "sister", "--limit", "1", "--json").stdout)["hits"]
-    assert set(hit) == {"peer", "created_at", "session", "content", "metadata"}
+    assert set(hit) == {"id", "peer", "created_at", "session", "content", "metadata"}
     assert (hit["peer"], hit["session"], hit["metadata"]["source_id"]) == ("ada", "family", "m1")
 
 
