@@ -34,6 +34,7 @@ from honcho_exec.model import Hit, Receipt, SessionRef
 from honcho_exec.offload import begin_use, end_use, offloaded
 from honcho_exec.outbox import Outbox
 from honcho_exec.parts import Parts, put_together
+from honcho_exec.preload import import_shared
 from honcho_exec.prompt import system_prompt
 from honcho_exec.recall import Recall
 from honcho_exec.settings import LoadedSettings, Settings, load, state_home, stated_home
@@ -147,7 +148,6 @@ class HonchoProvider:
         """
         return find_spec("honcho") is not None
 
-    @offloaded
     def initialize(
         self,
         session_id: str = "",
@@ -178,23 +178,19 @@ class HonchoProvider:
             session_title: a title that a person gave the session.
             gateway_session_key: the chat that a gateway serves.
         """
-        with self._lock:
-            if self._parts is not None:
-                return
-            self._hermes_home = hermes_home
-            self._profile = agent_identity or self._profile
-            self._context = HostContext(
-                session_id=session_id,
-                session=self._context.session,
-                session_title=session_title,
-                gateway_session_key=gateway_session_key,
-                user_id=user_id,
-                user_id_alt=user_id_alt,
-                platform=platform,
-                agent_context=agent_context,
-                cwd=_working_directory(),
-            )
-            self._try_to_begin()
+        # On this thread: while a thread of ours imports, other threads of the caller could see half a module.
+        import_shared()
+        told = HostContext(
+            session_id=session_id,
+            session_title=session_title,
+            gateway_session_key=gateway_session_key,
+            user_id=user_id,
+            user_id_alt=user_id_alt,
+            platform=platform,
+            agent_context=agent_context,
+            cwd=_working_directory(),
+        )
+        self._initialize(told, hermes_home, agent_identity)
 
     @offloaded
     def sync_turn(
@@ -590,6 +586,16 @@ class HonchoProvider:
             # A full disk or a locked file may be over: a host runs for weeks.
             return self._clock.monotonic() >= self._tried_at + _TRY_AGAIN
         return self._inherited is not None and self._trouble is None
+
+    @offloaded
+    def _initialize(self, told: HostContext, hermes_home: str | None, agent_identity: str) -> None:
+        with self._lock:
+            if self._parts is not None:
+                return
+            self._hermes_home = hermes_home
+            self._profile = agent_identity or self._profile
+            self._context = replace(told, session=self._context.session)
+            self._try_to_begin()
 
     def _try_to_begin(self) -> None:
         self._tried_at = self._clock.monotonic()
