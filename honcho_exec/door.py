@@ -126,6 +126,14 @@ class Door:
         if not isinstance(self.answer.json(), list):
             raise TypeError("a list was expected")
 
+    def has_detail(self) -> bool:
+        """Whether the last answer is a refusal in Honcho's form, not a proxy's or another server's."""
+        try:
+            body = self.answer.json()
+        except ValueError:
+            return False
+        return isinstance(body, dict) and "detail" in body
+
     def note_answer(self, response: httpx.Response) -> None:
         """Keep an answer: a hook of the client that the requests are made with."""
         self._local.response = response

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import zip_longest
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import honcho
 import httpx
@@ -37,6 +37,8 @@ BATCH_KEY = "honcho_exec_batch"
 SOURCE_KEY = "honcho_exec_source"
 """Message metadata: the source key of a message that has one."""
 
+T = TypeVar("T")
+
 _MEMBERS_PER_PAGE = 50
 # The largest page that Honcho gives.
 _PAGE = 100
@@ -60,20 +62,15 @@ class HonchoApi:
     def __init__(
         self, backend: Backend, workspace: str, *, timeout: float, clock: Clock, breaker: Breaker, meter: Meter
     ) -> None:
+        self._backend = backend
         self._base_url = backend.url
         self._http = backend.http
+        self._workspace = workspace
         self._timeout = timeout
         self._door = Door(backend.shown, clock=clock, breaker=breaker, meter=meter)
         self._workspace_since = ""
         backend.http.event_hooks = {"response": [self._door.note_answer, self._note_workspace]}
-        self._sdk = honcho.Honcho(
-            workspace_id=workspace,
-            base_url=backend.url,
-            api_key=backend.api_key or "local",
-            timeout=timeout,
-            max_retries=0,
-            http_client=backend.http,
-        )
+        self._sdk = self._client(httpx.Client(transport=_WithoutWorkspace(backend.http)))
 
     @property
     def patience(self) -> float:
@@ -98,7 +95,9 @@ class HonchoApi:
         """
         if not self._workspace_since:
             with self._door.open():
-                self._ensure_workspace()
+                # The SDK has no public name for it; of what is public, this begins with it.
+                client = self._client(self._http)
+                getattr(client, "_ensure_workspace", client.get_metadata)()
         return self._workspace_since
 
     def deriving(self) -> int:
@@ -119,6 +118,7 @@ class HonchoApi:
 
     def ensure_session(self, session: str) -> None:
         """Get or create the session, joining nobody."""
+        self.workspace_since()
         with self._door.open():
             self._sdk.session(session)
 
@@ -183,7 +183,7 @@ class HonchoApi:
         first = conclusions[0]
         with self._door.open():
             # The first answer says how far the server's clock is from this one.
-            self._ensure_workspace()
+            self._sdk.peers(size=1)
             oldest = datetime.fromtimestamp(since + self._door.server_ahead - _CLOCK_SKEW, tz=UTC)
             recent = self._scope(first.observer, first.observed).list(
                 size=100, filters={"created_at": {"gte": oldest.isoformat()}}
@@ -304,17 +304,23 @@ class HonchoApi:
 
         Empty when it knows nothing.
         """
-        with self._door.open(by_model=True):
+
+        def ask() -> str:
             answer = honcho.Peer(observer, self._sdk).chat(query, target=target, session=session, reasoning_level=level)  # type: ignore[call-overload,unused-ignore] # the level is checked where it enters
             self._door.check_answer("content")
             return answer if isinstance(answer, str) else ""
 
+        return self._known(ask, "", by_model=True)
+
     def card(self, observer: str, target: str | None) -> tuple[str, ...]:
         """The card that `observer` keeps of `target` (of itself when None)."""
-        with self._door.open():
+
+        def ask() -> tuple[str, ...]:
             facts = honcho.Peer(observer, self._sdk).get_card(target=target)
             self._door.check_answer("peer_card")
             return tuple(facts or ())
+
+        return self._known(ask, ())
 
     def set_card(self, card: Card) -> None:
         """Overwrite a card."""
@@ -325,19 +331,22 @@ class HonchoApi:
 
     def peer_context(self, observer: str, target: str | None, *, query: str | None = None) -> Context:
         """Representation and card of `target` as `observer` sees it (of itself when None)."""
-        with self._door.open():
+
+        def ask() -> Context:
             found = honcho.Peer(observer, self._sdk).context(target=target, search_query=query or None)
             return Context(representation=found.representation or "", card=tuple(found.peer_card or ()))
 
+        return self._known(ask, Context())
+
     def self_context(self, peer: str, session: str) -> Context:
         """What a peer knows of itself from one session, and its own card, which belongs to no session."""
-        with self._door.open():
-            of = honcho.Peer(peer, self._sdk)
-            representation = of.representation(session=session) or ""
+
+        def ask() -> str:
+            representation = honcho.Peer(peer, self._sdk).representation(session=session) or ""
             self._door.check_answer("representation")
-            card = tuple(of.get_card() or ())
-            self._door.check_answer("peer_card")
-        return Context(representation=representation, card=card)
+            return representation
+
+        return Context(representation=self._known(ask, ""), card=self.card(peer, None))
 
     def session_context(
         self, session: str, *, target: str | None = None, observer: str | None = None, tokens: int | None = None
@@ -346,7 +355,8 @@ class HonchoApi:
 
         `tokens` bounds summary and messages together, of which Honcho gives the summary two fifths at most.
         """
-        with self._door.open():
+
+        def ask(target: str | None, observer: str | None) -> Context:
             found = honcho.Session(session, self._sdk).context(
                 summary=True, peer_target=target, peer_perspective=observer, tokens=tokens
             )
@@ -358,9 +368,29 @@ class HonchoApi:
                 messages=tuple(_hit(message) for message in found.messages),
             )
 
-    def _ensure_workspace(self) -> None:
-        # What every other request of the SDK begins with, and so none more; it has no public name for it.
-        getattr(self._sdk, "_ensure_workspace", self._sdk.get_metadata)()
+        known = self._known(lambda: ask(target, observer), None)
+        # A peer that the server does not know yet: the session may have messages of others.
+        return known or self._known(lambda: ask(None, None), Context())
+
+    def _client(self, http: httpx.Client) -> honcho.Honcho:
+        return honcho.Honcho(
+            workspace_id=self._workspace,
+            base_url=self._base_url,
+            api_key=self._backend.api_key or "local",
+            timeout=self._timeout,
+            max_retries=0,
+            http_client=http,
+        )
+
+    def _known(self, ask: Callable[[], T], nothing: T, *, by_model: bool = False) -> T:
+        """The answer of one read, or `nothing` if the server does not know whom it is about."""
+        try:
+            with self._door.open(by_model=by_model):
+                return ask()
+        except Rejected as error:
+            if error.cause != "not_found" or not self._door.has_detail():
+                raise
+            return nothing
 
     def _scope(self, observer: str, observed: str) -> honcho.ConclusionScope:
         return honcho.ConclusionScope(self._sdk, self._sdk.workspace_id, observer, observed)
@@ -384,6 +414,23 @@ def _fused(rankings: Sequence[Sequence[Hit]]) -> list[Hit]:
     """One ranking of several whose scores are not known: the best of each, then the second of each."""
     in_turn = (hit for hits in zip_longest(*rankings) for hit in hits if hit is not None)
     return list({hit.id: hit for hit in in_turn}.values())
+
+
+class _WithoutWorkspace(httpx.BaseTransport):
+    """Sends what the SDK asks for, except for the workspace, which is answered here.
+
+    The SDK gets or creates it before the first request of each client, a read included. Only `workspace_since` does.
+    """
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        """Answer one request."""
+        if request.method == "POST" and request.url.path.endswith("/v3/workspaces"):
+            asked = json.loads(request.read())
+            return httpx.Response(200, json={"id": asked["id"], "created_at": "1970-01-01T00:00:00Z"})
+        return self._http.send(request, stream=True)
 
 
 def _check_count(written: Sequence[object], sent: int) -> None:

@@ -4,7 +4,7 @@ import json
 import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from email.utils import formatdate
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -29,7 +29,7 @@ from honcho_exec.embedded import EmbeddedHoncho
 from honcho_exec.errors import Ambiguous, Rejected, RequestError, StateError, Unavailable, Unreached
 from honcho_exec.fates import timed_out
 from honcho_exec.honcho_api import HonchoApi
-from honcho_exec.model import Card, Conclusion, Message
+from honcho_exec.model import Card, Conclusion, Context, Message
 from honcho_exec.outbox import LONGEST_LATE
 from honcho_exec.settings import Settings
 
@@ -141,6 +141,25 @@ def test_no_other_json_is_taken_for_an_empty_answer(
         assert caught.value.cause == "bad_answer", body
 
 
+READS_ABOUT_A_PEER = ("chat", "card", "peer_context", "self_context")
+
+
+@pytest.mark.parametrize("call", READS_ABOUT_A_PEER)
+def test_only_honcho_says_that_nothing_is_known_of_a_peer(server: FaultyServer, api: HonchoApi, call: str) -> None:
+    server.rule(fault=status(404, body=b'{"detail": "Peer ada not found in workspace hermes"}'))
+    assert not any(vars_of(CALLS[call](api)))
+    server.heal()
+    for body in (b"<html>404</html>", b"{}", b'"detail"', b""):
+        server.rule(fault=status(404, body=body))
+        with pytest.raises(Rejected):
+            CALLS[call](api)
+        server.heal()
+
+
+def vars_of(answer: object) -> list[object]:
+    return list(asdict(answer).values()) if isinstance(answer, Context) else [answer]
+
+
 @pytest.mark.parametrize("call", ["add_messages", "add_conclusions"])
 def test_a_write_whose_answer_holds_less_than_was_sent_is_in_doubt(
     server: FaultyServer, api: HonchoApi, call: str
@@ -155,7 +174,7 @@ def test_a_write_whose_answer_holds_less_than_was_sent_is_in_doubt(
 def test_a_workspace_is_made_only_when_the_server_says_so(server: FaultyServer, backend: Backend, body: bytes) -> None:
     server.rule(match=("POST", "/workspaces$"), fault=wrong_json(body))
     api = api_of(backend, timeout=TIMEOUT)
-    for call in (HonchoApi.workspace_since, write):
+    for call in (HonchoApi.workspace_since, lambda api: api.ensure_session("s1")):
         with pytest.raises(Ambiguous) as caught:
             call(api)
         assert caught.value.cause == "bad_answer"
