@@ -215,7 +215,7 @@ class Conversation:
     def write(self, write: Write) -> TurnFuture:
         """See `tools.Memory.write`."""
         if not self._writes:
-            raise Disabled("this run only reads: cron, flush and subagent runs write nothing")
+            raise Disabled("this run only reads: cron, flush, subagent and read runs write nothing")
         return self.delivery.admit(self._ref, [write])
 
     def settled(self, future: Future[Receipt]) -> Receipt:

@@ -50,8 +50,8 @@ class HostContext:
 
     @property
     def writes(self) -> bool:
-        """Whether this conversation is a person's: cron, flush and subagent runs write and inject nothing."""
-        return self.agent_context not in {"cron", "flush", "subagent"} and self.platform != "cron"
+        """Whether this conversation is a person's: cron, flush, subagent and read runs write and inject nothing."""
+        return self.agent_context not in {"cron", "flush", "subagent", "read"} and self.platform != "cron"
 
 
 def is_shared(settings: Settings, context: HostContext) -> bool:

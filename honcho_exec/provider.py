@@ -171,7 +171,8 @@ class HonchoProvider:
             session_id: the host's id of this run; names the session only where `sessionStrategy` says so.
             platform: where the conversation takes place; `cron` neither writes nor injects.
             hermes_home: the host's folder; settings file and state are looked for in it.
-            agent_context: `primary`, or `cron`, `flush`, `subagent`, which neither write nor inject.
+            agent_context: `primary`, or `cron`, `flush`, `subagent`, `read`, which neither write nor inject, and
+                create neither session nor peers.
             agent_identity: the host's profile, which names the workspace unless a setting does.
             user_id: the runtime user, first choice.
             user_id_alt: the runtime user, second choice.

@@ -37,7 +37,7 @@ def doctor(ctx: click.Context, run: Run) -> None:
 
     Makes real requests: settings, state, server, key, versions, outbox. Exits with 1 when something needs a person.
     """
-    with opened(run) as provider:
+    with opened(run, writes=False) as provider:
         found = (*provider.doctor(look(provider)), *_hermes(run))
     healthy = all(finding.level != "problem" for finding in found)
     if run.as_json:

@@ -33,7 +33,7 @@ def search(run: Run, query: str, peer: str, limit: int) -> None:
     """Find what was said, in every session of a peer, best first."""
     if not query.strip():
         raise InputError("the query must not be empty: say what to look for")
-    with opened(run) as provider:
+    with opened(run, writes=False) as provider:
         hits = provider.search(query, peer=peer, limit=limit)
     if run.as_json:
         print_json({"hits": [{**asdict(hit), "metadata": dict(hit.metadata)} for hit in hits]})
@@ -78,7 +78,7 @@ def conclude(
     if query is not None and not listed:
         raise click.UsageError("--query goes with --list")
     args = {"conclusion": fact, "delete_id": delete_id, "list": listed or None, "query": query, "peer": peer}
-    _call(ctx, run, "honcho_conclude", args)
+    _call(ctx, run, "honcho_conclude", args, writes=not listed)
 
 
 @command(
@@ -95,7 +95,7 @@ def profile(ctx: click.Context, run: Run, facts: tuple[str, ...], write: bool, p
     """Show or overwrite a peer's card of standing facts."""
     if write != bool(facts):
         raise click.UsageError("facts go with --set, as in: profile --set 'Lives in Tromsø' 'Has a cat'")
-    _call(ctx, run, "honcho_profile", {"card": list(facts) or None, "peer": peer})
+    _call(ctx, run, "honcho_profile", {"card": list(facts) or None, "peer": peer}, writes=write)
 
 
 @command(
@@ -111,9 +111,9 @@ def context(ctx: click.Context, run: Run, peer: str) -> None:
     _call(ctx, run, "honcho_context", {"peer": peer})
 
 
-def _call(ctx: click.Context, run: Run, tool: str, args: Mapping[str, object]) -> None:
+def _call(ctx: click.Context, run: Run, tool: str, args: Mapping[str, object], *, writes: bool = False) -> None:
     """Call a tool, show its answer, and exit by it."""
-    with opened(run) as provider:
+    with opened(run, writes=writes) as provider:
         answer = provider.handle_tool_call(tool, args)
     known: dict[str, Any] = json.loads(answer)
     if run.as_json:

@@ -97,12 +97,17 @@ json_option = click.option(
 
 
 @contextmanager
-def opened(run: Run) -> Iterator[HonchoProvider]:
-    """A provider as the settings make it; trouble with them shows in its status and answers."""
+def opened(run: Run, *, writes: bool = True) -> Iterator[HonchoProvider]:
+    """A provider as the settings make it; trouble with them shows in its status and answers.
+
+    Args:
+        run: which folder.
+        writes: False creates no session, peers or workspace; what an earlier process accepted is still delivered.
+    """
     from honcho_exec.provider import HonchoProvider  # noqa: PLC0415 - see TYPE_CHECKING
 
     provider = HonchoProvider(environ=environment(run.hermes_home))
-    provider.initialize(hermes_home=run.hermes_home)
+    provider.initialize(hermes_home=run.hermes_home, agent_context="" if writes else "read")
     try:
         yield provider
     except KeyboardInterrupt:

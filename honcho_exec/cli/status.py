@@ -47,7 +47,7 @@ def status(ctx: click.Context, run: Run) -> None:
     Makes a real request. Exits with 1 when something needs a person: Honcho does not answer, refuses the key or a
     write, writes do not leave, or settings or state cannot be used. `honcho-exec doctor` looks at more.
     """
-    with opened(run) as provider:
+    with opened(run, writes=False) as provider:
         seen = look(provider)
     hint = _hint(seen.state)
     if run.as_json:
