@@ -16,6 +16,7 @@ from honcho_exec.errors import Busy
 from honcho_exec.lease import Holder
 from honcho_exec.model import SessionRef, Write
 from honcho_exec.outbox_file import OutboxFile
+from honcho_exec.redirect import Elsewhere, Redirected, find_elsewhere, redirect, split_destination
 from honcho_exec.rows import Admitted, Batch, Counts, Delivery, History, OutboxRow, read_batch, read_row
 from honcho_exec.spill import Value
 
@@ -347,6 +348,16 @@ class Outbox:
                 " WHERE parked_at IS NOT NULL AND id IN (SELECT value FROM json_each(?))",
                 (json.dumps(list(ids)),),
             ).rowcount
+
+    def elsewhere(self) -> list[Elsewhere]:
+        """What waits for other servers than this outbox's, by destination; the longest waiting first."""
+        with self._file.reading() as connection:
+            return find_elsewhere(connection, split_destination(self.destination)[0], self._holder.alive)
+
+    def redirect(self, source: str, kinds: Collection[str]) -> Redirected:
+        """Let rows of another destination wait for this outbox's server, all or none; see `redirect.redirect`."""
+        with self._file.transaction() as connection:
+            return redirect(connection, source, split_destination(self.destination)[0], kinds, self._holder.alive)
 
     def drop(self, ids: Sequence[int]) -> int:
         """Delete rows for good, except those that are just being sent; returns how many there were."""

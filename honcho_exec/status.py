@@ -164,7 +164,8 @@ def _notes(status: Status) -> Iterator[Finding]:
         yield Finding(
             "note",
             f"{status.elsewhere} writes wait for another server or workspace than the present settings choose",
-            "see them with: honcho-exec outbox list --all",
+            "see them with: honcho-exec outbox list --all; if that address was wrong, send them to the Honcho in use"
+            " with: honcho-exec outbox redirect",
         )
     if status.deriving:
         yield Finding("note", f"{status.deriving} pieces are stored but not yet derived by the server")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from honcho_exec.cli.flush import flush
+from honcho_exec.cli.redirect import redirect
 from honcho_exec.cli.rows import EVERY, many, show_row, show_rows, to_dict
 from honcho_exec.cli.run import FAILED, Run, TaughtGroup, command, json_option, lent, pass_run, print_json
 from honcho_exec.cli.show import stdout, text, without_password
@@ -235,5 +236,7 @@ def _tell(done: Sequence[int], left: dict[int, str], verb: str, happened: str, *
     return FAILED if left else 0
 
 
-for _name, _command in {"list": list_rows, "show": show, "retry": retry, "drop": drop, "flush": flush}.items():
+for _name, _command in {
+    "list": list_rows, "show": show, "retry": retry, "drop": drop, "flush": flush, "redirect": redirect,
+}.items():  # fmt: skip
     outbox.add_command(_command, _name)

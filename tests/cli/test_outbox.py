@@ -1,23 +1,15 @@
 from __future__ import annotations
 
-import fcntl
 import json
-import os
-import pty
-import struct
-import subprocess
-import sys
-import termios
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.commands import Cli, WriteLines
+from support.commands import Cli, WriteLines, in_a_terminal
 from support.faulty import FaultyServer, Gate, Seen, gate, status
 from support.providers import MakeProvider
 
-import honcho_exec
 from honcho_exec.cli.main import main
 
 LONG = (
@@ -44,27 +36,6 @@ def rows(cli: Cli, *args: str) -> list[dict[str, Any]]:
     return found
 
 
-def in_a_terminal(*args: str, typed: str = "", columns: int = 80) -> tuple[int, str]:
-    """Run a command with a terminal all around it; returns its exit code and what is seen."""
-    ours, its = pty.openpty()
-    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    environ = os.environ | {"TERM": "xterm", "PYTHONPATH": str(Path(honcho_exec.__file__).parents[1])}
-    environ = {name: value for name, value in environ.items() if name not in {"NO_COLOR", "COLUMNS"}}
-    command = [sys.executable, "-m", "honcho_exec", "outbox", *args]
-    os.write(ours, typed.encode())
-    with subprocess.Popen(command, stdin=its, stdout=its, stderr=its, env=environ) as process:
-        os.close(its)
-        seen = b""
-        try:
-            while chunk := os.read(ours, 4096):
-                seen += chunk
-        except OSError:
-            # The other end is closed.
-            pass
-        os.close(ours)
-        return process.wait(20), seen.decode()
-
-
 @pytest.fixture
 def away(server: FaultyServer, monkeypatch: pytest.MonkeyPatch) -> FaultyServer:
     """The server that the settings choose, which does not run yet."""
@@ -88,7 +59,7 @@ def test_every_help_teaches_with_an_example(cli: Cli) -> None:
     group = main.commands["outbox"]
     shown = cli("outbox", "--help").stdout
     assert "..." not in shown.split("Commands:")[1].split("Examples:")[0]
-    for name in ("list", "show", "retry", "drop", "flush"):
+    for name in ("list", "show", "retry", "drop", "flush", "redirect"):
         assert name in getattr(group, "commands", {})
         assert f"Examples:\n  honcho-exec outbox {name}" in cli("outbox", name, "--help").stdout
 
@@ -236,12 +207,12 @@ def test_drop(cli: Cli, said: Callable[..., None]) -> None:
 @pytest.mark.usefixtures("unreachable")
 def test_drop_asks_on_a_terminal(cli: Cli, said: Callable[..., None]) -> None:
     said("a" * 200, "b")
-    code, seen = in_a_terminal("drop", "1", typed="n\n")
+    code, seen = in_a_terminal("outbox", "drop", "1", typed="n\n")
     assert code == 1
     assert "Delete this row for good? [y/N]: " in seen
     assert "Error: nothing was dropped" in seen
     assert len(rows(cli)) == 2
-    code, seen = in_a_terminal("drop", "1", "2", typed="y\n")
+    code, seen = in_a_terminal("outbox", "drop", "1", "2", typed="y\n")
     assert code == 0
     assert "Delete these 2 rows for good? [y/N]: " in seen
     assert "2 rows were dropped." in seen
@@ -251,7 +222,7 @@ def test_drop_asks_on_a_terminal(cli: Cli, said: Callable[..., None]) -> None:
 @pytest.mark.usefixtures("unreachable")
 def test_on_a_terminal_a_row_takes_one_line(said: Callable[..., None]) -> None:
     said(LONG, "ok")
-    code, seen = in_a_terminal("list", "--all", columns=60)
+    code, seen = in_a_terminal("outbox", "list", "--all", columns=60)
     assert code == 0
     assert "\x1b[2m" in seen
     assert "\x1b[2J" not in seen
@@ -289,7 +260,7 @@ def test_flush_after_an_outage(cli: Cli, away: FaultyServer, said: Callable[...,
     assert done.stderr.startswith("Error: 120 rows are left and kept, to be sent later (")
     assert "cannot be reached" in done.stderr
     away.start()
-    code, seen = in_a_terminal("flush")
+    code, seen = in_a_terminal("outbox", "flush")
     assert code == 0
     assert "120/120" in seen
     assert seen.splitlines()[-1].endswith("120 of 120 rows were delivered.")

@@ -1,0 +1,141 @@
+"""`outbox redirect`: send what waits for another address to the configured Honcho."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from honcho_exec.cli.rows import many
+from honcho_exec.cli.run import Run, command, json_option, lent, pass_run, print_json
+from honcho_exec.cli.show import plain, stdout, text, without_password
+from honcho_exec.errors import HonchoExecError
+from honcho_exec.text import duration
+
+if TYPE_CHECKING:
+    # They take long to import; --help does without them.
+    from honcho_exec.redirect import Elsewhere
+
+__all__ = ["redirect"]
+
+
+class _Declined(HonchoExecError):  # noqa: N818 - reads as the state it reports
+    """A person was asked and said no."""
+
+    cause = "declined"
+
+
+@command(
+    "honcho-exec outbox redirect",
+    "honcho-exec outbox redirect --from http://localhost:80000 --yes",
+    "honcho-exec outbox redirect --from 'http://localhost:80000 hermes' --ambiguous --parked",
+)
+@click.option(
+    "--from", "source", metavar="DESTINATION", help="The address that the rows wait for, or it and a workspace."
+)
+@click.option("--ambiguous", is_flag=True, help="Also rows that may have arrived there: they may then be in both.")
+@click.option("--parked", is_flag=True, help="Also rows that were refused there; they stay parked.")
+@click.option("--yes", "sure", is_flag=True, help="Do not ask.")
+@json_option
+@pass_run
+def redirect(run: Run, source: str | None, *, ambiguous: bool, parked: bool, sure: bool) -> None:
+    """Send rows that wait for another address to the Honcho in use.
+
+    For an address that was mistyped, or a server that has moved. Shows what waits where and asks before anything is
+    moved. Rows keep their order and their workspace. Rows that a running process has are left to it.
+    """
+    if not sure and not sys.stdin.isatty():
+        raise click.UsageError("there is no terminal to ask on; --yes moves the rows without asking")
+    kinds = ["movable", *(["ambiguous"] if ambiguous else []), *(["parked"] if parked else [])]
+    with lent(run) as box:
+        known = box.elsewhere()
+        chosen = [one for one in known if source in (None, one.destination, one.destination.rpartition(" ")[0])]
+        if source is not None and not chosen:
+            raise click.UsageError(f"nothing waits for {without_password(source)!r}{_listed(known)}")
+        if len({one.destination for one in chosen}) > 1 and source is None:
+            raise click.UsageError(f"rows wait for more than one destination; choose with --from{_listed(known)}")
+        count = sum(_chosen(one, kinds) for one in chosen)
+        backend = box.destination.rpartition(" ")[0]
+        if not run.as_json:
+            _show(chosen, kinds, backend, ask=not sure)
+        if count and not sure and not click.confirm(f"Send {many(count)} to {without_password(backend)}?", err=True):
+            raise _Declined("nothing was moved")
+        done = [box.redirect(one.destination, kinds) for one in chosen] if count else []
+        left = [one for one in box.elsewhere() if any(one.destination == other.destination for other in chosen)]
+    moved, duplicates = sum(one.moved for one in done), sum(one.duplicates for one in done)
+    if run.as_json:
+        print_json(
+            {
+                "to": without_password(backend),
+                "moved": moved,
+                "duplicates": duplicates,
+                "left": [_to_dict(one) for one in left],
+            }
+        )
+        return
+    _tell(moved, duplicates, {one.workspace for one in chosen}, box.destination.rpartition(" ")[2])
+
+
+def _listed(known: Sequence[Elsewhere]) -> str:
+    """The destinations that rows wait for, as the end of a message."""
+    if not known:
+        return "; nothing waits for another address"
+    return "".join(f"\n  {many(_all(one))} for {without_password(one.destination)!r}" for one in known)
+
+
+def _show(chosen: Sequence[Elsewhere], kinds: Sequence[str], backend: str, *, ask: bool) -> None:
+    """Say what would be moved, and what not and why; on stderr if a question follows."""
+    if not chosen:
+        text(stdout(), "Nothing waits for another address.")
+        return
+    lines = []
+    for one in chosen:
+        where = without_password(one.destination.rpartition(" ")[0])
+        age = duration(max(0.0, time.time() - one.oldest_at))
+        lines.append(f"{many(_all(one))} for {where}, workspace {one.workspace}, the oldest for {age}:")
+        lines.append(f"- {many(_chosen(one, kinds))} can be sent to {without_password(backend)}")
+        if one.held:
+            lines.append(f"- {many(one.held)} held by a running process; end it first")
+        if one.ambiguous and "ambiguous" not in kinds:
+            lines.append(f"- {many(one.ambiguous)} may have arrived there already; --ambiguous moves them too")
+        if one.parked and "parked" not in kinds:
+            lines.append(f"- {many(one.parked)} parked, since they were refused there; --parked moves them too")
+    if ask:
+        click.echo(plain("\n".join(lines)), err=True)
+    else:
+        text(stdout(), "\n".join(lines))
+
+
+def _tell(moved: int, duplicates: int, workspaces: set[str], configured: str) -> None:
+    console = stdout()
+    if duplicates:
+        text(console, f"{many(duplicates)} dropped: the same was waiting there already.")
+    if not moved:
+        text(console, "Nothing was moved.")
+        return
+    text(console, f"{many(moved)} moved. Send them now with: honcho-exec outbox flush")
+    for workspace in sorted(workspaces - {configured}):
+        text(console, f"Rows of the workspace {workspace} are sent when it is in use: HONCHO_WORKSPACE={workspace}")
+
+
+def _all(one: Elsewhere) -> int:
+    return one.movable + one.ambiguous + one.parked + one.held
+
+
+def _chosen(one: Elsewhere, kinds: Sequence[str]) -> int:
+    return sum(int(getattr(one, kind)) for kind in kinds)
+
+
+def _to_dict(one: Elsewhere) -> dict[str, object]:
+    return {
+        "destination": without_password(one.destination),
+        "workspace": one.workspace,
+        "movable": one.movable,
+        "ambiguous": one.ambiguous,
+        "parked": one.parked,
+        "held": one.held,
+        "age": max(0.0, round(time.time() - one.oldest_at, 3)),
+    }

@@ -1,0 +1,129 @@
+"""Rows of the outbox that wait for another Honcho than the configured one, and their way to that one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from sqlite3 import Connection
+
+__all__ = ["Elsewhere", "Redirected", "find_elsewhere", "redirect", "split_destination"]
+
+
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """What waits for one other destination.
+
+    Attributes:
+        destination: backend and workspace.
+        movable: waiting rows that were surely not delivered and that no living process has.
+        ambiguous: waiting rows that may have been delivered there, of which no answer came.
+        parked: rows that were refused there.
+        held: waiting rows that a living process has.
+        oldest_at: when the oldest of all was admitted, seconds since the epoch.
+    """
+
+    destination: str
+    movable: int
+    ambiguous: int
+    parked: int
+    held: int
+    oldest_at: float
+
+    @property
+    def workspace(self) -> str:
+        """The workspace, which a row keeps wherever it is sent."""
+        return split_destination(self.destination)[1]
+
+
+@dataclass(frozen=True, slots=True)
+class Redirected:
+    """What became of the rows of one destination.
+
+    Attributes:
+        moved: rows that wait for the configured Honcho now.
+        duplicates: rows that were dropped, since an equal one waits there already.
+    """
+
+    moved: int
+    duplicates: int
+
+
+def split_destination(destination: str) -> tuple[str, str]:
+    """The backend and the workspace of a destination."""
+    backend, _, workspace = destination.rpartition(" ")
+    return backend, workspace
+
+
+def find_elsewhere(connection: Connection, backend: str, alive: Callable[[str], bool]) -> list[Elsewhere]:
+    """Count what waits for other backends than `backend`, by destination; the longest waiting first."""
+    groups = connection.execute(
+        "SELECT destination, owner, parked_at IS NOT NULL AS parked, look, count(*) AS rows, min(admitted_at) AS oldest"
+        " FROM rows GROUP BY destination, owner, parked, look"
+    ).fetchall()
+    found = []
+    for destination in dict.fromkeys(str(group["destination"]) for group in groups):
+        if split_destination(destination)[0] == backend:
+            continue
+        counts = {"movable": 0, "ambiguous": 0, "parked": 0, "held": 0}
+        own = [group for group in groups if group["destination"] == destination]
+        for group in own:
+            counts[_kind(group["parked"], alive(group["owner"]), group["look"])] += int(group["rows"])
+        found.append(Elsewhere(destination, **counts, oldest_at=min(group["oldest"] for group in own)))
+    return sorted(found, key=lambda one: one.oldest_at)
+
+
+def redirect(
+    connection: Connection, source: str, backend: str, kinds: Iterable[str], alive: Callable[[str], bool]
+) -> Redirected:
+    """Let rows of `source` wait for the same workspace of `backend`; inside one write transaction.
+
+    Rows keep their ids, and so their order, and the ids of their batches. An ambiguous row is still looked up before
+    it is sent, so that nothing is doubled where both addresses lead to one server.
+
+    Args:
+        connection: in a write transaction.
+        source: the destination that the rows wait for.
+        backend: the configured backend.
+        kinds: which rows are moved, as in `Elsewhere`: `movable`, `ambiguous`, `parked`.
+        alive: whether the holder of a name is alive.
+    """
+    target = f"{backend} {split_destination(source)[1]}"
+    wanted, living = set(kinds), dict[str, bool]()
+    moved = duplicates = 0
+    rows = connection.execute(
+        "SELECT id, owner, parked_at IS NOT NULL AS parked, look, stream, dedup FROM rows WHERE destination = ?"
+        " ORDER BY id",
+        (source,),
+    ).fetchall()
+    for row in rows:
+        owner = str(row["owner"])
+        if owner not in living:
+            living[owner] = alive(owner)
+        if _kind(row["parked"], living[owner], row["look"]) not in wanted:
+            continue
+        dedup = None if row["dedup"] is None else _readdressed(row["dedup"], target)
+        if dedup and connection.execute("SELECT 1 FROM rows WHERE dedup = ?", (dedup,)).fetchone():
+            connection.execute("DELETE FROM rows WHERE id = ?", (row["id"],))
+            duplicates += 1
+            continue
+        # Attempts are of the other server: no batch there has overtaken these rows.
+        connection.execute(
+            "UPDATE rows SET destination = ?, stream = ?, dedup = ?, owner = '', attempts = 0 WHERE id = ?",
+            (target, _readdressed(row["stream"], target), dedup, row["id"]),
+        )
+        moved += 1
+    return Redirected(moved, duplicates)
+
+
+def _kind(parked: int, living: bool, ambiguous: int) -> str:
+    if parked:
+        return "parked"
+    if living:
+        return "held"
+    return "ambiguous" if ambiguous else "movable"
+
+
+def _readdressed(key: str, destination: str) -> str:
+    """A stream or deduplication key, which begins with its destination, for another one."""
+    return json.dumps([destination, *json.loads(key)[1:]])
