@@ -11,6 +11,7 @@ from honcho_exec.clock import Clock
 from honcho_exec.errors import Busy, Damaged, Overloaded
 from honcho_exec.model import Card, Conclusion, Deletion, Message, Replacement, SessionRef, Write
 from honcho_exec.outbox_file import OutboxFile
+from honcho_exec.provenance import place_of, row_key
 from honcho_exec.rows import Admitted, dump
 from honcho_exec.spill import Entry, Value
 
@@ -34,6 +35,11 @@ _ADMITTED = (
     "payload",
     "dedup",
     "admitted_at",
+    "key",
+    "admitted_by",
+    "place",
+    "admitted_boot",
+    "admitted_seconds",
 )
 
 
@@ -52,13 +58,11 @@ class Admission:
         self._destination = destination
         self._clock = clock
         self._max_rows = max_rows
+        self._place = place_of(file.path.parent)
 
     def admit(self, turn: str, ref: SessionRef, writes: Sequence[Write], owner: str) -> Admitted:
         """Store `writes` durably as one turn of that holder, all or none; see `Outbox.admit`."""
-        now = self._clock.now()
-        rows = [
-            (*self._columns(ref, write, owner), turn, dump(write), self._dedup(ref, write), now) for write in writes
-        ]
+        rows = [self._row(turn, position, ref, write, owner) for position, write in enumerate(writes)]
         if self._file.is_open and not self._file.spill:
             try:
                 return self._admit(turn, rows)
@@ -68,6 +72,21 @@ class Admission:
                 self._file.begin_anew()
                 return self._admit(turn, rows)
         return self._spill(turn, rows)
+
+    def _row(self, turn: str, position: int, ref: SessionRef, write: Write, owner: str) -> _Row:
+        payload, now, boot_time = dump(write), self._clock.now(), self._clock.boot_time()
+        return (
+            *self._columns(ref, write, owner),
+            turn,
+            payload,
+            self._dedup(ref, write),
+            now,
+            row_key(turn, position, ref.session, payload, now),
+            self._file.opening,
+            self._place,
+            boot_time.boot,
+            boot_time.seconds,
+        )
 
     def _admit(self, turn: str, rows: Sequence[_Row]) -> Admitted:
         one = f"({', '.join('?' * len(_ADMITTED))})"

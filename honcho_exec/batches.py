@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 
 from honcho_exec.errors import Rejected, Unavailable
@@ -15,56 +14,78 @@ if TYPE_CHECKING:
     # The SDK takes long to import; only the lane's first job does.
     from honcho_exec.honcho_api import HonchoApi
 
-__all__ = ["known", "there", "write"]
+__all__ = ["known_sources", "newest_message_at", "stored", "write"]
 
 T = TypeVar("T")
 
-# A message that waited longer than this (seconds) is sent with the time it was said. Others take the server's
-# time, since a message that seems older than its author's joining is hidden from a search by perspective.
-_LONG_AGO = 60.0
 
+def stored(api: HonchoApi, batch: Batch, rows: Sequence[OutboxRow]) -> list[OutboxRow]:
+    """Return those of some rows of a batch that Honcho has, whoever sent them.
 
-def there(api: HonchoApi, batch: Batch) -> bool:
-    """Whether an attempt with this batch was done.
+    Messages are found by the keys of their rows, conclusions by their content: equal ones are one.
 
     Raises:
         RequestError: that is not known; a question that is refused is `Unavailable`, since it says nothing of the rows.
     """
-    first = batch.rows[0]
+    first = rows[0]
+    session = first.ref.session
     match first.write:
         case Message():
-            return _asked(lambda: api.has_batch(first.ref.session, batch.id))
-        case Conclusion():
-            # A batch lands as a whole, but one of these may be there from before.
-            conclusions = [one for one in batch.writes if isinstance(one, Conclusion)]
-            return _asked(lambda: api.has_conclusions(conclusions, since=batch.first_sent_at))
+            return _asked(lambda: _stored_messages(api, session, batch, rows))
+        case Conclusion(observer=observer, observed=observed):
+            contents = {row.write.content for row in rows if isinstance(row.write, Conclusion)}
+            known = _asked(lambda: api.known_conclusions(observer, observed, contents))
+            return [row for row in rows if isinstance(row.write, Conclusion) and row.write.content in known]
         case Replacement() as wanted:
             found = _asked(lambda: _ids(api, wanted))
-            return wanted.old not in found and (not wanted.new or wanted.new in found)
-    return False
+            done = wanted.old not in found and (not wanted.new or wanted.new in found)
+            return list(rows) if done else []
+    return []
 
 
-def known(api: HonchoApi, batch: Batch) -> list[OutboxRow]:
-    """The rows that came from somewhere else before and are there already; raises as `there` does."""
+def _stored_messages(api: HonchoApi, session: str, batch: Batch, rows: Sequence[OutboxRow]) -> list[OutboxRow]:
+    keys = {row.key for row in rows if row.key is not None}
+    known = api.known_rows(session, keys) if keys else frozenset()
+    # What an earlier version has sent carries the id of its batch alone, which landed as a whole.
+    unnamed = any(row.key is None for row in rows) and api.has_batch(session, batch.id)
+    return [row for row in rows if (unnamed if row.key is None else row.key in known)]
+
+
+def known_sources(api: HonchoApi, rows: Sequence[OutboxRow]) -> list[OutboxRow]:
+    """The rows that came from somewhere else before and are there already; raises as `stored` does."""
     keys = {
-        row.write.source_key: row
-        for row in batch.rows
-        if isinstance(row.write, Message) and row.write.source_key is not None
+        row.write.source_key: row for row in rows if isinstance(row.write, Message) and row.write.source_key is not None
     }
     if not keys:
         return []
-    found = _asked(lambda: api.known_sources(batch.rows[0].ref.session, list(keys)))
+    found = _asked(lambda: api.known_sources(rows[0].ref.session, list(keys)))
     return [row for key, row in keys.items() if key in found]
 
 
-def write(api: HonchoApi, batch: Batch, rows: Sequence[OutboxRow], now: float) -> None:
-    """Write these rows of the batch, all or none; `now` is the time, in seconds since the epoch."""
+def newest_message_at(api: HonchoApi, session: str) -> float | None:
+    """When the newest message of a session was created, as the server says, in seconds since the epoch."""
+    at = _asked(lambda: api.newest_message_at(session))
+    return None if at is None else at.timestamp()
+
+
+def write(api: HonchoApi, batch: Batch, rows: Sequence[OutboxRow], times: Mapping[int, str]) -> None:
+    """Write these rows of the batch, all or none.
+
+    Args:
+        api: where to.
+        batch: what they belong to.
+        rows: those that Honcho has not.
+        times: what to date messages with, by the ids of their rows; the others get the server's time.
+    """
     session = batch.rows[0].ref.session
     match batch.rows[0].write:
         case Message():
-            api.add_messages(
-                session, [_dated(row, row.write, now) for row in rows if isinstance(row.write, Message)], batch=batch.id
-            )
+            messages = [
+                replace(row.write, created_at=times.get(row.id, row.write.created_at))
+                for row in rows
+                if isinstance(row.write, Message)
+            ]
+            api.add_messages(session, messages, batch=batch.id, keys=[row.key for row in rows])
         case Conclusion():
             api.add_conclusions(session, [row.write for row in rows if isinstance(row.write, Conclusion)])
         case Card() as card:
@@ -95,13 +116,6 @@ def _replace(api: HonchoApi, session: str, wanted: Replacement) -> None:
 
 def _ids(api: HonchoApi, wanted: Replacement) -> dict[str, list[str]]:
     return api.conclusion_ids(wanted.observer, wanted.observed, {wanted.old, wanted.new} - {""})
-
-
-def _dated(row: OutboxRow, message: Message, now: float) -> Message:
-    """The message with the time it was said, where the server's clock would be far off."""
-    if message.created_at is not None or now - row.admitted_at < _LONG_AGO:
-        return message
-    return replace(message, created_at=datetime.fromtimestamp(row.admitted_at, tz=UTC).isoformat())
 
 
 def _asked(question: Callable[[], T]) -> T:

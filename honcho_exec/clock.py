@@ -7,9 +7,29 @@ import os
 import time
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
-__all__ = ["Clock", "Deadline", "SystemClock"]
+__all__ = ["BootTime", "Clock", "Deadline", "SystemClock"]
+
+
+@dataclass(frozen=True, slots=True)
+class BootTime:
+    """A moment on a clock that never jumps, shared by the processes of one boot.
+
+    Two moments can be compared only if they have the same `boot`.
+
+    Attributes:
+        boot: identifies the boot of the machine.
+        seconds: seconds since then, including the time that the machine was suspended.
+    """
+
+    boot: str
+    seconds: float
+
+    def since(self, other: BootTime) -> float | None:
+        """Return the seconds between `other` and this moment; None if that was another boot."""
+        return self.seconds - other.seconds if self.boot == other.boot else None
 
 
 class Clock(Protocol):
@@ -20,6 +40,9 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Seconds that never go back; for what is waited for."""
+
+    def boot_time(self) -> BootTime:
+        """The present moment on a clock that never jumps; for waits that outlive the process."""
 
     def new_id(self) -> str:
         """An id that no other call returns, in this process or another."""
@@ -39,6 +62,22 @@ def _after_fork() -> None:
 os.register_at_fork(after_in_child=_after_fork)
 
 
+def _boot_id() -> str:
+    """Identify the clock that `_boot_seconds` reads: a boot, and the time namespace in it."""
+    parts = []
+    for file in (Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/timens_offsets")):
+        try:
+            parts.append(" ".join(file.read_text("ascii").split()))
+        except (OSError, ValueError):
+            parts.append("")
+    # Without a name for the boot, no other process's moments can be compared with this one's.
+    return "/".join(parts) if parts[0] else uuid.uuid4().hex
+
+
+_boot = _boot_id()
+_boot_clock: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+
+
 class SystemClock:
     """The machine's own clock."""
 
@@ -49,6 +88,10 @@ class SystemClock:
     def monotonic(self) -> float:
         """See `Clock.monotonic`."""
         return time.monotonic()
+
+    def boot_time(self) -> BootTime:
+        """See `Clock.boot_time`."""
+        return BootTime(_boot, time.monotonic() if _boot_clock is None else time.clock_gettime(_boot_clock))
 
     def new_id(self) -> str:
         """See `Clock.new_id`."""

@@ -17,7 +17,7 @@ from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock
 from honcho_exec.embedded.wire import FILTERS_HEADER
 from honcho_exec.errors import RequestError, StateError
-from honcho_exec.fates import broken_off, not_honchos, timed_out, was_refused
+from honcho_exec.fates import broken_off, has_detail, not_honchos, timed_out, was_refused
 from honcho_exec.server_words import server_words
 from honcho_exec.stats import Meter
 
@@ -32,9 +32,6 @@ class Door:
 
     Args:
         url: the server's address, as it may be shown.
-
-    Attributes:
-        server_ahead: seconds that the server's clock is ahead of this machine's, as its last answer said.
     """
 
     def __init__(self, url: str, *, clock: Clock, breaker: Breaker, meter: Meter) -> None:
@@ -43,7 +40,6 @@ class Door:
         self._breaker = breaker
         self._meter = meter
         self._local = threading.local()
-        self.server_ahead = 0.0
         self._filters: frozenset[str] = frozenset()
 
     def has_filter(self, name: str) -> bool:
@@ -113,7 +109,13 @@ class Door:
         if error.message == f"HTTP {error.status}":
             # Honcho says in JSON what it refuses; this is another server's answer, or a proxy's.
             said = "this does not look like a Honcho server, is HONCHO_BASE_URL right?"
-        return was_refused(self._url, error.status, said, retry_after=self._local.retry_after)
+        return was_refused(
+            self._url,
+            error.status,
+            said,
+            retry_after=self._local.retry_after,
+            by_honcho=has_detail(self.answer),
+        )
 
     def check_answer(self, field: str) -> None:
         """Raise unless the last answer has `field`: the SDK takes any other JSON object for an empty answer."""
@@ -140,9 +142,6 @@ class Door:
         self._filters = frozenset(response.headers.get(FILTERS_HEADER, "").split())
         # The SDK hands Retry-After on for 429 only; a 503 carries one too.
         self._local.retry_after = _seconds(response.headers.get("retry-after"), self._clock)
-        server_now = _moment(response.headers.get("date", ""))
-        if server_now is not None:
-            self.server_ahead = server_now - self._clock.now()
 
 
 def _seconds(header: str | None, clock: Clock) -> float | None:

@@ -11,6 +11,7 @@ __all__ = [
     "Damaged",
     "Disabled",
     "HonchoExecError",
+    "Inconclusive",
     "InputError",
     "LaneError",
     "Overloaded",
@@ -166,6 +167,13 @@ class Ambiguous(RequestError):  # noqa: N818 - one of the three fates
     ) -> None:
         super().__init__(message, cause=cause, status=status, retry_after=retry_after)
         self.late = late
+
+
+class Inconclusive(RequestError):  # noqa: N818 - reads as the state it reports
+    """A look-up reached its bounds before it came to an answer; asking again would not help."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"{what} are too many to look through", cause="inconclusive")
 
 
 class Queued(HonchoExecError):  # noqa: N818 - reads as the state it reports

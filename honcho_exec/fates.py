@@ -8,7 +8,7 @@ import httpx
 
 from honcho_exec.errors import Ambiguous, Rejected, RequestError, Unavailable, Unreached
 
-__all__ = ["LATE", "broken_off", "not_honchos", "timed_out", "was_refused"]
+__all__ = ["LATE", "broken_off", "has_detail", "not_honchos", "timed_out", "was_refused"]
 
 LATE = 3.0
 """A server whose answer did not come in time may still be at the work; it is done with it by then (seconds)."""
@@ -18,6 +18,9 @@ _SOON = 1.0
 _NO_CONNECTION = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
 _KEY = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 _WAIT = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
+# An intermediary may answer with these after Honcho has done the work: a login page, a bot check, a rate limit that
+# counts answers. Honcho never sends the first two kinds, and the last two only in JSON with a `detail`.
+_INTERMEDIARY = {HTTPStatus.IM_A_TEAPOT, HTTPStatus.TOO_MANY_REQUESTS}
 _LATER: dict[int, float] = {
     HTTPStatus.BAD_GATEWAY: _SOON,
     HTTPStatus.SERVICE_UNAVAILABLE: _SOON,
@@ -47,7 +50,18 @@ def not_honchos(shown: str) -> Ambiguous:
     return Ambiguous(f"{shown} gave an answer that is not Honcho's", cause="bad_answer")
 
 
-def was_refused(shown: str, status: int, said: str, *, retry_after: float | None = None) -> RequestError:
+def has_detail(answer: httpx.Response) -> bool:
+    """Whether an error answer has the shape of Honcho's: a JSON object with a `detail`."""
+    try:
+        said = answer.json()
+    except ValueError:
+        return False
+    return isinstance(said, dict) and "detail" in said
+
+
+def was_refused(
+    shown: str, status: int, said: str, *, retry_after: float | None = None, by_honcho: bool = True
+) -> RequestError:
     """An answer came that is no success.
 
     Args:
@@ -55,7 +69,17 @@ def was_refused(shown: str, status: int, said: str, *, retry_after: float | None
         status: HTTP's number.
         said: what the server said of it, without what was sent.
         retry_after: seconds that the server asks to wait.
+        by_honcho: whether the answer has the shape of Honcho's errors.
     """
+    redirected = HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST
+    if redirected or status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED or (status in _INTERMEDIARY and not by_honcho):
+        return Ambiguous(
+            f"something in front of {shown} answered ({status}): {said}",
+            cause="rate_limited" if status == HTTPStatus.TOO_MANY_REQUESTS else "refused",
+            status=status,
+            retry_after=retry_after,
+            late=_SOON,
+        )
     if status in _KEY:
         return Rejected(
             f"{shown} refused the key ({status}); set HONCHO_API_KEY to one that is valid for this server",

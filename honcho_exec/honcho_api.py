@@ -10,8 +10,8 @@ import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from itertools import zip_longest
+from datetime import datetime
+from itertools import count, zip_longest
 from typing import Any, TypeVar, cast
 
 import honcho
@@ -23,16 +23,19 @@ from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.door import Door
 from honcho_exec.embedded.wire import MEMBERS_FILTER
-from honcho_exec.errors import Rejected
+from honcho_exec.errors import Inconclusive, Rejected, Unavailable
 from honcho_exec.fates import LATE
 from honcho_exec.model import Card, Conclusion, Context, Found, Hit, Message
 from honcho_exec.stats import Meter
 from honcho_exec.transport import request_deadline
 
-__all__ = ["BATCH_KEY", "SOURCE_KEY", "HonchoApi"]
+__all__ = ["BATCH_KEY", "ROW_KEY", "SOURCE_KEY", "HonchoApi"]
 
 BATCH_KEY = "honcho_exec_batch"
 """Message metadata: the id of the frozen batch that the message was sent in."""
+
+ROW_KEY = "honcho_exec_row"
+"""Message metadata: the key that the message's row was given at its admission."""
 
 SOURCE_KEY = "honcho_exec_source"
 """Message metadata: the source key of a message that has one."""
@@ -46,9 +49,9 @@ _PAGE = 100
 _NAMED_SESSIONS = _PAGE
 _SHOWN_PEERS = 50
 _PEER_NAME = re.compile(r"[a-zA-Z0-9_-]{1,512}")
-# A conclusion may carry a time a little before its first attempt: a server tells its time in whole seconds, when it
-# has begun to answer, and what stores a conclusion may have a clock of its own.
-_CLOCK_SKEW = 60.0
+# A look-up ends after so many pages of 100, or begins no further page after so long (seconds): a list may never end.
+_LOOKUP_PAGES = 100
+_LOOKUP_SECONDS = 10.0
 
 
 class HonchoApi:
@@ -67,6 +70,7 @@ class HonchoApi:
         self._http = backend.http
         self._workspace = workspace
         self._timeout = timeout
+        self._clock = clock
         self._door = Door(backend.shown, clock=clock, breaker=breaker, meter=meter)
         self._workspace_since = ""
         backend.http.event_hooks = {"response": [self._door.note_answer, self._note_workspace]}
@@ -140,10 +144,13 @@ class HonchoApi:
             honcho.Session(session, self._sdk).add_peers(joining)
             self._door.check_answer("id")
 
-    def add_messages(self, session: str, messages: Sequence[Message], *, batch: str) -> None:
-        """Write at most 100 messages, all or none, marked with the batch's id."""
+    def add_messages(
+        self, session: str, messages: Sequence[Message], *, batch: str, keys: Sequence[str | None] = ()
+    ) -> None:
+        """Write at most 100 messages, all or none, marked with the batch's id and each with its row's key."""
+        marks = [*keys, *[None] * (len(messages) - len(keys))]
         try:
-            params = [_message_params(message, batch) for message in messages]
+            params = [_message_params(message, batch, key) for message, key in zip(messages, marks, strict=True)]
         except ValueError as error:
             raise Rejected("a message cannot be put into a request", cause="refused") from error
         with self._door.open():
@@ -151,20 +158,41 @@ class HonchoApi:
 
     def has_batch(self, session: str, batch: str) -> bool:
         """Whether the messages of a batch are there."""
-        with self._door.open():
-            page = honcho.Session(session, self._sdk).messages(filters={"metadata": {BATCH_KEY: batch}}, size=1)
-            self._door.check_answer("items")
-            return len(page.items) > 0
+        return bool(self._marked(session, BATCH_KEY, {batch}, batch))
 
-    def known_sources(self, session: str, keys: Sequence[str]) -> frozenset[str]:
+    def known_rows(self, session: str, keys: Collection[str]) -> frozenset[str]:
+        """Which of at most 100 row keys the session has messages of."""
+        return self._marked(session, ROW_KEY, keys, {"in": sorted(keys)})
+
+    def known_sources(self, session: str, keys: Collection[str]) -> frozenset[str]:
         """Which of at most 100 source keys the session has messages of."""
+        return self._marked(session, SOURCE_KEY, keys, {"in": sorted(keys)})
+
+    def _marked(self, session: str, mark: str, wanted: Collection[str], condition: object) -> frozenset[str]:
+        """Which of the wanted marks the session's messages carry in their metadata, the newest first.
+
+        Only what a message carries itself counts: a server may ignore filters.
+        """
+        found: set[str] = set()
+
+        def collect(messages: Sequence[honcho.Message]) -> bool:
+            found.update(str(message.metadata[mark]) for message in messages if mark in message.metadata)
+            return found.issuperset(wanted)
+
         with self._door.open():
             page = honcho.Session(session, self._sdk).messages(
-                filters={"metadata": {SOURCE_KEY: {"in": list(keys)}}}, size=100
+                filters={"metadata": {mark: condition}}, size=100, reverse=True
             )
-            found = frozenset(str(message.metadata.get(SOURCE_KEY)) for message in page)
+            if not self._scan(page, collect):
+                raise Inconclusive("the session's messages")
+        return frozenset(found.intersection(wanted))
+
+    def newest_message_at(self, session: str) -> datetime | None:
+        """When the newest message of a session was created, as the server says; None if there is none."""
+        with self._door.open():
+            page = honcho.Session(session, self._sdk).messages(size=1, reverse=True)
             self._door.check_answer("items")
-        return found
+            return max((message.created_at for message in page.items), default=None)
 
     def add_conclusions(self, session: str, conclusions: Sequence[Conclusion]) -> None:
         """Write at most 100 conclusions of one observer about one peer, all or none."""
@@ -175,32 +203,50 @@ class HonchoApi:
             )
             _check_count(written, len(conclusions))
 
-    def has_conclusions(self, conclusions: Sequence[Conclusion], *, since: float) -> bool:
-        """Whether these conclusions of one observer about one peer are all there, created after `since`.
-
-        `since` is in seconds since the epoch, by this machine's clock.
-        """
-        first = conclusions[0]
-        with self._door.open():
-            # The first answer says how far the server's clock is from this one.
-            self._sdk.peers(size=1)
-            oldest = datetime.fromtimestamp(since + self._door.server_ahead - _CLOCK_SKEW, tz=UTC)
-            recent = self._scope(first.observer, first.observed).list(
-                size=100, filters={"created_at": {"gte": oldest.isoformat()}}
-            )
-            found = {conclusion.content for conclusion in recent}
-            self._door.check_answer("items")
-        return found >= {conclusion.content for conclusion in conclusions}
+    def known_conclusions(self, observer: str, observed: str, contents: Collection[str]) -> frozenset[str]:
+        """Which of these contents `observer` holds about `observed`, the newest first, however old they are."""
+        return frozenset(self._conclusion_ids(observer, observed, contents, until_found=True))
 
     def conclusion_ids(self, observer: str, observed: str, contents: Collection[str]) -> dict[str, list[str]]:
-        """The ids of the conclusions with one of these contents, by content; looks through all there are."""
+        """The ids of all conclusions with one of these contents, by content."""
+        return self._conclusion_ids(observer, observed, contents, until_found=False)
+
+    def _conclusion_ids(
+        self, observer: str, observed: str, contents: Collection[str], *, until_found: bool
+    ) -> dict[str, list[str]]:
         found: dict[str, list[str]] = {}
-        with self._door.open():
-            for one in self._scope(observer, observed).list(size=100):
-                if one.content in contents:
+
+        def collect(conclusions: Sequence[Any]) -> bool:
+            for one in conclusions:
+                if one.content in contents and (one.observer_id, one.observed_id) == (observer, observed):
                     found.setdefault(one.content, []).append(one.id)
-            self._door.check_answer("items")
+            return until_found and len(found) == len(set(contents))
+
+        with self._door.open():
+            if not self._scan(self._scope(observer, observed).list(size=100), collect):
+                raise Inconclusive(f"the conclusions about {observed}")
         return found
+
+    def _scan(self, page: Any, collect: Callable[[Sequence[Any]], bool]) -> bool:
+        """Hand the items of one page after another over until they are enough or there is no further page.
+
+        Returns False if neither was so within the bounds of a look-up.
+
+        Raises:
+            Unavailable: something was deleted meanwhile, so that what follows may have been passed over.
+        """
+        deadline = Deadline.after(_LOOKUP_SECONDS, self._clock)
+        for number in count(1):
+            self._door.check_answer("items")
+            if collect(page.items) or not page.has_next_page():
+                return True
+            if number == _LOOKUP_PAGES or deadline.passed:
+                break
+            total = page.total
+            page = page.get_next_page()
+            if total is not None and page.total is not None and page.total < total:
+                raise Unavailable("the list changed while it was read", cause="changed")
+        return False
 
     def delete_conclusion(self, conclusion_id: str) -> None:
         """Delete a conclusion; Rejected with cause `not_found` when there is none."""
@@ -439,8 +485,10 @@ def _check_count(written: Sequence[object], sent: int) -> None:
         raise ValueError("the answer does not hold what was sent")
 
 
-def _message_params(message: Message, batch: str) -> MessageCreateParams:
+def _message_params(message: Message, batch: str, key: str | None) -> MessageCreateParams:
     metadata = {**message.metadata, BATCH_KEY: batch}
+    if key is not None:
+        metadata[ROW_KEY] = key
     if message.source_key is not None:
         metadata[SOURCE_KEY] = message.source_key
     created_at = datetime.fromisoformat(message.created_at) if message.created_at else None

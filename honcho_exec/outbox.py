@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -10,12 +11,13 @@ from pathlib import Path
 
 from honcho_exec.admission import PATIENCE, Admission
 from honcho_exec.claims import MAX_BATCH, Claims
-from honcho_exec.clock import Clock
+from honcho_exec.clock import BootTime, Clock
 from honcho_exec.connections import Incident
 from honcho_exec.errors import Busy
 from honcho_exec.lease import Holder
-from honcho_exec.model import SessionRef, Write
+from honcho_exec.model import Conclusion, Replacement, SessionRef, Write
 from honcho_exec.outbox_file import OutboxFile
+from honcho_exec.provenance import place_of
 from honcho_exec.redirect import Elsewhere, Redirected, find_elsewhere, redirect, split_destination
 from honcho_exec.rows import Admitted, Batch, Counts, Delivery, History, OutboxRow, read_batch, read_row
 from honcho_exec.spill import Value
@@ -27,6 +29,9 @@ HELD = ".held"
 
 LONGEST_LATE = 6.0
 """Seconds after which no attempt lands any more, whatever became of it; see `HonchoApi.patience`."""
+
+# How long rows that were admitted under another path, or on another machine, wait for whoever may be alive there.
+_ORIGINAL_FIRST = 3.0
 
 
 class Outbox:
@@ -158,15 +163,17 @@ class Outbox:
             ).fetchall()
         return [row[0] for row in found]
 
-    def sending(self, rows: Sequence[OutboxRow], *, settle_at: float) -> list[OutboxRow]:
+    def sending(self, rows: Sequence[OutboxRow], *, may_land_for: float) -> list[OutboxRow]:
         """Record that an attempt begins, and return the rows that may be sent: those that nobody dropped meanwhile.
 
-        If nothing more is recorded the attempt may land until `settle_at`.
+        If nothing more is recorded the attempt may land for so many seconds.
         """
+        until = self._in(may_land_for)
         with self._file.writing() as connection:
             found = connection.execute(
-                f"UPDATE rows SET attempts = attempts + 1, look = 1, settle_at = ? WHERE {_THESE} RETURNING id",
-                (settle_at, _these(rows)),
+                "UPDATE rows SET attempts = attempts + 1, look = 1, ambiguous_boot = ?, settle_at = ?"
+                f" WHERE {_THESE} RETURNING id",
+                (until.boot, until.seconds, _these(rows)),
             ).fetchall()
         present = {row["id"] for row in found}
         return [row for row in rows if row.id in present]
@@ -175,9 +182,12 @@ class Outbox:
         """Record that the attempt surely was not done."""
         self._on_batch(batch, "look = 0, settle_at = 0, error = ?", error)
 
-    def unknown(self, batch: Batch, error: str, *, settle_at: float) -> None:
-        """Record that the attempt may have been done, or be done until `settle_at`."""
-        self._on_batch(batch, "look = 1, settle_at = ?, error = ?", settle_at, error)
+    def unknown(self, batch: Batch, error: str, *, may_land_for: float) -> None:
+        """Record that the attempt may have been done, or be done within so many seconds."""
+        until = self._in(may_land_for)
+        self._on_batch(
+            batch, "look = 1, ambiguous_boot = ?, settle_at = ?, error = ?", until.boot, until.seconds, error
+        )
 
     def reread(self, batch: Batch) -> Batch:
         """The batch as the file has it now."""
@@ -188,20 +198,88 @@ class Outbox:
     def _soon_over(self, batch: Batch) -> Batch:
         """The batch, which waits no longer for an attempt than one can last.
 
-        What is to be waited for beyond that was reckoned by a clock that has been set back since. How long ago is not
-        known, so that the longest is waited for once more, from the first look on.
+        What another boot, or a machine's snapshot, says of the wait cannot be compared with this boot's clock: how long
+        ago it was is not known, so that the longest is waited for once, from the first look on.
         """
-        latest = self._clock.now() + LONGEST_LATE
-        if batch.settle_at <= latest:
+        latest = self._in(LONGEST_LATE)
+        left = batch.settled.since(latest)
+        if not batch.look or (left is not None and left <= 0):
             return batch
-        self._on_batch(batch, "settle_at = min(settle_at, ?)", latest)
-        return replace(batch, settle_at=latest)
+        self._on_batch(batch, "ambiguous_boot = ?, settle_at = ?", latest.boot, latest.seconds)
+        return replace(batch, settled=latest)
+
+    def _in(self, seconds: float) -> BootTime:
+        now = self._clock.boot_time()
+        return replace(now, seconds=now.seconds + seconds)
+
+    def is_own(self, row: OutboxRow) -> bool:
+        """Whether only this process can have sent the row: it was admitted here, into the file as it is open now."""
+        return bool(row.admitted_by) and row.admitted_by == self._file.opening
+
+    def stored_before(self, conclusions: Sequence[Conclusion]) -> list[Conclusion]:
+        """Those of these conclusions that were delivered from this state folder before."""
+        digests = {self._digest(conclusion): conclusion for conclusion in conclusions}
+        if not digests:
+            return []
+        with self._file.reading() as connection:
+            found = connection.execute(
+                "SELECT digest FROM stored_conclusions WHERE digest IN (SELECT value FROM json_each(?))",
+                (json.dumps(list(digests)),),
+            ).fetchall()
+        return [digests[row["digest"]] for row in found]
+
+    def _digest(self, conclusion: Conclusion) -> str:
+        parts = [self.destination, conclusion.observer, conclusion.observed, conclusion.content]
+        return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+    def original_first(self, rows: Sequence[OutboxRow]) -> float:
+        """Seconds for which rows that were admitted elsewhere are to wait, for whoever may be alive there.
+
+        The wait begins when the first of them is seen here, and goes on when no process runs.
+        """
+        here = place_of(self.path.parent)
+        origins = {row.place for row in rows} - {here, None}
+        if not origins:
+            return 0.0
+        now = self._clock.boot_time()
+        with self._file.writing() as connection:
+            for origin in origins:
+                connection.execute(
+                    "INSERT INTO arrivals (origin, place, boot, seconds) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    (origin, here, now.boot, now.seconds),
+                )
+            begun = connection.execute(
+                "SELECT boot, seconds FROM arrivals WHERE place = ? AND origin IN (SELECT value FROM json_each(?))",
+                (here, json.dumps(list(origins))),
+            ).fetchall()
+        # Another boot has taken longer to come up.
+        waited = [now.since(BootTime(*row)) for row in begun]
+        return max((_ORIGINAL_FIRST - seconds for seconds in waited if seconds is not None and seconds >= 0), default=0)
+
+    def dated(self, session: str) -> float | None:
+        """The latest time that messages of a session were dated with here, seconds since the epoch."""
+        with self._file.reading() as connection:
+            row = connection.execute(
+                "SELECT latest FROM dated_sessions WHERE destination = ? AND session = ?", (self.destination, session)
+            ).fetchone()
+        return None if row is None else float(row["latest"])
+
+    def note_dated(self, session: str, latest: float) -> None:
+        """Remember the latest time that messages of a session are dated with."""
+        with self._file.writing() as connection:
+            connection.execute(
+                "INSERT INTO dated_sessions (destination, session, latest) VALUES (?, ?, ?)"
+                " ON CONFLICT (destination, session) DO UPDATE SET latest = max(latest, excluded.latest)",
+                (self.destination, session, latest),
+            )
 
     def settle(self, rows: Sequence[OutboxRow]) -> None:
         """Drop rows that Honcho has, and remember how long the oldest of them waited."""
         now = self._clock.now()
+        stored = [(self._digest(conclusion),) for row in rows for conclusion in _conclusions(row.write)]
         with self._file.transaction() as connection:
             connection.execute(f"DELETE FROM rows WHERE {_THESE}", (_these(rows),))
+            connection.executemany("INSERT INTO stored_conclusions (digest) VALUES (?) ON CONFLICT DO NOTHING", stored)
             connection.execute(
                 "INSERT INTO health (destination, delivered_at) VALUES (?, ?)"
                 " ON CONFLICT (destination) DO UPDATE SET delivered_at = excluded.delivered_at",
@@ -344,7 +422,8 @@ class Outbox:
         """Let parked rows be sent again, by whoever looks next; returns how many there were."""
         with self._file.writing() as connection:
             return connection.execute(
-                "UPDATE rows SET parked_at = NULL, batch = NULL, look = 0, settle_at = 0, attempts = 0, owner = ''"
+                "UPDATE rows SET parked_at = NULL, batch = NULL, look = 0, settle_at = 0, attempts = 0, owner = '',"
+                " admitted_by = ''"
                 " WHERE parked_at IS NOT NULL AND id IN (SELECT value FROM json_each(?))",
                 (json.dumps(list(ids)),),
             ).rowcount
@@ -387,6 +466,16 @@ class Outbox:
     def _on_batch(self, batch: Batch, change: str, *values: object) -> None:
         with self._file.writing() as connection:
             connection.execute(f"UPDATE rows SET {change} WHERE batch = ?", (*values, batch.id))
+
+
+def _conclusions(write: Write) -> list[Conclusion]:
+    """What observers hold once a write is done."""
+    match write:
+        case Conclusion():
+            return [write]
+        case Replacement(new=str() as new) if new:
+            return [Conclusion(new, write.observer, write.observed)]
+    return []
 
 
 # Rows by their ids: in a file that was brought to the place of another the same id may be another row's.

@@ -83,6 +83,37 @@ _MIGRATIONS = (
     DROP TABLE origin;
     DROP TABLE places;
     """,
+    # Rows that an earlier version has sent carry no key in Honcho.
+    """
+    ALTER TABLE rows ADD COLUMN key TEXT;
+    ALTER TABLE rows ADD COLUMN admitted_by TEXT NOT NULL DEFAULT '';
+    ALTER TABLE rows ADD COLUMN place TEXT;
+    ALTER TABLE rows ADD COLUMN admitted_boot TEXT NOT NULL DEFAULT '';
+    ALTER TABLE rows ADD COLUMN admitted_seconds REAL NOT NULL DEFAULT 0;
+    ALTER TABLE rows ADD COLUMN ambiguous_boot TEXT NOT NULL DEFAULT '';
+    UPDATE rows SET key = turn || '.' || id WHERE NOT look;
+    CREATE TABLE stored_conclusions (id INTEGER PRIMARY KEY, digest TEXT NOT NULL UNIQUE);
+    CREATE TRIGGER stored_conclusion_added AFTER INSERT ON stored_conclusions BEGIN
+        DELETE FROM stored_conclusions WHERE id <= new.id - 10000;
+    END;
+    CREATE TABLE dated_sessions (
+        id INTEGER PRIMARY KEY,
+        destination TEXT NOT NULL,
+        session TEXT NOT NULL,
+        latest REAL NOT NULL,
+        UNIQUE (destination, session)
+    );
+    CREATE TRIGGER dated_session_added AFTER INSERT ON dated_sessions BEGIN
+        DELETE FROM dated_sessions WHERE id <= new.id - 10000;
+    END;
+    CREATE TABLE arrivals (
+        origin TEXT NOT NULL,
+        place TEXT NOT NULL,
+        boot TEXT NOT NULL,
+        seconds REAL NOT NULL,
+        PRIMARY KEY (origin, place)
+    ) WITHOUT ROWID;
+    """,
 )
 
 
@@ -114,6 +145,11 @@ class OutboxFile:
     def is_open(self) -> bool:
         """Whether the file could be opened yet."""
         return self._opened is not None
+
+    @property
+    def opening(self) -> str:
+        """Identifies this process and the file that it has open; empty if it has none open yet."""
+        return "" if self._opened is None else self._opened.opening
 
     @property
     def _db(self) -> Database:

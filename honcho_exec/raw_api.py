@@ -11,7 +11,7 @@ from urllib.parse import quote
 import httpx
 
 from honcho_exec.backend import Backend
-from honcho_exec.fates import broken_off, not_honchos, timed_out, was_refused
+from honcho_exec.fates import broken_off, has_detail, not_honchos, timed_out, was_refused
 from honcho_exec.server_words import server_words
 
 __all__ = ["RawApi", "part", "workspace_path"]
@@ -55,7 +55,12 @@ class RawApi:
         except httpx.HTTPError as error:
             raise broken_off(shown, error) from error
         if not answer.is_success:
-            raise was_refused(shown, answer.status_code, server_words(_detail(answer), answer.request.content))
+            raise was_refused(
+                shown,
+                answer.status_code,
+                server_words(_detail(answer), answer.request.content),
+                by_honcho=has_detail(answer),
+            )
         return answer
 
 

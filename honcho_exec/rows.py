@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from sqlite3 import Row
 
+from honcho_exec.clock import BootTime
 from honcho_exec.model import Card, Conclusion, Deletion, Message, Replacement, SessionRef, Write
 
 __all__ = ["Admitted", "Batch", "Counts", "Delivery", "History", "OutboxRow", "dump", "read_batch", "read_row"]
@@ -28,6 +29,10 @@ class OutboxRow:
         destination: backend and workspace that it is meant for.
         admitted_at, parked_at: seconds since the epoch.
         in_flight: whether an attempt may have arrived and has not been confirmed.
+        key: unique, and kept in Honcho beside the message; None if an earlier version may have sent it without one.
+        admitted_by: the opening of the file in which it was admitted; empty if that is not to be relied on.
+        place: the state folder and machine where it was admitted; None if that is not known.
+        admitted: when, on a clock that does not jump.
     """
 
     id: int
@@ -40,6 +45,10 @@ class OutboxRow:
     in_flight: bool
     error: str | None
     parked_at: float | None
+    key: str | None
+    admitted_by: str
+    place: str | None
+    admitted: BootTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +60,7 @@ class Batch:
         stream: what the rows are in order with.
         first_sent_at: when the first attempt began, seconds since the epoch.
         look: whether an attempt may have been done, so that the server must be asked first.
-        settle_at: until when an attempt may still land, seconds since the epoch.
+        settled: from when on no attempt can land any more.
     """
 
     id: str
@@ -60,7 +69,7 @@ class Batch:
     attempts: int
     first_sent_at: float
     look: bool
-    settle_at: float
+    settled: BootTime
 
     @property
     def writes(self) -> tuple[Write, ...]:
@@ -138,6 +147,10 @@ def read_row(row: Row) -> OutboxRow:
         in_flight=bool(row["look"]),
         error=row["error"],
         parked_at=row["parked_at"],
+        key=row["key"],
+        admitted_by=row["admitted_by"],
+        place=row["place"],
+        admitted=BootTime(row["admitted_boot"], row["admitted_seconds"]),
     )
 
 
@@ -151,5 +164,5 @@ def read_batch(rows: Sequence[Row]) -> Batch:
         attempts=first["attempts"],
         first_sent_at=first["first_sent_at"],
         look=bool(first["look"]),
-        settle_at=first["settle_at"],
+        settled=BootTime(first["ambiguous_boot"], first["settle_at"]),
     )

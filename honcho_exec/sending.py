@@ -7,11 +7,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from honcho_exec.batches import known, there, write
+from honcho_exec.batches import known_sources, newest_message_at, stored, write
 from honcho_exec.clock import Clock
 from honcho_exec.connection import Connection, Link
-from honcho_exec.errors import Ambiguous, Rejected, RequestError, StateError, Unavailable
-from honcho_exec.model import Deletion
+from honcho_exec.dating import date_messages, in_iso_format
+from honcho_exec.errors import Ambiguous, Inconclusive, Rejected, RequestError, StateError, Unavailable
+from honcho_exec.model import Conclusion, Deletion, Message
 from honcho_exec.outbox import Outbox
 from honcho_exec.retry import RetryPolicy
 from honcho_exec.rows import Batch, OutboxRow
@@ -103,6 +104,8 @@ class Sender:
         except Ambiguous as error:
             if error.status != _FAILED or not self._isolates(link.api, batch, error):
                 raise
+        except Inconclusive as error:
+            self._park_undecided(batch, error)
 
     def _open(self, batch: Batch) -> Link:
         """The connection, with every session and peer of the batch made."""
@@ -116,32 +119,81 @@ class Sender:
         if self._was_overtaken(api, batch):
             return
         current = self._outbox.reread(batch)
-        # A deletion may be sent again at once: the second time changes nothing. So may a card, but not before the first
-        # attempt is over, since it must not land on top of the next card.
-        looks = current.rows and current.look and not isinstance(current.rows[0].write, Deletion)
-        if looks and self._arrived(api, current):
+        if not current.rows:
+            return
+        there = self._stored_rows(api, current)
+        if len(there) == len(current.rows) and current.look:
             self._settle(current, current.rows)
             return
-        before = known(api, current)
-        if before:
-            self._outcome.settled(before, new=False)
-        fresh = [row for row in current.rows if row not in before]
+        there += known_sources(api, [row for row in current.rows if row not in there])
+        if there:
+            self._outcome.settled(there, new=False)
+        fresh = [row for row in current.rows if row not in there]
         if fresh:
+            self._let_original_go_first(fresh)
             self._send(api, current, fresh)
 
+    def _stored_rows(self, api: HonchoApi, batch: Batch) -> list[OutboxRow]:
+        """The rows of a batch that Honcho has already; asks only if it may have one.
+
+        Raises:
+            Ambiguous: an attempt may still be done.
+        """
+        # A deletion may be sent again at once: the second time changes nothing. So may a card, but not before the first
+        # attempt is over, since it must not land on top of the next card.
+        if batch.look and not isinstance(batch.rows[0].write, Deletion):
+            return self._look_up(api, batch)
+        doubtful = self._doubtful_rows(batch)
+        return stored(api, batch, doubtful) if doubtful else []
+
+    def _doubtful_rows(self, batch: Batch) -> list[OutboxRow]:
+        """The rows that may have been sent without this process knowing of it, or that say again what was said before.
+
+        A process that died, or a machine on which a copy of the file is, may have sent what it does not tell. Whatever
+        is neither message nor conclusion means the same when it is sent again.
+        """
+        rows = [row for row in batch.rows if isinstance(row.write, Message | Conclusion)]
+        before = self._outbox.stored_before([row.write for row in rows if isinstance(row.write, Conclusion)])
+        return [row for row in rows if not self._outbox.is_own(row) or row.write in before]
+
+    def _let_original_go_first(self, rows: Sequence[OutboxRow]) -> None:
+        wait = self._outbox.original_first(rows)
+        if wait > 0:
+            raise Unavailable(
+                "this was stored under another path or on another machine; if a process is alive there, it sends first",
+                cause="copied",
+                retry_after=wait,
+            )
+
     def _send(self, api: HonchoApi, batch: Batch, rows: Sequence[OutboxRow]) -> None:
-        rows = self._outbox.sending(rows, settle_at=self._clock.now() + api.patience)
+        times = self._times(api, batch, rows)
+        rows = self._outbox.sending(rows, may_land_for=api.patience)
         if not rows:
             return
         try:
-            write(api, batch, rows, self._clock.now())
+            write(api, batch, rows, {row: in_iso_format(at) for row, at in times.items()})
         except Ambiguous as error:
-            self._outbox.unknown(batch, str(error), settle_at=self._clock.now() + error.late)
+            self._outbox.unknown(batch, str(error), may_land_for=error.late)
             raise
         except (Unavailable, Rejected) as error:
             self._outbox.not_done(batch, str(error))
             raise
         self._settle(batch, rows)
+
+    def _times(self, api: HonchoApi, batch: Batch, rows: Sequence[OutboxRow]) -> dict[int, float]:
+        """What to date messages with; remembered before they are sent."""
+        if not isinstance(rows[0].write, Message):
+            return {}
+        session = batch.rows[0].ref.session
+        times = date_messages(
+            rows,
+            self._clock,
+            dated=self._outbox.dated(session),
+            newest=lambda: newest_message_at(api, session),
+        )
+        if times:
+            self._outbox.note_dated(session, max(times.values()))
+        return times
 
     def _settle(self, batch: Batch, rows: Sequence[OutboxRow]) -> None:
         """Honcho has these rows of the batch; what they have overtaken is parked before anything else."""
@@ -153,7 +205,13 @@ class Sender:
     def _was_overtaken(self, api: HonchoApi, batch: Batch) -> bool:
         """Find out what became of an attempt with what is behind the batch; where it passed, the batch is parked."""
         behind = self._outbox.sent_behind(batch)
-        if behind is None or not self._arrived(api, behind):
+        if behind is None:
+            return False
+        try:
+            if not self._arrived(api, behind):
+                return False
+        except Inconclusive as error:
+            self._park_undecided(behind, error)
             return False
         parked = self._park_overtaken(behind)
         self._outcome.settled(behind.rows, new=True)
@@ -167,19 +225,22 @@ class Sender:
 
     def _arrived(self, api: HonchoApi, batch: Batch) -> bool:
         """Whether an earlier attempt was done; raises `Ambiguous` while it may still be."""
+        return len(self._look_up(api, batch)) == len(batch.rows)
+
+    def _look_up(self, api: HonchoApi, batch: Batch) -> list[OutboxRow]:
+        """The rows of a batch that was sent that are there; raises `Ambiguous` while the others may still arrive."""
         # What is done after the server has looked is not in its answer: it is the look's beginning that counts.
-        wait = batch.settle_at - self._clock.now()
-        if there(api, batch):
-            self._meter.count("reconciled", len(batch.rows))
-            return True
-        if wait > 0:
+        wait = batch.settled.since(self._clock.boot_time()) or 0.0
+        there = stored(api, batch, batch.rows)
+        self._meter.count("reconciled", len(there))
+        if wait > 0 and len(there) < len(batch.rows):
             raise Ambiguous(
                 f"{batch.rows[0].error or 'an earlier process sent this and ended'}; it may still arrive and is"
                 " looked for before it is sent again",
                 cause="unconfirmed",
                 retry_after=wait,
             )
-        return False
+        return there
 
     def _is_blamed(self, api: HonchoApi, batch: Batch) -> bool:
         """Whether it is this row that Honcho refuses: a server that refuses everything is not to park it all."""
@@ -206,6 +267,14 @@ class Sender:
         else:
             self._outbox.park(batch, str(error))
             self._parked(batch.rows, error)
+
+    def _park_undecided(self, batch: Batch, error: Inconclusive) -> None:
+        """Set aside what may be there and cannot be looked for: it is not sent again blindly, and holds nothing up."""
+        rows = self._outbox.reread(batch).rows
+        reason = f"whether Honcho has this is not known: {error}"
+        self._outbox.park(batch, reason)
+        if rows:
+            self._parked(rows, Rejected(reason, cause=error.cause))
 
     def _suspect(self, batch: Batch, error: RequestError) -> None:
         """Count one more failure of a row that is parked only when something behind it passes."""

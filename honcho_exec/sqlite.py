@@ -177,6 +177,11 @@ class Database:
         """Which file is in use: its inode."""
         return self._pool.file
 
+    @property
+    def opening(self) -> str:
+        """Identifies this process and the file in use: another process, and another file at the path, have another."""
+        return self._pool.id
+
     def close(self) -> None:
         """Use it no more; the last user in this process closes the file. A connection that is lent is finished with."""
         with self._lock:

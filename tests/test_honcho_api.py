@@ -2,12 +2,9 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
-from email.utils import formatdate
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -25,16 +22,12 @@ from support.faulty import (
 
 from honcho_exec.backend import Backend, open_backend
 from honcho_exec.clock import SystemClock
-from honcho_exec.embedded import EmbeddedHoncho
 from honcho_exec.errors import Ambiguous, Rejected, RequestError, StateError, Unavailable, Unreached
 from honcho_exec.fates import timed_out
 from honcho_exec.honcho_api import HonchoApi
 from honcho_exec.model import Card, Conclusion, Context, Message
 from honcho_exec.outbox import LONGEST_LATE
 from honcho_exec.settings import Settings
-
-if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 CLOCK = SystemClock()
 TIMEOUT = 0.3
@@ -77,8 +70,14 @@ def test_no_attempt_is_waited_for_longer_than_the_outbox_believes(backend: Backe
         (status(413), Rejected, "refused"),
         (status(422), Rejected, "refused"),
         (status(501), Rejected, "refused"),
-        (status(301, {"Location": "http://elsewhere.invalid"}), Rejected, "refused"),
+        (status(301, {"Location": "http://elsewhere.invalid"}), Ambiguous, "refused"),
+        (status(302, {"Location": "/login"}, b"<html>", after_work=True), Ambiguous, "refused"),
+        (status(407, body=b"<html>", after_work=True), Ambiguous, "refused"),
+        (status(418, body=b"<html>", after_work=True), Ambiguous, "refused"),
+        (status(418), Rejected, "refused"),
         (status(429), Unavailable, "rate_limited"),
+        (status(429, body=b"slow down", after_work=True), Ambiguous, "rate_limited"),
+        (status(429, body=b'{"error": "slow down"}', after_work=True), Ambiguous, "rate_limited"),
         (status(500), Ambiguous, "server_error"),
         (status(502, after_work=True), Ambiguous, "server_error"),
         (status(503), Ambiguous, "server_error"),
@@ -115,7 +114,9 @@ CALLS: dict[str, Callable[[HonchoApi], object]] = {
     "deriving": HonchoApi.deriving,
     "has_batch": lambda api: api.has_batch("s", "b1"),
     "known_sources": lambda api: api.known_sources("s", ["k"]),
-    "has_conclusions": lambda api: api.has_conclusions([TEA], since=0.0),
+    "known_rows": lambda api: api.known_rows("s", ["k"]),
+    "newest_message_at": lambda api: api.newest_message_at("s"),
+    "known_conclusions": lambda api: api.known_conclusions("hermes", "ada", {"likes tea"}),
     "conclusion_ids": lambda api: api.conclusion_ids("hermes", "ada", {"likes tea"}),
     "conclusions": lambda api: api.conclusions("hermes", "ada", query=None, limit=5),
     "search of conclusions": lambda api: api.conclusions("hermes", "ada", query="tea", limit=5),
@@ -239,45 +240,6 @@ def test_a_file_that_breaks_under_the_embedded_backend_is_said(tmp_path: Path) -
         open_backend(Settings(), tmp_path, CLOCK)
 
 
-class OffClock(SystemClock):
-    """This machine's clock, set wrong."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-
-    def now(self) -> float:
-        return super().now() + self._seconds
-
-
-def telling_time(app: WSGIApplication) -> WSGIApplication:
-    """The app with the Date that a real server's answers have."""
-
-    def tell(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
-        return app(
-            environ, lambda status, headers, *rest: start(status, [*headers, ("Date", formatdate(usegmt=True))], *rest)
-        )
-
-    return tell
-
-
-@pytest.mark.parametrize("hours", [-1, 1])
-def test_a_conclusion_is_found_by_its_age_whatever_this_machines_clock_says(tmp_path: Path, hours: int) -> None:
-    clock = OffClock(hours * 3600)
-    honcho = EmbeddedHoncho(tmp_path / "server" / "memory.db")
-    with FaultyServer(telling_time(honcho.app)) as server:
-        backend = open_backend(Settings(base_url=server.url), tmp_path, clock)
-        api = api_of(backend, clock=clock)
-        api.ensure_session("s")
-        api.join("s", BOTH)
-        before = clock.now()
-        api.add_conclusions("s", [TEA])
-        assert api.has_conclusions([TEA], since=before)
-        assert api_of(backend, clock=clock).has_conclusions([TEA], since=before), "the next process"
-        assert not api.has_conclusions([TEA], since=before + 1800)
-        backend.close()
-    honcho.close()
-
-
 @pytest.mark.parametrize(
     "date",
     [
@@ -293,8 +255,6 @@ def test_a_date_that_is_none_breaks_nothing(server: FaultyServer, api: HonchoApi
     with pytest.raises(Ambiguous) as caught:
         write(api)
     assert caught.value.cause == "server_error"
-    with suppress(Ambiguous):
-        assert not api.has_conclusions([TEA], since=CLOCK.now() + 5)
 
 
 class TestEachBackend:
@@ -322,14 +282,17 @@ class TestEachBackend:
         keys = [f"k{n}" for n in range(50, 150)]
         assert api.known_sources("s", keys) == {f"k{n}" for n in range(50, 100)}
 
-    def test_a_conclusion_is_found_by_its_content_and_age(self, api: HonchoApi) -> None:
-        conclusion = Conclusion("likes tea", "hermes", "ada")
-        before = CLOCK.now()
-        assert not api.has_conclusions([conclusion], since=before)
-        api.add_conclusions("s", [conclusion])
-        assert api.has_conclusions([conclusion], since=before)
-        assert not api.has_conclusions([Conclusion("likes tea", "ada", "ada")], since=before)
-        assert not api.has_conclusions([conclusion], since=before + 3600)
+    def test_rows_are_known_by_their_keys(self, api: HonchoApi) -> None:
+        api.add_messages(
+            "s", [Message("ada", str(n)) for n in range(100)], batch="b", keys=[f"k{n}" for n in range(100)]
+        )
+        assert api.known_rows("s", [f"k{n}" for n in range(50, 150)]) == {f"k{n}" for n in range(50, 100)}
+
+    def test_conclusion_is_known_by_its_content_whatever_its_date(self, api: HonchoApi) -> None:
+        assert api.known_conclusions("hermes", "ada", {"likes tea"}) == frozenset()
+        api.add_conclusions("s", [Conclusion("likes tea", "hermes", "ada")])
+        assert api.known_conclusions("hermes", "ada", {"likes tea", "likes coffee"}) == {"likes tea"}
+        assert api.known_conclusions("ada", "ada", {"likes tea"}) == frozenset()
 
     def test_members_are_those_who_joined_or_spoke(self, api: HonchoApi) -> None:
         api.add_messages("s", [Message("bob", "hi")], batch="b1")

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -88,7 +89,7 @@ def test_a_batch_is_frozen_when_it_is_first_claimed(process: Process) -> None:
     admit(process, "first")
     batch = process.outbox.claim()
     assert batch is not None
-    process.outbox.sending(batch.rows, settle_at=CLOCK.now() + 10)
+    process.outbox.sending(batch.rows, may_land_for=10)
     admit(process, "second")
     again = process.outbox.claim()
     assert again is not None
@@ -98,21 +99,37 @@ def test_a_batch_is_frozen_when_it_is_first_claimed(process: Process) -> None:
     assert not process.outbox.reread(again).look
 
 
-def test_a_clock_that_is_set_back_makes_an_attempt_wait_once_more_and_no_longer(tmp_path: Path) -> None:
+def test_wait_for_an_attempt_does_not_follow_the_wall_clock(tmp_path: Path) -> None:
     clock = HandClock()
     process = Process(tmp_path, clock=clock)
     admit(process, "hello")
     batch = process.outbox.claim()
     assert batch is not None
-    process.outbox.sending(batch.rows, settle_at=clock.now() + LONGEST_LATE)
-    assert process.outbox.reread(batch).settle_at == clock.now() + LONGEST_LATE
-    clock.seconds -= 3600
-    ends = clock.now() + LONGEST_LATE
-    assert process.outbox.reread(batch).settle_at == ends
+    process.outbox.sending(batch.rows, may_land_for=LONGEST_LATE)
+    ends = replace(clock.boot_time(), seconds=clock.boot_time().seconds + LONGEST_LATE)
+    for clock.wall_offset in (0, -3600, 3600):
+        assert process.outbox.reread(batch).settled == ends
     process.close()
     clock.seconds += 2
     later = Process(tmp_path, clock=clock)
-    assert later.outbox.reread(batch).settle_at == ends
+    assert later.outbox.reread(batch).settled == ends
+    later.close()
+
+
+def test_after_a_reboot_an_attempt_is_waited_for_once_from_the_first_look_on(tmp_path: Path) -> None:
+    clock = HandClock()
+    process = Process(tmp_path, clock=clock)
+    admit(process, "hello")
+    batch = process.outbox.claim()
+    assert batch is not None
+    process.outbox.unknown(batch, "lost", may_land_for=1.0)
+    process.close()
+    clock.reboot()
+    later = Process(tmp_path, clock=clock)
+    ends = replace(clock.boot_time(), seconds=LONGEST_LATE)
+    assert later.outbox.reread(batch).settled == ends
+    clock.seconds += 2
+    assert later.outbox.reread(batch).settled == ends
     later.close()
 
 

@@ -74,7 +74,7 @@ def test_pending_rows_of_a_moved_file_are_reported_and_the_file_at_the_path_is_u
     process.admit("three", "four")
     sent = process.outbox.claim()
     assert sent is not None
-    process.outbox.sending(sent.rows, settle_at=7.0)
+    process.outbox.sending(sent.rows, may_land_for=7.0)
     move(home)
     process.admit("five")
     (incident,) = process.outbox.incidents()

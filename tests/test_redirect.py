@@ -70,7 +70,7 @@ def test_what_may_have_arrived_is_moved_only_on_request_and_still_looked_up(tmp_
         wrong.admit("1", ref(), [said("a")])
         sent = wrong.claim()
         assert sent is not None
-        wrong.sending(sent.rows, settle_at=0.0)
+        wrong.sending(sent.rows, may_land_for=0.0)
         wrong.admit("2", ref(), [said("b")])
     with opened(tmp_path, RIGHT) as right:
         (elsewhere,) = right.elsewhere()

@@ -114,20 +114,19 @@ class TestWhatTheServerDoes:
         assert api.has_batch("s1", "b1")
         assert not api.has_batch("s1", "b2")
         assert not api.has_batch("s2", "b1")
+        api.add_messages("s1", [Message("ada", "named")], batch="b3", keys=["r1"])
+        assert api.known_rows("s1", ["r0", "r1"]) == {"r1"}
+        assert api.known_rows("s2", ["r1"]) == frozenset()
         assert api.known_sources("s1", ["k0", "k1", "k2"]) == {"k1"}
         assert api.known_sources("s2", ["k1"]) == frozenset()
 
-    def test_conclusions_are_found_at_once_and_only_since_then(self, api: HonchoApi) -> None:
+    def test_conclusions_are_found_at_once_by_their_content(self, api: HonchoApi) -> None:
         api.ensure_session("s1")
         api.join("s1", BOTH)
-        now = SystemClock().now()
-        tea, coffee = (Conclusion(f"likes {what}", "hermes", "ada") for what in ("tea", "coffee"))
-        assert not api.has_conclusions([tea], since=now)
-        api.add_conclusions("s1", [tea])
-        assert api.has_conclusions([tea], since=now)
-        assert not api.has_conclusions([tea], since=now + 3600)
-        assert not api.has_conclusions([tea, coffee], since=now)
-        assert not api.has_conclusions([Conclusion("likes tea", "ada", "ada")], since=now)
+        assert api.known_conclusions("hermes", "ada", {"likes tea"}) == frozenset()
+        api.add_conclusions("s1", [Conclusion("likes tea", "hermes", "ada")])
+        assert api.known_conclusions("hermes", "ada", {"likes tea", "likes coffee"}) == {"likes tea"}
+        assert api.known_conclusions("ada", "ada", {"likes tea"}) == frozenset()
         (found,) = api.conclusions("hermes", "ada", query=None, limit=10)
         assert found.id is not None
         api.delete_conclusion(found.id)
@@ -205,17 +204,17 @@ class TestWhatIsPromisedOnIt:
         assert place.messages() == ["first", "second"]
         assert place.conclusions() == ["likes tea"]
 
-    @pytest.mark.parametrize("look", ["has_batch", "has_conclusions"])
+    @pytest.mark.parametrize("look", ["known_rows", "known_conclusions"])
     def test_without_the_look_it_is_doubled(self, place: Place, monkeypatch: pytest.MonkeyPatch, look: str) -> None:
-        monkeypatch.setattr(HonchoApi, look, lambda *_, **__: False)
+        monkeypatch.setattr(HonchoApi, look, lambda *_: frozenset())
         provider = place.provider()
         place.server.rule(
-            match=POST_MESSAGES if look == "has_batch" else POST_CONCLUSIONS, fault=garbage(after_work=True), times=1
+            match=POST_MESSAGES if look == "known_rows" else POST_CONCLUSIONS, fault=garbage(after_work=True), times=1
         )
         provider.sync_turn("said", "")
         provider.handle_tool_call("honcho_conclude", {"conclusion": "likes tea"})
         assert provider.flush(SECONDS) == 0
-        doubled, once = (place.messages(), place.conclusions())[:: 1 if look == "has_batch" else -1]
+        doubled, once = (place.messages(), place.conclusions())[:: 1 if look == "known_rows" else -1]
         assert (len(doubled), len(once)) == (2, 1)
 
     def test_turns_stay_in_order_whoever_gives_them(self, place: Place) -> None:

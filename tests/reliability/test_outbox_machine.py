@@ -279,7 +279,7 @@ class OutboxMachine(RuleBasedStateMachine):
         if (found := self.at_work(at)) is not None:
             process, batch = found
             rows = process.outbox.reread(batch).rows
-            assert process.outbox.sending(rows, settle_at=self.clock.now() + late) == list(rows)
+            assert process.outbox.sending(rows, may_land_for=late) == list(rows)
             self.mark(batch, look=True)
 
     @rule(at=index)
@@ -293,7 +293,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def lose_the_answer(self, at: int) -> None:
         if (found := self.at_work(at)) is not None:
             process, batch = found
-            process.outbox.unknown(batch, "lost", settle_at=self.clock.now() + 1)
+            process.outbox.unknown(batch, "lost", may_land_for=1)
             self.mark(batch, look=True)
 
     def mark(self, batch: Batch, *, look: bool) -> None:

@@ -6,18 +6,36 @@ import math
 from collections.abc import Callable
 from threading import Event
 
+from honcho_exec.clock import BootTime
+
 NOON = 1_750_000_000.0
 
 
 class HandClock:
-    """A clock that moves when it is told to."""
+    """A clock that moves when it is told to.
+
+    Attributes:
+        seconds: time that passes.
+        wall_offset: how far the wall clock has been set forward since the beginning, or backward.
+    """
 
     def __init__(self) -> None:
         self.seconds = NOON
+        self.wall_offset = 0.0
+        self._boots = 0
+        self._booted_at = 0.0
         self._ids = itertools.count(1)
 
     def now(self) -> float:
-        return self.seconds
+        return self.seconds + self.wall_offset
+
+    def boot_time(self) -> BootTime:
+        return BootTime(f"boot {self._boots}", self.seconds - self._booted_at)
+
+    def reboot(self) -> None:
+        """Begin another boot, whose clock begins at zero."""
+        self._boots += 1
+        self._booted_at = self.seconds
 
     def monotonic(self) -> float:
         return self.seconds

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from honcho_exec.clock import SystemClock
+from honcho_exec.clock import Clock, SystemClock
 from honcho_exec.lease import Holder
 from honcho_exec.model import Conclusion, Message, SessionRef, Write
 from honcho_exec.outbox import Outbox
@@ -21,10 +21,10 @@ CLOCK = SystemClock()
 class Process:
     """An outbox as one provider has it."""
 
-    def __init__(self, folder: Path, *, max_rows: int = 10_000) -> None:
+    def __init__(self, folder: Path, *, max_rows: int = 10_000, clock: Clock = CLOCK) -> None:
         self.holder = Holder(folder / "holders")
         self.outbox = Outbox(
-            folder / "outbox.db", destination="here", holder=self.holder, clock=CLOCK, max_rows=max_rows
+            folder / "outbox.db", destination="here", holder=self.holder, clock=clock, max_rows=max_rows
         )
 
     def admit(self, *texts: str, key: str | None = None) -> str:
@@ -39,7 +39,7 @@ class Process:
         texts = []
         self.outbox.adopt()
         while (batch := self.outbox.claim()) is not None:
-            rows = self.outbox.sending(batch.rows, settle_at=0.0)
+            rows = self.outbox.sending(batch.rows, may_land_for=0.0)
             texts += [row.write.content for row in rows if isinstance(row.write, Message | Conclusion)]
             self.outbox.settle(rows)
         return texts

@@ -1,0 +1,66 @@
+"""Decide which messages are dated by this machine, so that the times of a session never decrease."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+
+from honcho_exec.clock import Clock
+from honcho_exec.model import Message
+from honcho_exec.rows import OutboxRow
+
+__all__ = ["date_messages", "in_iso_format"]
+
+# A message that waited longer than this (seconds) is sent with the time it was said. Others take the server's
+# time, since a message that seems older than its author's joining is hidden from a search by perspective.
+_LONG_AGO = 60.0
+# A clock that says less than this (2025-06-01) has not been set yet (seconds since the epoch).
+_CLOCK_IS_SET = 1_748_736_000.0
+
+
+def date_messages(
+    rows: Sequence[OutboxRow], clock: Clock, *, dated: float | None, newest: Callable[[], float | None]
+) -> dict[int, float]:
+    """Return the times to date messages with, in seconds since the epoch, by the ids of their rows.
+
+    From the first message on that waited long, or if the session was dated before, all are dated: the server's clock
+    may be behind this machine's. No time is less than the one before, or than the session's newest.
+
+    Args:
+        rows: messages of one session, in their order; those that were given with a time keep it.
+        clock: where time comes from.
+        dated: the latest time that the session was dated with from here; None if it never was.
+        newest: asks for the time of the newest message on the server; called only if a message waited long.
+    """
+    times: dict[int, float] = {}
+    latest, asked = dated, False
+    for row in rows:
+        if not isinstance(row.write, Message) or row.write.created_at is not None:
+            continue
+        said_at, waited = _said_at(row, clock)
+        if waited >= _LONG_AGO and not asked:
+            asked = True
+            latest = max((at for at in (latest, newest()) if at is not None), default=None)
+        if waited < _LONG_AGO and latest is None:
+            continue
+        candidates = [at for at in (latest, said_at) if at is not None]
+        if candidates:
+            latest = times[row.id] = max(candidates)
+    return times
+
+
+def in_iso_format(seconds: float) -> str:
+    """A time as Honcho takes it."""
+    return datetime.fromtimestamp(seconds, tz=UTC).isoformat()
+
+
+def _said_at(row: OutboxRow, clock: Clock) -> tuple[float | None, float]:
+    """When a message was said, if that is known, and for how many seconds it has waited."""
+    now = clock.now()
+    waited = clock.boot_time().since(row.admitted)
+    if waited is not None and waited >= 0:
+        # The clock may have been set since; what it says now is nearer to the truth.
+        return (now - waited if now - waited >= _CLOCK_IS_SET else None), waited
+    if not _CLOCK_IS_SET <= row.admitted_at <= now:
+        return None, 0.0
+    return row.admitted_at, now - row.admitted_at
