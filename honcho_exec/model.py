@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+
+from honcho_exec.folding import folded
 
 __all__ = [
     "Card",
@@ -160,7 +161,7 @@ class Chosen:
 
     def holds(self, said: str) -> bool:
         """Whether what was said holds the chosen text."""
-        return self.text is not None and _wanted(self.text) in _folded(said)
+        return self.text is not None and _wanted(self.text) in folded(said)
 
     def holds_beside(self, metadata: Mapping[str, object]) -> bool:
         """Whether what somebody gave beside a message holds it; what honcho_exec itself keeps there does not count."""
@@ -168,12 +169,7 @@ class Chosen:
         return any(map(self.holds, _values(given)))
 
 
-def _folded(text: str) -> str:
-    """A text as it is compared: Unicode's canonical caseless matching."""
-    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", text).casefold())
-
-
-_wanted = lru_cache(maxsize=4)(_folded)
+_wanted = lru_cache(maxsize=4)(folded)
 
 
 def _values(given: object) -> Iterator[str]:

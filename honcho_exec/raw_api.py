@@ -28,7 +28,7 @@ class RawApi:
         """Turn an answer in which something is missing into the error that it is."""
         try:
             yield
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise not_honchos(self._backend.shown) from error
 
     def ids(self, path: str) -> set[str]:
@@ -78,6 +78,6 @@ def _detail(answer: httpx.Response) -> object:
     """What the server said, where Honcho says it, or all of it."""
     try:
         said = answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return answer.text
     return said.get("detail", said) if isinstance(said, dict) else said

@@ -31,15 +31,16 @@ _KEY = re.compile(
       | ya29\.[A-Za-z0-9_-]{20,}+
       | SG\.[A-Za-z0-9_-]{16,}+\.[A-Za-z0-9_-]{16,}+                      # SendGrid
       | [0-9]{8,10}:AA[A-Za-z0-9_-]{30,40}+                               # a Telegram bot
-      | eyJ[A-Za-z0-9_-]{8,}+\.eyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}+  # a JSON web token
       | hooks\.slack\.com/services/(?P<hook>[A-Z0-9]{8,12}/[A-Z0-9]{8,12}/[A-Za-z0-9]{20,}+)
     )""",
     re.VERBOSE,
 )
+# A JSON web token. Its first part is consumed also if no token follows it: none begins within that part then either.
+_WEB_TOKEN = re.compile(r"(?<![A-Za-z0-9])eyJ[A-Za-z0-9_-]{8,}+(?P<rest>\.eyJ[A-Za-z0-9_-]{8,}+\.[A-Za-z0-9_-]{8,}+)?")
 _KEY_SIGNS = (
     *("sk-", "sk_", "rk_", "whsec_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "hf_", "npm_", "gsk_"),
     *("r8_", "dop_v1_", "glpat-", "xox", "xapp-", "xai-", "pplx-", "hch-", "pypi-", "AKIA", "ASIA", "AIza", "ya29."),
-    *("SG.", ":AA", "eyJ", "hooks.slack.com/"),
+    *("SG.", ":AA", "hooks.slack.com/"),
 )
 
 _BREAK = r"(?:\s|\\[nr])"
@@ -220,6 +221,7 @@ def _is_mixed(value: str) -> bool:
 
 _KINDS = (
     _Kind(_KEY_SIGNS, _KEY, _key),
+    _Kind(("eyJ",), _WEB_TOKEN, lambda match: match.span() if match["rest"] else None),
     _Kind(("PRIVATE KEY",), _PRIVATE_KEY, re.Match.span),
     _Kind(("://",), _IN_URL, _in_url),
     _Kind(("bearer", "authorization"), _IN_HEADER, _in_header),

@@ -9,9 +9,10 @@ from __future__ import annotations
 import html
 import json
 import re
-import unicodedata
 from collections.abc import Iterator
 from urllib.parse import unquote
+
+from honcho_exec.folding import folded
 
 __all__ = ["server_words"]
 
@@ -50,7 +51,7 @@ def server_words(detail: object, sent: bytes) -> str:
         detail: any JSON; a list of validation errors gives their places and messages, and not their inputs.
         sent: the request's body, JSON or empty.
     """
-    words = "\n".join(_plain_form(text) for text in _texts(_json(sent)))
+    words = "\n".join(folded(text, "NFKD") for text in _texts(_json(sent)))
     return _masked(_text(detail), words)
 
 
@@ -72,7 +73,7 @@ def _short(value: object) -> str:
 def _masked(text: str, words: str) -> str:
     """`text` on one line, an ellipsis in place of its words that may be of `words`."""
     text = " ".join(_SIGN.sub(" ", _unescaped(text)).split())[:_LONGEST]
-    return _MASKS.sub(_MASK, _WORD.sub(lambda word: _MASK if _tells(_plain_form(word[0]), words) else word[0], text))
+    return _MASKS.sub(_MASK, _WORD.sub(lambda word: _MASK if _tells(folded(word[0], "NFKD"), words) else word[0], text))
 
 
 def _tells(word: str, words: str) -> bool:
@@ -87,10 +88,6 @@ def _unescaped(text: str) -> str:
         text = _ESCAPE.sub(lambda one: chr(int(one[1] or one[2], 16)) if one[1] or one[2] else " ", text)
         text = html.unescape(unquote(text))
     return text
-
-
-def _plain_form(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold()
 
 
 def _texts(value: object) -> Iterator[str]:
@@ -109,6 +106,6 @@ def _texts(value: object) -> Iterator[str]:
 def _json(body: bytes) -> object:
     try:
         parsed: object = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return body.decode("utf-8", "replace")
     return parsed

@@ -11,14 +11,20 @@ __all__ = ["CONTINUED", "clean", "cut_at_word", "duration", "harmless", "plain_t
 CONTINUED = "[continued] "
 """Marks every part of a split message but the first, as the bundled provider does."""
 
-# A tag of a leaked block: `lead` when nothing but spaces stands before it on its line.
+# A tag of a leaked block: `lead` when nothing but spaces stands before it on its line, `blank` behind it.
 _TAG = re.compile(
-    r"(?P<lead>^[^\S\r\n]*)?<\s*(?P<closes>/\s*)?memory-context(?![\w-])[^<>]*>", re.IGNORECASE | re.MULTILINE
+    r"(?P<lead>^[^\S\r\n]*)?<\s*(?P<closes>/\s*)?memory-context(?![\w-])[^<>]*>(?=(?P<blank>\s*+))",
+    re.IGNORECASE | re.MULTILINE,
 )
 _BEHIND_LEAK = re.compile(r"[ \t]*(?:[\r\n]|\[System note:)", re.IGNORECASE)
 _BEHIND_OPEN_END = re.compile(r"\s*\[System note:", re.IGNORECASE)
-_BLANK = re.compile(r"\s*")
-_NOTE = re.compile(r"\[System note:\s*The following is recalled memory context,[^\][]*+\]\s*", re.IGNORECASE)
+# The bracket that opens a leaked note, and every other bracket.
+_NOTE = re.compile(
+    r"(?P<note>\[)(?=System note:\s*+The following is recalled memory context,)|\[|(?P<closes>\])\s*+", re.IGNORECASE
+)
+# People's text is clean after two rounds. What is removed may leave a new leak behind, so that hostile text could
+# take a round for each of its characters.
+_MOST_ROUNDS = 8
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 # Honcho counts tokens with a tokenizer that refuses these in ordinary text: two of them answer 422 for the
@@ -56,11 +62,13 @@ def clean(text: str) -> str:
     tokens are broken by a zero-width space. Cleaning twice changes nothing more.
     """
     text = harmless(text).strip()
-    while True:
-        cleaned = _NOTE.sub("", _without_leaks(text)).strip()
+    for _ in range(_MOST_ROUNDS):
+        cleaned = _without_notes(_without_leaks(text)).strip()
         if cleaned == text:
             break
         text = cleaned
+    else:
+        text = _broken(text)
     return _SPECIAL_TOKEN.sub("<\u200b", text)
 
 
@@ -114,15 +122,16 @@ def _without_leaks(text: str) -> str:
     """
     kept: list[str] = []
     place = start = end = depth = 0
+    blank_to = -1
     open_end: int | None = None
     for tag in _TAG.finditer(text):
         closes = bool(tag["closes"])
         begins = tag.start() if tag["lead"] is None else tag.end("lead")
         if depth == 0:
-            behind_leak = place > 0 and _BLANK.fullmatch(text, place, begins)
+            behind_leak = begins <= blank_to
             if closes:
                 # One closing tag too many, right behind a block, is the block's.
-                place = tag.end() if behind_leak else place
+                place, blank_to = (tag.end(), tag.end("blank")) if behind_leak else (place, blank_to)
                 continue
             if tag["lead"] is None and not behind_leak and not _BEHIND_LEAK.match(text, tag.end()):
                 continue
@@ -131,7 +140,7 @@ def _without_leaks(text: str) -> str:
             depth, end = depth - 1, tag.end()
             if depth == 0:
                 kept.append(text[place:start])
-                place, open_end = end, None
+                place, open_end, blank_to = end, None, tag.end("blank")
         else:
             depth += 1
             if open_end is None and _BEHIND_OPEN_END.match(text, tag.end()):
@@ -142,6 +151,34 @@ def _without_leaks(text: str) -> str:
     elif depth and open_end is not None:
         return "".join(kept) + text[place:open_end]
     return "".join(kept) + text[place:]
+
+
+def _without_notes(text: str) -> str:
+    """Take out the notes before recalled memory, with the notes inside them; one that holds another bracket stays."""
+    opened: list[int] = []
+    notes: list[tuple[int, int]] = []
+    for bracket in _NOTE.finditer(text):
+        if bracket["note"]:
+            opened.append(bracket.start())
+        elif not bracket["closes"]:
+            opened.clear()
+        elif opened:
+            start = opened.pop()
+            while notes and notes[-1][0] > start:
+                notes.pop()
+            notes.append((start, bracket.end()))
+    kept: list[str] = []
+    place = 0
+    for start, end in notes:
+        kept.append(text[place:start])
+        place = end
+    return "".join([*kept, text[place:]])
+
+
+def _broken(text: str) -> str:
+    """Break what would pass for a leak by a zero-width space behind its first character."""
+    text = _TAG.sub(lambda tag: tag[0].replace("<", "<\u200b", 1), text)
+    return _NOTE.sub(lambda bracket: "[\u200b" if bracket["note"] else bracket[0], text)
 
 
 def _cut(window: str) -> int:

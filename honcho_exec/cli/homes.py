@@ -15,7 +15,7 @@ DOTENV = ".env"
 """The file in a Hermes home that Hermes puts into its environment at the start."""
 
 _PROFILE = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-_ASSIGNMENT = re.compile(r"\s*(?:export\s+)?(HONCHO_\w+|HERMES_HONCHO_HOST)\s*=\s*(.*?)\s*")
+_ASSIGNMENT = re.compile(r"\s*(?:export\s+)?(HONCHO_\w+|HERMES_HONCHO_HOST)\s*=(.*)")
 _DOUBLE = re.compile(r'"((?:[^"\\]|\\.)*)".*')
 _SINGLE = re.compile(r"'([^']*)'.*")
 
@@ -58,7 +58,7 @@ def kept_variables(hermes_home: str) -> dict[str, str]:
     except (OSError, RuntimeError):
         return {}
     lines = map(_ASSIGNMENT.fullmatch, text.splitlines())
-    return {line[1]: _unquoted(line[2]) for line in lines if line is not None}
+    return {line[1]: _unquoted(line[2].strip()) for line in lines if line is not None}
 
 
 def _unquoted(value: str) -> str:

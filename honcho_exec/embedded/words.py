@@ -17,7 +17,8 @@ _MAX_WORDS: Final = 48
 _UNSPACED: Final = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff"
 )
-_CHARACTER: Final = re.compile(f"([{_UNSPACED}])")
+_CHARACTER: Final = re.compile(f"[{_UNSPACED}]")
+_CHARACTERS: Final = re.compile(f"[{_UNSPACED}]+")
 _TOKEN: Final = re.compile(rf"[{_UNSPACED}]+|[^\W{_UNSPACED}]+")
 _STOP_WORDS: Final = frozenset(
     """
@@ -39,7 +40,7 @@ _DAYS: Final = "monday tuesday wednesday thursday friday saturday sunday".split(
 
 def indexed(text: str) -> str:
     """The text as the index takes it."""
-    return _CHARACTER.sub(r" \1 ", text)
+    return _CHARACTERS.sub(lambda run: f" {'  '.join(run[0])} ", text)
 
 
 def day_words(created_at: str) -> str:
@@ -62,7 +63,7 @@ def match_expressions(text: str) -> list[str]:
     Any text is safe: only letters and digits reach an expression, and they stand in quotes.
     """
     words = query_words(text)
-    phrases = [phrase for word in words for phrase in _phrases(word)][: 2 * _MAX_WORDS]
+    phrases = list(dict.fromkeys(phrase for word in words for phrase in _phrases(word)))[: 2 * _MAX_WORDS]
     related = [f'"{word}"' for word in related_words(words)]
     expressions = (phrases, related, [f"{phrase}*" for phrase in phrases])
     return [" OR ".join(expression) for expression in expressions if expression]
