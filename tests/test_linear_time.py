@@ -404,5 +404,6 @@ def test_a_turn_is_delivered_and_recalled_in_time_in_proportion(
 
     turn("hello")
     small, large = min(spent(SMALL) for _ in range(2)), min(spent(LARGE) for _ in range(2))
-    assert large < max(4 * small, 1.0), f"{small:.2f} s, {large:.2f} s"
+    # What was stored before is searched too, so that a later turn may take a little longer.
+    assert large < max(4 * small, 2.0), f"{small:.2f} s, {large:.2f} s"
     assert large < 10
