@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
@@ -48,37 +50,60 @@ class _Turn:
     assistant: Line
 
 
-@command("honcho-exec demo")
+@command(
+    "honcho-exec demo",
+    "honcho-exec demo --keep       and look around in it afterwards",
+)
+@click.option("--keep", is_flag=True, help="Keep the demo's folder, and say where it is.")
 @click.pass_context
-def demo(ctx: click.Context) -> None:
+def demo(ctx: click.Context, *, keep: bool) -> None:
     """Play a conversation and ask all five tools about it.
 
-    Needs no key, server or settings. It has a memory of its own, and leaves yours and your settings alone.
+    Needs no key, server or settings. It has a memory of its own, which is removed at the end, and leaves yours and
+    your settings alone.
     """
-    from honcho_exec.provider import HonchoProvider  # noqa: PLC0415 - --help does without it
-
     began = time.monotonic()
     turns = _conversation()
-    folder = Path(tempfile.mkdtemp(prefix="honcho-exec-demo-"))
-    (folder / "honcho.json").write_text(json.dumps(_SETTINGS), encoding="utf-8")
     console = stdout()
     text(
         console,
         f"{len(turns)} turns of two conversations, delivered by the provider to a Honcho inside this process.\n",
     )
-    # Nothing of the real environment: no variable, no settings file and no memory of the user's.
-    provider = HonchoProvider(turns[-1].session, environ={"HOME": str(folder)})
-    provider.initialize(hermes_home=str(folder))
-    try:
+    with _folder(keep=keep) as folder, _provider(folder, turns[-1].session) as provider:
         waits, delivered = _play(provider, turns)
         median = statistics.median(waits) * 1000
         text(console, f"{delivered} turns delivered. The agent waited {median:.1f} ms for each (median).")
         answered = [_ask(console, provider, tool, args) for tool, args in _CALLS]
-        state = provider.home
+    _tell(console, folder if keep else None, time.monotonic() - began)
+    ctx.exit(0 if delivered == len(turns) and all(answered) else FAILED)
+
+
+@contextmanager
+def _folder(*, keep: bool) -> Iterator[Path]:
+    """A folder for settings and state, removed at the end, however that comes about, unless it is to be kept."""
+    folder = Path(tempfile.mkdtemp(prefix="honcho-exec-demo-"))
+    try:
+        (folder / "honcho.json").write_text(json.dumps(_SETTINGS), encoding="utf-8")
+        yield folder
+    finally:
+        if not keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _provider(folder: Path, session: str) -> Iterator[HonchoProvider]:
+    from honcho_exec.provider import HonchoProvider  # noqa: PLC0415 - --help does without it
+
+    # Nothing of the real environment: no variable, no settings file and no memory of the user's.
+    provider = HonchoProvider(session, environ={"HOME": str(folder)})
+    provider.initialize(hermes_home=str(folder))
+    try:
+        yield provider
+    except KeyboardInterrupt:
+        provider.shutdown(0.0)
+        raise
     finally:
         provider.shutdown()
-    _tell(console, folder, state, time.monotonic() - began)
-    ctx.exit(0 if delivered == len(turns) and all(answered) else FAILED)
 
 
 def _conversation() -> list[_Turn]:
@@ -138,17 +163,17 @@ def _shortened(answer: str) -> Iterator[str]:
             yield f"  … and {len(lines) - _SHOWN} more"
 
 
-def _tell(console: Console, folder: Path, state: Path, seconds: float) -> None:
+def _tell(console: Console, kept: Path | None, seconds: float) -> None:
+    state = "removed; honcho-exec demo --keep keeps it" if kept is None else f"kept in {kept}"
+    look = "" if kept is None else f'honcho-exec --hermes-home {kept} search "Biscuit"'
+    rows = [
+        ("backend", "embedded: no key, no server", ""),
+        ("folder", state, ""),
+        ("took", f"{seconds:.1f} s", ""),
+        ("look around", look, ""),
+    ]
     console.print()
-    fields(
-        console,
-        [
-            ("backend", "embedded: no key, no server", ""),
-            ("kept in", str(state), ""),
-            ("took", f"{seconds:.1f} s", ""),
-            ("look around", f'honcho-exec --hermes-home {folder} search "Biscuit"', ""),
-        ],
-    )
+    fields(console, [row for row in rows if row[1]])
     text(console, "\nNext")
     fields(
         console,

@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+import os
 import re
+import signal
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from support.commands import Cli, Program
 
+import honcho_exec
 from honcho_exec.arguments import schemas
 from honcho_exec.cli.demo import _conversation
 
@@ -29,7 +35,7 @@ def test_all_five_tools_answer_from_the_conversation(program: Program, tmp_path:
     assert "is kept" in answers["honcho_conclude"]
     assert "written (3 facts)" in answers["honcho_profile"]
     assert "## Card" in answers["honcho_context"]
-    for needed in ("embedded", "kept in", "took", "honcho-exec install", "HonchoProvider(", "HONCHO_BASE_URL="):
+    for needed in ("embedded", "removed", "took", "honcho-exec install", "HonchoProvider(", "HONCHO_BASE_URL="):
         assert needed in done.stdout
 
 
@@ -49,11 +55,57 @@ def test_runs_again_and_leaves_the_users_folder_and_settings_alone(
     for _ in range(2):
         assert cli("demo").exit_code == 0
     assert list(home.iterdir()) == []
-    assert len(list(temporary.iterdir())) == 2
+    assert list(temporary.iterdir()) == []
 
 
-def test_the_demo_can_be_looked_around_in(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_demo_that_is_kept_can_be_looked_around_in(cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    found = re.search(r"--hermes-home (\S+) search", cli("demo").stdout)
+    assert "look around" not in cli("demo").stdout
+    found = re.search(r"--hermes-home (\S+) search", cli("demo", "--keep").stdout)
     assert found is not None
     assert "thyroid" in cli("--hermes-home", found[1], "search", "half a tablet every morning").stdout
+
+
+@pytest.mark.parametrize("trouble", [KeyboardInterrupt, RuntimeError, OSError])
+def test_the_folder_is_removed_if_the_demo_does_not_end_well(
+    cli: Cli, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trouble: type[BaseException]
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+
+    def fail(*_: object) -> None:
+        assert list(temporary.iterdir())
+        raise trouble
+
+    monkeypatch.setattr("honcho_exec.cli.demo._ask", fail)
+    with suppress(RuntimeError):
+        assert cli("demo").exit_code == 1
+    assert list(temporary.iterdir()) == []
+
+
+def test_ctrl_c_removes_the_folder(here: Path, tmp_path: Path) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    environ = os.environ | {"TMPDIR": str(temporary), "PYTHONPATH": str(Path(honcho_exec.__file__).parents[1])}
+    with subprocess.Popen(
+        [sys.executable, "-u", "-m", "honcho_exec", "demo"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=here,
+        env=environ,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert process.returncode != 0
+    assert list(temporary.iterdir()) == []
+
+
+def test_the_readme_shows_what_the_demo_prints(cli: Cli) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    shown = readme.split("honcho-exec demo\n", 1)[1].split("```", 1)[0]
+    printed = re.sub(r"\d+\.\d (m?s)", r"0.0 \1", cli("demo").stdout)
+    for line in re.sub(r"\d+\.\d (m?s)", r"0.0 \1", shown).splitlines():
+        assert line.removesuffix("…").rstrip() in printed
