@@ -328,6 +328,9 @@ class Delivery:
         except StateError as error:
             self._pause(error, self._waits.next(error))
             return
+        except Closed:
+            # The provider is closed, or the interpreter exits: the rows stay for whoever comes next.
+            return
         self.pump()
 
     def _crashed(self, error: BaseException) -> None:

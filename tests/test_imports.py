@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from support.serving import Served, start_serving
 
+from honcho_exec import HonchoProvider
+
 # Records which thread begins each import.
 RECORD = """
 import json, os, sys, threading
@@ -119,3 +121,46 @@ def test_importing_the_package_imports_no_other() -> None:
 
 def importable(top: str) -> bool:
     return find_spec(top) is not None
+
+
+# The interpreter exits in the middle of an import that the lane makes.
+LEAVE = """
+import importlib.util, json, sys, threading
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name != sys.argv[2]:
+            return None
+        sys.meta_path.remove(self)
+        spec = importlib.util.find_spec(name)
+        run = spec.loader.exec_module
+        def slowly(module):
+            begun.set()
+            threading.Event().wait(0.7)
+            run(module)
+        spec.loader.exec_module = slowly
+        return spec
+begun = threading.Event()
+sys.meta_path.insert(0, Slow())
+from honcho_exec import HonchoProvider
+provider = HonchoProvider("s", environ=json.loads(sys.argv[1]))
+provider.initialize()
+provider.queue_prefetch("herons?")
+provider.sync_turn("I like herons.", "Noted.")
+assert begun.wait(20)
+"""
+
+
+@pytest.mark.parametrize("module", ["falcon", "honcho_exec.embedded.app", "honcho", "honcho.session"])
+def test_a_program_that_ends_while_the_lane_imports_says_nothing(tmp_path: Path, module: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVE, json.dumps({"HOME": str(tmp_path)}), module],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    # What was said is there for the next run.
+    with HonchoProvider("s", environ={"HOME": str(tmp_path)}) as provider:
+        assert provider.flush(20) == 0
+        assert "herons" in provider.handle_tool_call("honcho_search", {"query": "herons"})
