@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from honcho_exec.defuse import defuse_for_prompt, without_thinking
+from honcho_exec.defuse import defuse, without_thinking
 from honcho_exec.errors import Rejected
 from honcho_exec.model import Context, SessionRef
 from honcho_exec.sections import Section
@@ -56,7 +56,7 @@ def fetch_base_context(api: HonchoApi, ref: SessionRef, query: str, *, observer:
 
 def presentable(text: str) -> str:
     """Recalled text as it may stand before a turn: without leaked recall, and without what passes for structure."""
-    return defuse_for_prompt(clean(text))
+    return defuse(clean(text))
 
 
 def _known(request: Callable[[], Context]) -> Context:

@@ -1,43 +1,83 @@
-"""What comes back from memory is data: what could pass for structure in a prompt is made to look it only.
+"""Recalled text is data: what could pass for structure in a prompt, or be fetched when it is rendered, is broken.
 
-One sign of every such mark is replaced by a look-alike that nothing parses, so that people and models read the
-same text, no text grows, and doing it twice changes nothing more. All of it takes linear time.
+One character of every such mark is replaced by a look-alike that nothing parses, so that people and models read the
+same text. Invisible characters within a mark do not hide it. All of it takes linear time, and doing it twice changes
+nothing more.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
-__all__ = ["defuse", "defuse_for_prompt", "without_thinking"]
+__all__ = ["defuse", "without_thinking"]
 
-# Words of which one makes a tag's name dangerous: fences, roles, tool calls and their results, thinking.
+# Words of which one makes a tag's name dangerous: fences, roles, tool calls and their results, thinking, tokens.
 _MARKING = frozenset(
     """
-    antml assistant call calls context developer function functioncall functioncalls functions human instruction
-    instructions invoke memory parameter parameters prompt reasoning reminder s scratchpad sys system think thinking
-    thought tool toolcall toolcalls toolresponse toolresult tools tooluse turn user
-    """.split()  # noqa: SIM905 - forty quoted words are hard to read
+    antml assistant bos call calls context developer eom eos eot function functioncall functioncalls functions human
+    instruction instructions invoke memory parameter parameters prompt reasoning reminder s scratchpad sop sys system
+    think thinking thought tool toolcall toolcalls toolresponse toolresult tools tooluse turn user
+    """.split()  # noqa: SIM905 - fifty quoted words are hard to read
 )
+_SCHEMES = ("http:", "https:", "ftp:", "ws:", "wss:", "data:", "javascript:", "mailto:", "file:")
 
-# The possessive quantifiers keep every branch linear, however much blank there is.
+# What a link or an image is fetched from, at another place than the text's own.
+_ELSEWHERE = r"\s*+ <?+ \s*+ (?: [a-z][a-z0-9+.-]{0,30}+:\S | [/\\]{2} | \S{0,40}?&(?:\#|colon|sol|tab|newline) )"
+
+# The possessive and the bounded quantifiers keep every branch linear, however much blank there is. Nothing here depends
+# on a character being absent that a replacement takes away.
 _MARK = re.compile(
-    r"""
-      (?P<tag>[<\uff1c]) (?=\s*+ (?:/\s*+)?+ (?:[|\uff5c]\w | (?P<name>[\w:.-]++) (?!@)))
+    rf"""
+      (?P<tag>[<\uff1c]) (?=\s*+ (?:/\s*+)?+ (?:
+          [|\uff5c]\w
+        | (?P<live> message\s[^>]{{0,100}}?role
+            | (?:img|image|i?frame|embed|object|video|audio|source|track|script|link|input)[\s/]
+            | a[\s/]++[^\s=>]{{1,40}}+\s*+= )
+        | (?P<name>[\w:.-]++) (?!@)
+      ))
     | (?P<note>\[) (?=\s*+ (?:/\s*+)?+ (?:
           system (?: \s++ (?:note|message|prompt|reminder)\b | \s*+ [:\]] )
         | (?:assistant|developer|important) \s*+ :
-        | (?:inst|tool_calls?|tool_results?|available_tools) \s*+ [:\]]
+        | (?:inst|tool_calls?|tool_results?|available_tools|[gs]mask) \s*+ [:\]]
       ))
-    | (?<=```) (?P<language>tool|function) (?P<joint>_)
+    | (?<=\]) (?P<link>\() (?={_ELSEWHERE})
+    | (?<=\]) (?P<definition>:) (?={_ELSEWHERE})
+    | (?<=```) (?:tool|function) (?P<joint>_)
     """,
     re.IGNORECASE | re.VERBOSE,
 )
 
-# A line that speaks in a role's name, as plain text formats and ReAct prompts have it.
+# A line that speaks in a role's name, as plain text formats, instruction templates and agents' formats have it.
 _ROLE = re.compile(
-    r"^(?P<name>[^\S\n]*+[>*#_]*+[^\S\n]*+"
-    r"(?:system|assistant|user|human|developer|tool|ai|action input)[*_]*+[^\S\n]*+):",
-    re.IGNORECASE | re.MULTILINE,
+    r"""(?:^|(?<=[\r\u2028\u2029])) (?: [^\S\n\r\u2028\u2029] | [>*\#_`|] )*+
+    (?: system | assistant | user | human | developer | tool | ai | instructions? | (?<=[\#]\x20)(?:input|response)
+      | observation | thought | action | action\ input | final\ answer )
+    [*_`]*+ [^\S\n]*+ (?P<role>[:\uff1a])""",
+    re.IGNORECASE | re.MULTILINE | re.VERBOSE,
+)
+
+_LOOK_ALIKES = {
+    "tag": "\N{SINGLE LEFT-POINTING ANGLE QUOTATION MARK}",
+    "note": "\N{FULLWIDTH LEFT SQUARE BRACKET}",
+    "link": "\N{FULLWIDTH LEFT PARENTHESIS}",
+    "definition": "\N{RATIO}",
+    "joint": "\N{MODIFIER LETTER LOW MACRON}",
+    "role": "\N{RATIO}",
+}
+
+# Escape sequences of a terminal begin with one of these; what follows is text then.
+_CONTROLS = {code: chr(0x2400 + code) for code in range(0x20) if chr(code) not in "\t\n\r"} | dict.fromkeys(
+    range(0x7F, 0xA0), "\N{REPLACEMENT CHARACTER}"
+)
+# Unicode's tag characters spell text that only a model reads; in the flags of England, Scotland and Wales they stay.
+_TAG_CHARACTERS = re.compile(
+    "(?P<flag>\U0001f3f4\U000e0067\U000e0062(?:\U000e0065\U000e006e\U000e0067|\U000e0073\U000e0063\U000e0074"
+    "|\U000e0077\U000e006c\U000e0073)\U000e007f)|[\U000e0000-\U000e007f]+"
+)
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 
 _THINKING = re.compile(
@@ -50,14 +90,21 @@ _THINKING = re.compile(
 def defuse(text: str) -> str:
     """Return `text` without anything that a program or model could take for a fence, a tool call or a chat's frame.
 
+    Neither does a line of it speak in a role's name, nor a terminal obey it, nor is a link or image of it live.
     Ordinary markup, code and addresses stay as they are.
     """
-    return _MARK.sub(_look_alike, text)
-
-
-def defuse_for_prompt(text: str) -> str:
-    """The same for text that is put before a turn: no line of it speaks in a role's name either."""
-    return _ROLE.sub("\\g<name>\N{RATIO}", defuse(text))
+    text = _TAG_CHARACTERS.sub(lambda run: run["flag"] or "", text).translate(_CONTROLS)
+    # Where each visible character is; None if all are visible.
+    places: list[int] | None = None
+    visible = text
+    if _INVISIBLE.search(text):
+        places = [place for place, character in enumerate(text) if not _INVISIBLE.match(character)]
+        visible = "".join(map(text.__getitem__, places))
+    characters: list[str] = []
+    for place, look_alike in _marks(visible):
+        characters = characters or list(text)
+        characters[place if places is None else places[place]] = look_alike
+    return "".join(characters) or text
 
 
 def without_thinking(text: str) -> str:
@@ -85,11 +132,18 @@ def without_thinking(text: str) -> str:
     return "".join(kept).strip()
 
 
-def _look_alike(mark: re.Match[str]) -> str:
-    if mark["tag"]:
-        name = mark["name"]
-        marks = name is None or not _MARKING.isdisjoint(re.split(r"[-_:.]+", name.lower()))
-        return "\N{SINGLE LEFT-POINTING ANGLE QUOTATION MARK}" if marks else mark["tag"]
-    if mark["note"]:
-        return "\N{FULLWIDTH LEFT SQUARE BRACKET}"
-    return f"{mark['language']}\N{MODIFIER LETTER LOW MACRON}"
+def _marks(text: str) -> Iterator[tuple[int, str]]:
+    """Where the marks of a text are, and what stands there instead."""
+    for pattern in (_MARK, _ROLE):
+        for mark in pattern.finditer(text):
+            if kind := _kind(mark):
+                yield mark.start(kind), _LOOK_ALIKES[kind]
+
+
+def _kind(mark: re.Match[str]) -> str | None:
+    """The group of the character that is replaced; None if the tag's name marks nothing."""
+    found = mark.groupdict()
+    if name := found.get("name"):
+        words = re.split(r"[-_:.]+", name.lower())
+        return "tag" if name.lower().startswith(_SCHEMES) or not _MARKING.isdisjoint(words) else None
+    return next(kind for kind in _LOOK_ALIKES if found.get(kind))

@@ -282,7 +282,7 @@ def _json(answer: Mapping[str, object]) -> str:
 
 def _defused(value: object) -> object:
     if isinstance(value, str):
-        return defuse(value)
+        return defuse(harmless(value))
     if isinstance(value, list):
         return [_defused(item) for item in value]
     if isinstance(value, Mapping):

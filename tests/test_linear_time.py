@@ -19,7 +19,7 @@ from honcho_exec.arguments import TOOLS, parse
 from honcho_exec.cadence import is_trivial
 from honcho_exec.cli import lines, show
 from honcho_exec.cli.homes import kept_variables
-from honcho_exec.defuse import defuse, defuse_for_prompt, without_thinking
+from honcho_exec.defuse import defuse, without_thinking
 from honcho_exec.dialectic import ask
 from honcho_exec.embedded import extract, words
 from honcho_exec.embedded.metadata import compares
@@ -279,7 +279,6 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "cut": lambda said: text.cut_at_word(said, len(said) - 1),
     "spoken": machine_text.spoken,
     "defuse": defuse,
-    "defuse_for_prompt": defuse_for_prompt,
     "without_thinking": without_thinking,
     "redact": redact.redact,
     "redact_json": lambda said: redact.redact_json({"password": said}),

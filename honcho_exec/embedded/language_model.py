@@ -7,7 +7,7 @@ from typing import Any, Final
 import httpx
 
 from honcho_exec.clock import Clock
-from honcho_exec.defuse import defuse_for_prompt, without_thinking
+from honcho_exec.defuse import defuse, without_thinking
 from honcho_exec.transport import DeadlineTransport
 
 __all__ = ["LanguageModel", "ModelError"]
@@ -54,7 +54,7 @@ class LanguageModel:
         """
         said = [
             {"role": "system", "content": _INSTRUCTIONS.format(observed=observed)},
-            {"role": "user", "content": f"Question: {question}\n\nExcerpts:\n\n{defuse_for_prompt(excerpts)}"},
+            {"role": "user", "content": f"Question: {question}\n\nExcerpts:\n\n{defuse(excerpts)}"},
         ]
         answer = without_thinking(self._complete(said))
         if not answer:
