@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import heapq
 import itertools
-import os
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec
+
+from honcho_exec.forks import on_fork_in_child
 
 __all__ = ["Timer", "alarm_after", "interpreter_is_exiting", "weakly"]
 
@@ -64,12 +65,10 @@ class _Alarm:
 _alarm = _Alarm()
 
 
+@on_fork_in_child
 def _after_fork() -> None:
     global _alarm  # noqa: PLW0603 - the child needs a thread and a lock of its own
     _alarm = _Alarm()
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 def alarm_after(delay: float, callback: Callable[[], None]) -> Callable[[], None]:

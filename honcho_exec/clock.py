@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import os
 import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+
+from honcho_exec.forks import on_fork_in_child
 
 __all__ = ["BootTime", "Clock", "Deadline", "SystemClock"]
 
@@ -54,12 +55,10 @@ _process = uuid.uuid4().hex[:20]
 _numbers = itertools.count()
 
 
+@on_fork_in_child
 def _after_fork() -> None:
     global _process  # noqa: PLW0603 - the child's ids must not be its parent's
     _process = uuid.uuid4().hex[:20]
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 def _boot_id() -> str:

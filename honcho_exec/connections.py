@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from honcho_exec.forks import kept_off
+from honcho_exec.forks import before_fork, kept_off, on_fork_in_child
 
 __all__ = ["Incident", "Moved", "Pool", "enter", "incidents", "leave", "persistently", "report", "retire"]
 
@@ -62,7 +62,6 @@ class Pool:
         self._background_checkpoints = background_checkpoints
         self._lock = threading.Lock()
         self._idle: list[sqlite3.Connection] = []
-        self._pid = os.getpid()
         self.id = uuid.uuid4().hex
         self._open: dict[Path, _Identity] = {}
         self.users = 0
@@ -94,11 +93,6 @@ class Pool:
             if path != self._path and _identity(path) == identity:
                 path.unlink(missing_ok=True)
 
-    @property
-    def usable(self) -> bool:
-        """Whether it is this process's, of the file that is there."""
-        return not self.closed and self._pid == os.getpid()
-
     def take(self) -> sqlite3.Connection | None:
         """A connection of its own; None when the pool is closed.
 
@@ -123,12 +117,12 @@ class Pool:
 
     def close(self) -> None:
         """Close the idle connections; one that is lent is closed when it comes back."""
-        if self._pid != os.getpid():
-            # A connection inherited through fork must not even be closed: that would drop the parent's locks.
-            _inherited.append(self)
-            return
+        self.closed = True
+        self.close_idle()
+
+    def close_idle(self) -> None:
+        """Close the connections that nobody uses; the next use opens another."""
         with self._lock:
-            self.closed = True
             idle, self._idle = self._idle, []
         with kept_off():
             for connection in idle:
@@ -188,7 +182,6 @@ def _identity(path: Path) -> _Identity:
 _pools: dict[tuple[Path, float, bool], Pool] = {}
 # Garbage collection may close a database at any moment, in a thread that is inside this lock.
 _pools_lock = threading.RLock()
-_inherited: list[Pool] = []
 _incidents: deque[Incident] = deque(maxlen=100)
 
 
@@ -197,7 +190,7 @@ def enter(path: Path, *, busy_timeout: float, background_checkpoints: bool) -> P
     fresh = Pool(path, busy_timeout=busy_timeout, background_checkpoints=background_checkpoints)
     with _pools_lock:
         pool = _pools.get(fresh.key, fresh)
-        if not pool.usable:
+        if pool.closed:
             pool = fresh
         _pools[pool.key] = pool
         pool.users += 1
@@ -253,13 +246,16 @@ def persistently(action: Callable[[], object], seconds: float) -> None:
             return
 
 
+@before_fork
+def _close_idle() -> None:
+    """Leave a child no connection: SQLite's locks are not inherited, but what SQLite remembers of them is."""
+    for pool in list(_pools.values()):
+        pool.close_idle()
+
+
+@on_fork_in_child
 def _after_fork() -> None:
     global _pools_lock  # noqa: PLW0603 - a thread of the parent may hold it for ever
     _pools_lock = threading.RLock()
-    # Kept, so that the parent's connections are never closed here.
-    _inherited.extend(_pools.values())
     _pools.clear()
     _incidents.clear()
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import random
 import threading
 import weakref
@@ -28,6 +27,7 @@ from honcho_exec.errors import (
     StateError,
     Unavailable,
 )
+from honcho_exec.forks import on_fork_in_child
 from honcho_exec.lane import Lane
 from honcho_exec.lease import Holder
 from honcho_exec.model import SessionRef, Write
@@ -76,13 +76,11 @@ _neighbours: defaultdict[tuple[Path, str], weakref.WeakSet[Delivery]] = defaultd
 _neighbours_lock = threading.Lock()
 
 
+@on_fork_in_child
 def _after_fork() -> None:
     global _neighbours_lock  # noqa: PLW0603 - a forked child has none of its parent's neighbours, nor a lock it holds
     _neighbours_lock = threading.Lock()
     _neighbours.clear()
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 class Delivery:

@@ -1,16 +1,46 @@
-"""Keeps forks out of what a child could not get out of."""
+"""What forks need: no fork during a call of SQLite, and a child that uses nothing of its parent's."""
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-__all__ = ["kept_off"]
+__all__ = ["ADVICE", "before_fork", "fork_count", "kept_off", "on_fork_in_child"]
 
-# A fork waits at most so long for threads to come out (seconds).
-_FORK_WAITS = 1.0
+ADVICE = "created before fork(); create a new HonchoProvider"
+"""What objects of the parent answer in a forked child."""
+
+# A fork waits at most so long for threads to come out of SQLite.
+_FORK_WAIT_SECONDS = 1.0
+
+_before: list[Callable[[], None]] = []
+_in_child: list[Callable[[], None]] = []
+_count = 0
+
+
+def before_fork(action: Callable[[], None]) -> Callable[[], None]:
+    """Call `action` in the parent before each fork, while no other thread is inside `kept_off`."""
+    _before.append(action)
+    return action
+
+
+def on_fork_in_child(action: Callable[[], None]) -> Callable[[], None]:
+    """Call `action` in each forked child, before anything else runs there; actions run in the order given.
+
+    The child has one thread. Locks of the parent may be held for ever in it: replace them, do not acquire them.
+    """
+    _in_child.append(action)
+    return action
+
+
+def fork_count() -> int:
+    """Count the forks between the first process of this program and this one.
+
+    An object that remembers another number was created by a parent of this process.
+    """
+    return _count
 
 
 class _Forks:
@@ -45,7 +75,7 @@ class _Forks:
         me = threading.get_ident()
         with self._changed:
             self._forking = me
-            self._changed.wait_for(lambda: self._inside.keys() <= {me}, timeout=_FORK_WAITS)
+            self._changed.wait_for(lambda: self._inside.keys() <= {me}, timeout=_FORK_WAIT_SECONDS)
 
     def after_in_parent(self) -> None:
         """Let everybody in again."""
@@ -65,17 +95,22 @@ def kept_off() -> AbstractContextManager[None]:
     return _forks.kept_off()
 
 
-def _before() -> None:
+def _run_before() -> None:
     _forks.before()
+    for action in _before:
+        action()
 
 
-def _after_in_parent() -> None:
+def _run_after_in_parent() -> None:
     _forks.after_in_parent()
 
 
-def _after_in_child() -> None:
-    global _forks  # noqa: PLW0603 - a thread of the parent may be inside, or hold its lock
+def _run_in_child() -> None:
+    global _forks, _count  # noqa: PLW0603 - a thread of the parent may be inside, or hold its lock
     _forks = _Forks()
+    _count += 1
+    for action in _in_child:
+        action()
 
 
-os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
+os.register_at_fork(before=_run_before, after_in_parent=_run_after_in_parent, after_in_child=_run_in_child)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import logging
-import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import TypeVar
 
 from honcho_exec.alarm import Timer, alarm_after, interpreter_is_exiting
 from honcho_exec.errors import Closed, LaneError
+from honcho_exec.forks import ADVICE, fork_count, on_fork_in_child
 from honcho_exec.idle import Idle
 from honcho_exec.unforeseen import record
 
@@ -32,8 +32,8 @@ class Lane:
     """Runs jobs one at a time, in order, on one thread.
 
     What belongs to the lane calls `check` and so cannot be reached from anywhere else. A job runs in the
-    context variables of whoever submitted it. A lane without jobs gives its thread back after a second. After a
-    fork the child's lane starts empty with a thread of its own.
+    context variables of whoever submitted it. A lane without jobs gives its thread back after a second. In a
+    forked child the lanes of the parent are closed.
 
     Args:
         name: prefix of the thread's name.
@@ -56,7 +56,7 @@ class Lane:
         self._abandon = weakref.WeakMethod(abandon) if abandon is not None else None
         self._lock = threading.Lock()
         self._executor: Executor | None = None
-        self._pid = os.getpid()
+        self._forks = fork_count()
         self._closed = False
         self._thread: int | None = None
         self._gives_back = executor is None
@@ -80,13 +80,12 @@ class Lane:
         """Queue `job`; the Future has its result or its exception.
 
         Raises:
-            Closed: the lane is closed, or the interpreter is exiting.
+            Closed: the lane is closed, was created before a fork, or the interpreter is exiting.
         """
+        if self._forks != fork_count():
+            raise Closed(ADVICE)
         context = contextvars.copy_context()
-        if self._pid != os.getpid():
-            self._begin_in_child()
-        idle = self._idle
-        idle.begin()
+        self._idle.begin()
         try:
             with self._lock:
                 if self._closed:
@@ -98,9 +97,9 @@ class Lane:
                 except RuntimeError as error:
                     raise Closed("the interpreter is exiting") from error
         except BaseException:
-            idle.end()
+            self._idle.end()
             raise
-        future.add_done_callback(lambda _: idle.end())
+        future.add_done_callback(lambda _: self._idle.end())
         return future
 
     def post(self, job: Callable[[], None], *, failed: Callable[[BaseException], None] | None = None) -> bool:
@@ -149,12 +148,13 @@ class Lane:
 
         Returns whether the lane has come to rest.
         """
+        if self._forks != fork_count():
+            return True
         self._idle.close()
         with self._lock:
             self._closed = True
             executor, self._executor = self._executor, None
-            owned = self._pid == os.getpid()
-        if executor is None or not owned:
+        if executor is None:
             return True
         rest: Future[None] | None = None
         with suppress(RuntimeError):
@@ -181,17 +181,10 @@ class Lane:
         finally:
             self._thread = None
 
-    def _begin_in_child(self) -> None:
-        """Start anew in a forked child: an executor inherited through fork never runs anything."""
-        with self._lock:
-            if self._pid != os.getpid():
-                self._executor, self._thread, self._pid = None, None, os.getpid()
-                self._idle = Idle(self._give_back, after=_IDLE)
-
     def _give_back(self) -> None:
         with self._lock:
             executor = None
-            if self._gives_back and self._pid == os.getpid():
+            if self._gives_back:
                 executor, self._executor = self._executor, None
         if executor is not None:
             executor.shutdown(wait=False)
@@ -245,9 +238,7 @@ class _ExitWatch:
 _watch = _ExitWatch()
 
 
+@on_fork_in_child
 def _after_fork() -> None:
     global _watch  # noqa: PLW0603 - the child has neither the lanes' threads nor the alarm
     _watch = _ExitWatch()
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -10,6 +10,7 @@ import weakref
 from contextlib import suppress
 from pathlib import Path
 
+from honcho_exec.forks import on_fork_in_child
 from honcho_exec.sqlite import private_folder, using_folder
 
 __all__ = ["Holder"]
@@ -22,7 +23,6 @@ class _Process:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.pid = os.getpid()
         self.id = uuid.uuid4().hex[:12]
         self._path = _mark(folder, self.id)
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -32,10 +32,6 @@ class _Process:
         self.closed = False
 
     @property
-    def usable(self) -> bool:
-        return not self.closed and self.pid == os.getpid()
-
-    @property
     def marked(self) -> bool:
         try:
             return os.path.samestat(os.fstat(self._file), self._path.stat())
@@ -43,7 +39,7 @@ class _Process:
             return False
 
     def renew(self) -> None:
-        while self.usable and not self.marked:
+        while not self.closed and not self.marked:
             private_folder(self._path.parent.parent)
             self._path.parent.mkdir(mode=0o700, exist_ok=True)
             file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
@@ -53,7 +49,7 @@ class _Process:
 
     def forget(self, holder: str) -> None:
         self.holders.discard(holder)
-        if not self.holders and self.usable:
+        if not self.holders and not self.closed:
             self.closed = True
             with suppress(OSError):
                 self._path.unlink()
@@ -66,12 +62,14 @@ _processes: dict[Path, _Process] = {}
 _lock = threading.RLock()
 
 
+@on_fork_in_child
 def _after_fork() -> None:
     global _lock  # noqa: PLW0603 - a thread of the parent may hold it for ever
     _lock = threading.RLock()
-
-
-os.register_at_fork(after_in_child=_after_fork)
+    # The marks are the parent's, whose holders it alone forgets.
+    for process in _processes.values():
+        process.closed = True
+    _processes.clear()
 
 
 class Holder:
@@ -91,7 +89,7 @@ class Holder:
             private_folder(home)
             self._folder = folder.resolve()
             process = _processes.get(self._folder)
-            if process is None or not process.usable:
+            if process is None or process.closed:
                 process = _processes[self._folder] = _Process(self._folder)
             self._process = process
             self.name = f"{process.id}.{uuid.uuid4().hex[:12]}{mark}"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import socket
 import threading
 from collections.abc import Callable
 from typing import Any
+
+from honcho_exec.forks import on_fork_in_child
 
 __all__ = ["addresses"]
 
@@ -15,14 +16,12 @@ _lock = threading.Lock()
 _under_way: dict[tuple[str, int], _Lookup] = {}
 
 
+@on_fork_in_child
 def _after_fork() -> None:
     global _lock  # noqa: PLW0603 - a thread of the parent may hold it
     _lock = threading.Lock()
     # Their threads are the parent's.
     _under_way.clear()
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 def addresses(host: str, port: int, *, patience: Callable[[], float]) -> list[Any]:

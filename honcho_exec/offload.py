@@ -11,7 +11,6 @@ import _thread
 import atexit
 import functools
 import logging
-import os
 import threading
 import time
 from collections import deque
@@ -21,6 +20,7 @@ from contextvars import copy_context
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, ParamSpec, TypeVar
 
+from honcho_exec.forks import on_fork_in_child
 from honcho_exec.unforeseen import foreign
 
 __all__ = ["Serial", "begin_use", "end_use", "offload", "offloaded", "post", "start_daemon"]
@@ -189,12 +189,10 @@ class _Pool:
 _pool = _Pool()
 
 
+@on_fork_in_child
 def _after_fork() -> None:
     global _pool  # noqa: PLW0603 - the child has none of its parent's threads
     _pool = _Pool()
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 @atexit.register

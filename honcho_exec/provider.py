@@ -24,6 +24,7 @@ from honcho_exec.conversation import Conversation, open_outbox
 from honcho_exec.dialectic import Rewriter
 from honcho_exec.doctor import examine
 from honcho_exec.errors import Closed, ConfigurationError, Disabled, HonchoExecError, InputError, StateError
+from honcho_exec.forks import ADVICE, fork_count, on_fork_in_child
 from honcho_exec.futures import done, failed
 from honcho_exec.identity import HostContext, is_shared, resolve, safe_id
 from honcho_exec.lease import Holder
@@ -57,6 +58,7 @@ _MOST_HITS = 100
 _REMEMBERED = 64
 
 _providers: weakref.WeakSet[HonchoProvider] = weakref.WeakSet()
+_inherited: list[Parts] = []
 
 
 class HonchoProvider:
@@ -64,7 +66,7 @@ class HonchoProvider:
 
     Usable as a context manager; otherwise call `initialize` before and `shutdown` after. Every method may be
     called from any thread, and may be interrupted there by an exception, such as a signal handler raises; what was
-    begun goes on. In a forked child it goes on by itself: what the parent took, the parent delivers.
+    begun goes on. In a forked child it cannot be used, and answers so; the parent delivers what it took.
 
     Args:
         session_id: the session's name; without one the host's rules (`sessionStrategy`) name it.
@@ -112,7 +114,7 @@ class HonchoProvider:
         self._rewrite = query_rewriter
         self._trouble: HonchoExecError | None = None
         self._tried_at = 0.0
-        self._inherited: object = None
+        self._forks = fork_count()
         _providers.add(self)
 
     def __enter__(self) -> Self:
@@ -130,8 +132,7 @@ class HonchoProvider:
     def __repr__(self) -> str:
         conversation = self._conversation
         if conversation is None:
-            begun = "not initialized" if self._inherited is None else "forked off; begins with the next call"
-            return f"<HonchoProvider [{self._trouble or begun}]>"
+            return f"<HonchoProvider [{self._trouble or 'not initialized'}]>"
         counts = conversation.outbox.counts()
         breaker = conversation.breaker
         failing = " | failing" if conversation.delivery.health.failing else ""
@@ -468,7 +469,7 @@ class HonchoProvider:
 
     @offloaded
     def stats(self) -> Stats:
-        """What this provider has done since it was made, or in a forked child since then; makes no request."""
+        """What this provider has done since it was made; makes no request."""
         return self._meter.snapshot()
 
     @contextmanager
@@ -477,7 +478,10 @@ class HonchoProvider:
 
         Raises:
             ConfigurationError, StateError: the settings or the file cannot be used.
+            Closed: the provider was created before a fork.
         """
+        if self._is_inherited:
+            raise self._why_not()
         settings = self._load().settings
         holder = Holder(self.home / "holders")
         outbox = open_outbox(settings, self._name(settings), self.home, holder, self._clock)
@@ -575,7 +579,7 @@ class HonchoProvider:
         return None if parts is None else parts.conversation
 
     def _present(self) -> Parts | None:
-        """The parts, put together again where the process was forked off, or where the state could not be used."""
+        """The parts; if the state could not be used, this tries again now and then."""
         if self._parts is None and self._may_begin():
             with self._lock:
                 if self._parts is None and self._may_begin():
@@ -583,15 +587,14 @@ class HonchoProvider:
         return self._parts
 
     def _may_begin(self) -> bool:
-        if isinstance(self._trouble, StateError):
-            # A full disk or a locked file may be over: a host runs for weeks.
-            return self._clock.monotonic() >= self._tried_at + _TRY_AGAIN
-        return self._inherited is not None and self._trouble is None
+        # A full disk or a locked file may be over: a host runs for weeks.
+        due = self._clock.monotonic() >= self._tried_at + _TRY_AGAIN
+        return isinstance(self._trouble, StateError) and due
 
     @offloaded
     def _initialize(self, told: HostContext, hermes_home: str | None, agent_identity: str) -> None:
         with self._lock:
-            if self._parts is not None:
+            if self._parts is not None or self._is_inherited:
                 return
             self._hermes_home = hermes_home
             self._profile = agent_identity or self._profile
@@ -628,12 +631,17 @@ class HonchoProvider:
         return self._begun().conversation
 
     def _leave_parent(self) -> None:
-        """Forget, in a forked child, whose threads, connections and Futures are the parent's."""
-        self._lock = threading.Lock()
+        """Give up, in a forked child, what is the parent's: threads, connections, Futures."""
+        self._lock, self._meter = threading.Lock(), Meter()
+        self._trouble = Closed(ADVICE)
         if self._parts is not None:
             # Kept, so that nothing of it is closed: the files and sockets are the parent's too.
-            self._inherited, self._parts = self._parts, None
-            self._meter = Meter()
+            _inherited.append(self._parts)
+            self._parts = None
+
+    @property
+    def _is_inherited(self) -> bool:
+        return self._forks != fork_count()
 
     def _abandon(self) -> None:
         if (conversation := self._conversation) is not None:
@@ -658,12 +666,10 @@ class HonchoProvider:
         return self._trouble or Closed("the provider is not initialized; call initialize() or use `with`")
 
 
+@on_fork_in_child
 def _after_fork() -> None:
     for provider in list(_providers):
         provider._leave_parent()  # noqa: SLF001 - of this module
-
-
-os.register_at_fork(after_in_child=_after_fork)
 
 
 def _working_directory() -> str:

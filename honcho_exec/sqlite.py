@@ -14,7 +14,7 @@ from pathlib import Path
 from honcho_exec.clock import Deadline, SystemClock
 from honcho_exec.connections import Incident, Moved, Pool, enter, leave, persistently, report, retire
 from honcho_exec.errors import Busy, Damaged, StateError
-from honcho_exec.forks import kept_off
+from honcho_exec.forks import ADVICE, fork_count, kept_off, on_fork_in_child
 from honcho_exec.locks import exclusive
 
 __all__ = ["Database", "private_folder", "set_aside", "using_folder"]
@@ -79,10 +79,13 @@ def set_aside(path: Path, moment: str) -> Path:
 class Database:
     """A SQLite file (mode 0600, WAL), whose connections all users in this process share.
 
-    A connection serves one thread at a time and is never carried over a fork. Commits survive the death of
-    the process; after a power cut the file is whole and holds everything up to the last `checkpoint`. A file that is
-    removed, renamed or replaced while it is open is reported (see `connections.incidents`), and then the file at its
-    path is used, which is created if there is none; the rows of the old file are gone.
+    A connection serves one thread at a time. In a forked child the databases of the parent cannot be used.
+
+    Commits survive the death of the process; after a power cut the file is whole and holds everything up to the last
+    `checkpoint`.
+
+    A file that is removed, renamed or replaced while it is open is reported (see `connections.incidents`). Then the
+    file at its path is used, which is created if there is none; the rows of the old file are gone.
 
     Args:
         path: the file; made when it is not there.
@@ -112,6 +115,7 @@ class Database:
         self._background_checkpoints = background_checkpoints
         self._leaving = leaving
         self._lock = threading.Lock()
+        self._forks = fork_count()
         self._closed = False
         self._pool = self._join()
 
@@ -184,6 +188,8 @@ class Database:
 
     def close(self) -> None:
         """Use it no more; the last user in this process closes the file. A connection that is lent is finished with."""
+        if self._forks != fork_count():
+            return
         with self._lock:
             if self._closed:
                 return
@@ -223,7 +229,7 @@ class Database:
     def _leave(self, pool: Pool, connection: sqlite3.Connection | None) -> None:
         """Report that the file was removed, renamed or replaced, and let this process use the one at the path."""
         with _turn(self.path):
-            if not pool.usable:
+            if pool.closed:
                 return
             pending = None
             if self._leaving is not None:
@@ -242,14 +248,16 @@ class Database:
         return exclusive(lock, Deadline.after(_BEGINNING, SystemClock()))
 
     def _present(self) -> Pool:
+        if self._forks != fork_count():
+            raise StateError(f"{self.path} cannot be used: {ADVICE}")
         pool = self._pool
-        if pool.usable and not self._closed:
+        if not pool.closed and not self._closed:
             return pool
         with self._lock:
             if self._closed:
                 raise StateError(f"{self.path} is closed")
-            if not self._pool.usable:
-                # The process was forked off, or the file was damaged and is another one now.
+            if self._pool.closed:
+                # The file is another one now.
                 left, self._pool = self._pool, self._join()
                 leave(left)
             return self._pool
@@ -333,22 +341,21 @@ def _translated(path: Path) -> Iterator[None]:
         raise translated from error
 
 
-_turns: dict[tuple[int, Path, str], threading.RLock] = {}
+_turns: dict[tuple[Path, str], threading.RLock] = {}
 _turns_lock = threading.Lock()
 
 
 def _turn(path: Path, what: str = "write") -> threading.RLock:
-    """The lock of those in this process who do that with a file; a forked child has locks of its own."""
+    """The lock of those in this process who do that with a file."""
     with _turns_lock:
-        return _turns.setdefault((os.getpid(), path, what), threading.RLock())
+        return _turns.setdefault((path, what), threading.RLock())
 
 
+@on_fork_in_child
 def _after_fork() -> None:
     global _turns_lock  # noqa: PLW0603 - a thread of the parent may hold it for ever
     _turns_lock = threading.Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork)
+    _turns.clear()
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from honcho_exec.clock import Clock
 from honcho_exec.errors import Closed, HonchoExecError, Rejected, RequestError
+from honcho_exec.forks import ADVICE, fork_count
 from honcho_exec.model import Receipt
 from honcho_exec.offload import post
 from honcho_exec.stats import Meter
@@ -54,6 +55,7 @@ class TurnFuture(Future[Receipt]):
         # A turn that is on its way cannot be cancelled, so that completing it never fails.
         self._state = "RUNNING"
         self._run = run
+        self._forks = fork_count()
         self._outcome: tuple[Receipt | None, BaseException | None] | None = None
         self._waiting: deque[threading.Lock] = deque()
         self._callbacks: deque[Callable[[], object]] = deque()
@@ -122,6 +124,9 @@ class TurnFuture(Future[Receipt]):
 
     def _wait(self, timeout: float | None) -> tuple[Receipt | None, BaseException | None]:
         if self._outcome is None:
+            if self._forks != fork_count():
+                # The parent completes it, for itself.
+                raise Closed(ADVICE)
             woken = threading.Lock()
             woken.acquire()
             self._waiting.append(woken)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import threading
 import weakref
@@ -12,6 +11,7 @@ from collections.abc import Callable, Hashable
 from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock
 from honcho_exec.errors import CircuitOpen, RequestError, Unreached
+from honcho_exec.forks import on_fork_in_child
 
 __all__ = ["CAP", "SHARE", "SOONEST", "Waits"]
 
@@ -133,9 +133,7 @@ class _Away:
 _away = _Away()
 
 
+@on_fork_in_child
 def _after_fork() -> None:
     global _away  # noqa: PLW0603 - a forked child waits for nothing yet, and needs a lock of its own
     _away = _Away()
-
-
-os.register_at_fork(after_in_child=_after_fork)

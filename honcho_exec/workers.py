@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
+from honcho_exec.forks import on_fork_in_child
 from honcho_exec.idle import Idle
 
 __all__ = ["Strand", "Workers"]
@@ -31,18 +32,18 @@ class Workers:
     def __init__(self, name: str, most: int) -> None:
         self._name = name
         self._most = most
+        self.reset()
+        _all_workers.add(self)
+
+    def reset(self) -> None:
+        """Begin without threads and users, as a forked child does: an executor of its parent runs nothing."""
         self._lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
         self._idle = Idle(self._give_back, after=_IDLE)
         self._users = 0
-        self._pid = os.getpid()
 
     def join(self) -> None:
         """Somebody may give jobs from now on; `leave` follows."""
-        if self._pid != os.getpid():
-            # What was inherited through fork runs nothing, and a thread of the parent may hold its lock for ever.
-            self._lock, self._pool, self._users, self._pid = threading.Lock(), None, 0, os.getpid()
-            self._idle = Idle(self._give_back, after=_IDLE)
         with self._lock:
             self._users += 1
 
@@ -85,6 +86,15 @@ class Workers:
             pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown(wait=False)
+
+
+_all_workers: weakref.WeakSet[Workers] = weakref.WeakSet()
+
+
+@on_fork_in_child
+def _after_fork() -> None:
+    for workers in _all_workers:
+        workers.reset()
 
 
 class Strand(Executor):

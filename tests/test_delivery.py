@@ -398,7 +398,7 @@ def test_a_clock_that_is_set_back_stops_no_delivery(
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_fork_delivers_nothing_of_its_parents_and_works_by_itself(
+def test_a_fork_delivers_nothing_of_its_parents(
     server: FaultyServer, make_provider: MakeProvider, tmp_path: Path
 ) -> None:
     provider = make_provider(base_url=server.url)
@@ -411,8 +411,9 @@ def test_a_fork_delivers_nothing_of_its_parents_and_works_by_itself(
     child = os.fork()
     if child == 0:
         try:
-            settled = provider.remember("of-the-child", "user", "the child's").result(10)
-            os._exit(0 if settled.written == 1 and provider.flush(5) == 0 else 1)
+            own = make_provider("of-the-child", base_url=server.url)
+            settled = own.sync_turn("the child's", "").result(10)
+            os._exit(0 if settled.written == 1 and own.shutdown() == 0 else 1)
         finally:
             os._exit(2)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
@@ -421,23 +422,6 @@ def test_a_fork_delivers_nothing_of_its_parents_and_works_by_itself(
     assert provider.flush(10) == 0
     assert stored(server, tmp_path) == ["before", "the parent's", "the parent's too"]
     assert stored(server, tmp_path, "of-the-child") == ["the child's"]
-
-
-@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-@pytest.mark.parametrize("first", ["status", "doctor", "on_session_end"])
-def test_whatever_a_forked_child_calls_first_begins_it(make_provider: MakeProvider, first: str) -> None:
-    provider = make_provider()
-    provider.sync_turn("before", "").result(10)
-    child = os.fork()
-    if child == 0:
-        try:
-            begins = "begins with the next call" in repr(provider)
-            getattr(provider, first)()
-            begun = "0 pending" in repr(provider)
-            os._exit(0 if begins and begun and provider.status().ok else 1)
-        finally:
-            os._exit(2)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_a_backlog_drains_in_few_requests(server: FaultyServer, make_provider: MakeProvider) -> None:

@@ -132,12 +132,14 @@ def test_the_alarm_calls_in_the_order_of_time_and_ends() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
-def test_a_forked_child_has_a_lane_of_its_own(lane: Lane) -> None:
+def test_a_lane_is_closed_in_a_forked_child_and_a_new_one_works(lane: Lane) -> None:
     lane.call(lambda: None, 5)
     child = os.fork()
     if child == 0:
         try:
-            done = lane.call(os.getpid, 5) == os.getpid()
+            with pytest.raises(Closed, match="created before fork"):
+                lane.submit(os.getpid)
+            done = lane.close(5) and Lane().call(os.getpid, 5) == os.getpid()
             rung = threading.Event()
             alarm_after(0.01, rung.set)
             os._exit(0 if done and rung.wait(5) else 1)

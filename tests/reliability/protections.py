@@ -201,11 +201,18 @@ PROTECTIONS = (
         (f"{DELIVERY}::test_a_later_process_delivers_to_the_session_the_turn_was_given_in",),
     ),
     Protection(
-        "a forked child does not go by its parent's lane",
+        "a forked child does not use its parent's lane",
         "lane.py",
-        "                self._executor, self._thread, self._pid = None, None, os.getpid()\n",
-        "                self._thread, self._pid = None, os.getpid()\n",
-        ("tests/test_lane.py::test_a_forked_child_has_a_lane_of_its_own",),
+        "        if self._forks != fork_count():\n            raise Closed(ADVICE)\n",
+        "",
+        ("tests/test_lane.py::test_a_lane_is_closed_in_a_forked_child_and_a_new_one_works",),
+    ),
+    Protection(
+        "a forked child inherits no SQLite connection",
+        "connections.py",
+        "        pool.close_idle()\n",
+        "        pass\n",
+        ("tests/test_forks.py::test_a_child_is_left_no_connection_and_does_not_lose_its_log_when_the_parent_ends",),
     ),
     Protection(
         "only the lane reaches the cache",
@@ -412,7 +419,7 @@ PROTECTIONS = (
     Protection(
         "who is alive is seen to be where the marks were removed",
         "lease.py",
-        "        while self.usable and not self.marked:\n",
+        "        while not self.closed and not self.marked:\n",
         "        while False:\n",
         (f"{MOVED}::test_processes_that_use_a_removed_folder_do_not_take_each_other_for_dead",),
     ),
@@ -447,7 +454,7 @@ PROTECTIONS = (
     Protection(
         "no fork while a thread is inside SQLite",
         "forks.py",
-        "            self._changed.wait_for(lambda: self._inside.keys() <= {me}, timeout=_FORK_WAITS)\n",
+        "            self._changed.wait_for(lambda: self._inside.keys() <= {me}, timeout=_FORK_WAIT_SECONDS)\n",
         "",
         ("tests/test_forks.py",),
     ),
