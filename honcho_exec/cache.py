@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.errors import StateError, Unavailable
+from honcho_exec.folders import private_folder
 from honcho_exec.known import Known
 from honcho_exec.lane import Lane
 from honcho_exec.locks import exclusive
 from honcho_exec.model import SessionRef
 from honcho_exec.settings import Settings
-from honcho_exec.sqlite import private_folder
 
 if TYPE_CHECKING:
     # The SDK takes long to import; only the lane's first job does.

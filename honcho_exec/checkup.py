@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from honcho_exec.clock import Clock
 from honcho_exec.connections import incidents
 from honcho_exec.errors import HonchoExecError, RequestError, StateError
+from honcho_exec.folders import access_warnings
 from honcho_exec.ledger import Ledger, SessionCost
 from honcho_exec.rows import Counts, History
 from honcho_exec.settings import LoadedSettings
@@ -44,6 +45,7 @@ def take(
             f"the outbox was damaged and is kept as {path}; what waited in it was not delivered"
             for path in conversation.outbox.set_aside()
         )
+    warnings += tuple(access_warnings(home))
     warnings += tuple(str(incident) for incident in incidents(home))
     ref = conversation.ref if conversation else None
     own, recalled = SessionCost(""), list[SessionCost]()

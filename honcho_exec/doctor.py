@@ -47,8 +47,9 @@ def _state(home: Path, conversation: Conversation | None) -> Iterator[Finding]:
         return
     yield Finding("ok", f"state is kept in {home}")
     for path in (home, *sorted(home.glob("*.db*")), *home.glob("outbox.spill*")):
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & 0o077:
+        mode = stat.S_IMODE(path.lstat().st_mode)
+        # The status reports what others may change.
+        if mode & 0o077 and not mode & 0o022:
             yield Finding(
                 "problem", f"others on this machine may read {path} (mode {mode:03o})", f"chmod go-rwx {path}"
             )

@@ -10,10 +10,12 @@ import weakref
 from contextlib import suppress
 from pathlib import Path
 
+from honcho_exec.folders import private_folder, secure_state, using_folder
 from honcho_exec.forks import on_fork_in_child
-from honcho_exec.sqlite import private_folder, using_folder
 
 __all__ = ["Holder"]
+
+_MARK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 class _Process:
@@ -26,7 +28,8 @@ class _Process:
         self.id = uuid.uuid4().hex[:12]
         self._path = _mark(folder, self.id)
         folder.mkdir(mode=0o700, exist_ok=True)
-        self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        private_folder(folder)
+        self._file = os.open(self._path, _MARK_FLAGS, 0o600)
         fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self.holders: set[str] = set()
         self.closed = False
@@ -42,7 +45,7 @@ class _Process:
         while not self.closed and not self.marked:
             private_folder(self._path.parent.parent)
             self._path.parent.mkdir(mode=0o700, exist_ok=True)
-            file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+            file = os.open(self._path, _MARK_FLAGS, 0o600)
             fcntl.lockf(file, fcntl.LOCK_EX)
             os.close(self._file)
             self._file = file
@@ -86,7 +89,7 @@ class Holder:
     def __init__(self, folder: Path, *, mark: str = "") -> None:
         home = folder.parent
         with _lock, using_folder(home):
-            private_folder(home)
+            secure_state(home)
             self._folder = folder.resolve()
             process = _processes.get(self._folder)
             if process is None or process.closed:
@@ -103,7 +106,7 @@ class Holder:
             return name in self._process.holders
         try:
             # A file of this process must never be opened here: closing it would drop the process's own lock.
-            file = os.open(_mark(self._folder, process_id), os.O_RDWR)
+            file = os.open(_mark(self._folder, process_id), os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
         except FileNotFoundError:
             return False
         except OSError:

@@ -14,8 +14,9 @@ from pathlib import Path
 from honcho_exec.cadence import Cadence
 from honcho_exec.clock import Clock
 from honcho_exec.errors import StateError, Unavailable
+from honcho_exec.folders import private_folder
 from honcho_exec.model import Chosen
-from honcho_exec.sqlite import Database, private_folder
+from honcho_exec.sqlite import Database
 
 __all__ = ["Ledger", "SessionCost"]
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from honcho_exec.clock import Deadline, SystemClock
 from honcho_exec.errors import StateError
+from honcho_exec.folders import private_folder, using_folder
 from honcho_exec.forks import kept_off
 from honcho_exec.locks import exclusive
-from honcho_exec.sqlite import private_folder, using_folder
 
 __all__ = ["Entry", "Spill", "Value"]
 

@@ -14,12 +14,13 @@ from pathlib import Path
 from honcho_exec.clock import Deadline, SystemClock
 from honcho_exec.connections import Incident, Moved, Pool, enter, leave, persistently, report, retire
 from honcho_exec.errors import Busy, Damaged, StateError
+from honcho_exec.folders import ADVICE as UNUSABLE
+from honcho_exec.folders import private_folder, secure_file
 from honcho_exec.forks import ADVICE, fork_count, kept_off, on_fork_in_child
 from honcho_exec.locks import exclusive
 
-__all__ = ["Database", "private_folder", "set_aside", "using_folder"]
+__all__ = ["Database", "set_aside"]
 
-_ADVICE = "make it writable or set HONCHO_EXEC_HOME"
 # How long somebody else may take to begin a file, or to clear away what one left (seconds).
 _BEGINNING = 5.0
 _BARRED = {sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
@@ -36,31 +37,6 @@ _PASSING = {
     sqlite3.SQLITE_FULL: 30.0,
     sqlite3.SQLITE_IOERR: 30.0,
 }
-
-
-def private_folder(folder: Path) -> Path:
-    """Make `folder` (mode 0700) unless it is there, and return it; folders above it get the default mode.
-
-    Raises:
-        StateError: it cannot be made or is not a folder.
-    """
-    with using_folder(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
-
-
-@contextmanager
-def using_folder(folder: Path) -> Iterator[None]:
-    """Turn what the operating system says of a state folder into a `StateError` that names it."""
-    try:
-        yield
-    except (OSError, RuntimeError, ValueError) as error:
-        # Python 3.11 and 3.12 say RuntimeError of a loop of links; a path that no system takes is a ValueError.
-        why = getattr(error, "strerror", None) or error
-        if isinstance(error, FileExistsError):
-            why = f"Not a directory: {error.filename}"
-        raise StateError(f"the state folder {folder} cannot be used: {why}; {_ADVICE}") from error
 
 
 def set_aside(path: Path, moment: str) -> Path:
@@ -288,13 +264,13 @@ class Database:
         raise StateError(f"the state file {self.path} cannot be used: it is removed or replaced again and again")
 
     def _begin(self, pool: Pool) -> None:
-        if not self.path.exists():
+        if not self._secure():
             with self._alone():
-                if not self.path.exists():
+                if not self._secure():
                     # What is there of a log is of a file that was removed.
                     for suffix in ("-wal", "-shm"):
                         self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
-                    os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+                    os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
         # A file that is there is opened by SQLite alone: whoever else closes it gives up this process's locks on it,
         # and the next process to close it would take itself for the last, and the log away.
         connection = pool.take()
@@ -303,6 +279,12 @@ class Database:
                 persistently(partial(self._migrate, connection), self._busy_timeout)
             finally:
                 pool.give(connection)
+
+    def _secure(self) -> bool:
+        """Make the file and what is beside it private; return whether it is there."""
+        for suffix in ("-wal", "-shm"):
+            secure_file(self.path.with_name(self.path.name + suffix))
+        return secure_file(self.path)
 
     def _migrate(self, connection: sqlite3.Connection) -> None:
         if self._version(connection) == len(self._migrations):
@@ -334,7 +316,7 @@ def _translated(path: Path) -> Iterator[None]:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         kind = _KINDS.get(code, StateError)
         barred = isinstance(error, PermissionError) or code in _BARRED
-        advice = f"; {_ADVICE}" if barred else ""
+        advice = f"; {UNUSABLE}" if barred else ""
         translated = kind(f"the state file {path} cannot be used: {error}{advice}")
         if code in _PASSING:
             translated.retryable, translated.retry_after = True, _PASSING[code]

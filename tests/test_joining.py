@@ -19,6 +19,7 @@ from support.providers import MakeProvider
 from honcho_exec.clock import Deadline, SystemClock
 from honcho_exec.embedded import EmbeddedHoncho
 from honcho_exec.locks import exclusive
+from honcho_exec.sqlite import Database
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -177,7 +178,7 @@ def test_a_damaged_memory_of_sessions_costs_requests_and_nothing_else(
 def test_a_state_folder_that_takes_no_locks_or_memory_does_not_keep_anybody_out(
     server: FaultyServer, make_provider: MakeProvider, tmp_path: Path
 ) -> None:
-    (tmp_path / "state" / "known.db").mkdir(parents=True)
+    Database(tmp_path / "state" / "known.db", ("",) * 99).close()
     (tmp_path / "state" / "joining").touch()
     assert search(make_provider, server) == "Nothing was found for this query."
 

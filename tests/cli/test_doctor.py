@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 
 import pytest
@@ -90,10 +91,12 @@ def test_writes_that_do_not_leave_although_honcho_answers_are_not_green(
     assert cli("status").exit_code == 1
 
 
-def test_files_that_others_may_read_are_named(cli: Cli, tmp_path: Path) -> None:
+def test_files_that_others_may_read_are_restricted(cli: Cli, tmp_path: Path) -> None:
     cli("conclude", "Likes tea")
-    (tmp_path / ".honcho" / "exec" / "outbox.db").chmod(0o644)
-    assert any("outbox.db (mode 644)" in problem for problem in findings(cli)["problem"])
+    file = tmp_path / ".honcho" / "exec" / "outbox.db"
+    file.chmod(0o644)
+    assert not any("others" in problem for problem in findings(cli).get("problem", []))
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize(("chosen", "level"), [("honcho_exec", "ok"), ("honcho", "note")])

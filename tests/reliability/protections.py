@@ -440,8 +440,8 @@ PROTECTIONS = (
     Protection(
         "nobody else may read the files",
         "sqlite.py",
-        "os.O_RDWR | os.O_CREAT, 0o600",
-        "os.O_RDWR | os.O_CREAT, 0o644",
+        "os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600",
+        "os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644",
         (f"{OUTBOX}::test_nothing_of_what_was_delivered_stays_in_the_files",),
     ),
     Protection(
