@@ -15,7 +15,7 @@ from honcho_exec.clock import BootTime, Clock
 from honcho_exec.connections import Incident
 from honcho_exec.errors import Busy
 from honcho_exec.lease import Holder
-from honcho_exec.model import Conclusion, Replacement, SessionRef, Write
+from honcho_exec.model import Chosen, Conclusion, Replacement, SessionRef, Write
 from honcho_exec.outbox_file import OutboxFile
 from honcho_exec.provenance import place_of
 from honcho_exec.redirect import Elsewhere, Redirected, find_elsewhere, redirect, split_destination
@@ -255,6 +255,13 @@ class Outbox:
         # Another boot has taken longer to come up.
         waited = [now.since(BootTime(*row)) for row in begun]
         return max((_ORIGINAL_FIRST - seconds for seconds in waited if seconds is not None and seconds >= 0), default=0)
+
+    def forget_delivered(self, chosen: Chosen) -> None:
+        """Remember nothing any more of what was delivered for those whom a person wants forgotten."""
+        with self._file.writing() as connection:
+            connection.execute("DELETE FROM dated_sessions WHERE ? OR session = ?", (chosen.everything, chosen.session))
+            # Whose conclusions the digests are of does not show.
+            connection.execute("DELETE FROM stored_conclusions")
 
     def dated(self, session: str) -> float | None:
         """The latest time that messages of a session were dated with here, seconds since the epoch."""

@@ -120,6 +120,8 @@ def _look(run: Run, loaded: LoadedSettings, chosen: Chosen, *, do: bool) -> _Fou
         outbox = stack.enter_context(lent(run))
         home = outbox.path.parent
         _from_outbox(outbox, chosen, found, do=do)
+        if do:
+            outbox.forget_delivered(chosen)
         if loaded.settings.backend != "embedded":
             _from_server(loaded, chosen, found, do=do)
         if (home / MEMORY).exists():

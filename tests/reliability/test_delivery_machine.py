@@ -14,7 +14,7 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -218,12 +218,16 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.there: dict[str, list[str]] = {}
         self.there_concluded: Counter[str] = Counter()
         self.broken: list[str] = []
+        self.backup = self.folder / "backup.db"
         self.holder = Holder(self.home / "holders")
+        self.watch()
+        self.open_one(apart=False)
+
+    def watch(self) -> None:
         self.watcher = Outbox(
             self.home / "outbox.db", destination="here", holder=self.holder, clock=self.timer, max_rows=1000
         )
         self.file = sqlite3.connect(self.home / "outbox.db", isolation_level=None)
-        self.open_one(apart=False)
 
     def open_one(self, *, apart: bool) -> None:
         process = Process(self.other_name if apart else self.home, self)
@@ -439,6 +443,52 @@ class DeliveryMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.timer.advance(seconds)
 
+    @rule(seconds=st.sampled_from([-86_400.0, -90.0, 90.0, 86_400.0]))
+    def wall_clock_is_set(self, seconds: float) -> None:
+        self.timer.wall_offset += seconds
+
+    @rule()
+    def reboot(self) -> None:
+        """The machine goes down with every process on it; its clock begins at zero, and is not set yet."""
+        self.bury_all()
+        self.timer.reboot()
+
+    @rule()
+    def back_up(self) -> None:
+        self.backup.unlink(missing_ok=True)
+        with closing(sqlite3.connect(self.backup)) as copy:
+            self.file.backup(copy)
+
+    @rule()
+    @precondition(lambda self: self.backup.exists())
+    def restore(self) -> None:
+        """An older copy of the outbox comes to its place, when no attempt is under way any more."""
+        self.bury_all(LATE_AFTER_A_KILL)
+        self.check_all()
+        before = {(row.ref.session, text_of(row.write)) for row in self.watcher.rows()}
+        self.watcher.close()
+        self.file.close()
+        for path in self.home.glob("outbox.db*"):
+            path.unlink()
+        shutil.copy(self.backup, self.home / "outbox.db")
+        self.watch()
+        self.owners.clear()
+        waiting = {(row.ref.session, text_of(row.write)) for row in self.watcher.rows()}
+        there = {(session, text) for session, texts in self.there.items() for text in texts}
+        # What was stored since is gone with the file, and what was parked or dropped since comes behind others.
+        self.dropped |= {text for _, text in before - waiting - there}
+        self.retried |= {text for _, text in waiting - there}
+        self.open_one(apart=False)
+
+    def bury_all(self, seconds: float = 0.0) -> None:
+        for process in self.processes:
+            process.end()
+        self.graves += self.processes
+        self.processes = []
+        self.timer.advance(seconds)
+        if not seconds:
+            self.open_one(apart=False)
+
     @rule(which=index)
     @precondition(lambda self: self.watcher.counts().parked)
     def retry(self, which: int) -> None:
@@ -647,6 +697,29 @@ def test_a_conclusion_that_is_there_already_does_not_vouch_for_those_beside_it(m
     machine.conclude(0, "a", None)
     machine.honcho.writes.append("reset")
     machine.run(0)
+
+
+@pytest.mark.parametrize("delivered", [False, True])
+def test_restored_backup_doubles_nothing(machine: DeliveryMachine, *, delivered: bool) -> None:
+    machine.honcho.down = True
+    machine.say(0, "a", 4)
+    machine.conclude(0, "a", "tea")
+    machine.run(0)
+    machine.back_up()
+    if delivered:
+        machine.heal()
+        machine.timer.advance(90.0)
+        machine.run(0)
+        assert machine.honcho.messages("a")
+    machine.restore()
+
+
+@pytest.mark.parametrize("seconds", [-86_400.0, 86_400.0])
+@pytest.mark.parametrize("fault", [fault for fault in WRITE_FAULTS if "done" in fault])
+@pytest.mark.parametrize("what", ["messages", "conclusions"])
+def test_clock_that_is_set_after_a_lost_answer(machine: DeliveryMachine, what: str, fault: str, seconds: float) -> None:
+    machine.honcho.meanwhile.append(lambda: machine.wall_clock_is_set(seconds))
+    trouble(machine, what, [fault])
 
 
 @pytest.mark.parametrize("count", [1, 3, 7])
