@@ -12,7 +12,7 @@ from honcho_exec.errors import Busy, Damaged, Overloaded
 from honcho_exec.model import Card, Conclusion, Deletion, Message, Replacement, SessionRef, Write
 from honcho_exec.outbox_file import OutboxFile
 from honcho_exec.provenance import place_of, row_key
-from honcho_exec.rows import Admitted, dump
+from honcho_exec.rows import Admitted, dump, dump_session_key
 from honcho_exec.spill import Entry, Value
 
 __all__ = ["PATIENCE", "Admission"]
@@ -40,6 +40,7 @@ _ADMITTED = (
     "place",
     "admitted_boot",
     "admitted_seconds",
+    "session_key",
 )
 
 
@@ -86,6 +87,7 @@ class Admission:
             self._place,
             boot_time.boot,
             boot_time.seconds,
+            dump_session_key(ref),
         )
 
     def _admit(self, turn: str, rows: Sequence[_Row]) -> Admitted:
@@ -131,7 +133,7 @@ class Admission:
         # one request carries conclusions of one observer about one peer.
         about = [write.observer, write.observed] if isinstance(write, Conclusion | Card | Replacement) else []
         # What one replacement writes another may take away, in whatever session that is.
-        session = "" if isinstance(write, Replacement) else ref.session
+        session = "" if isinstance(write, Replacement) else ref.scope
         stream = json.dumps([self._destination, session, kind, *about])
         return (
             self._destination,
@@ -147,7 +149,7 @@ class Admission:
     def _dedup(self, ref: SessionRef, write: Write) -> str | None:
         match write:
             case Message(source_key=str() as key):
-                return json.dumps([self._destination, "message", ref.session, key])
+                return json.dumps([self._destination, "message", ref.scope, key])
             case Conclusion():
                 return json.dumps([self._destination, "conclusion", write.observer, write.observed, write.content])
             case Deletion():

@@ -1,4 +1,4 @@
-"""What is known of sessions on the server: plain values that only the lane can reach."""
+"""Sessions on the server: which one a conversation goes to, and who has joined it. Only the lane can reach them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import hashlib
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from honcho_exec.clock import Clock, Deadline
-from honcho_exec.errors import StateError, Unavailable
+from honcho_exec.errors import Rejected, StateError, Unavailable
 from honcho_exec.folders import private_folder
-from honcho_exec.known import Known
+from honcho_exec.identity import SessionChoice, choice_of
+from honcho_exec.known import Known, NamedSession
 from honcho_exec.lane import Lane
 from honcho_exec.locks import exclusive
 from honcho_exec.model import SessionRef
@@ -37,6 +39,7 @@ class SessionCache:
         home: the state folder, whose processes do not ask for one session at the same time.
         destination: backend and workspace.
         closing: whether to give up waiting for another process.
+        speakers: the users whose rows wait for a session.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class SessionCache:
         destination: str,
         clock: Clock,
         closing: Callable[[], bool],
+        speakers: Callable[[str], Collection[str]] = lambda _: (),
     ) -> None:
         self._lane = lane
         self._api = api
@@ -59,11 +63,13 @@ class SessionCache:
         self._destination = destination
         self._clock = clock
         self._closing = closing
+        self._speakers = speakers
         self._known = Known(home / "known.db", destination=destination, clock=clock)
         self._members: dict[str, frozenset[str]] = {}
+        self._names: dict[str, str] = {}
 
     def session(self, ref: SessionRef) -> SessionRef:
-        """Return `ref` when its session is there and both its peers are members.
+        """Return `ref`, with the session that was decided on, when that is there and both its peers are members.
 
         Peers join only if they are not members yet: a second joining would hide what was said before it.
 
@@ -71,12 +77,55 @@ class SessionCache:
             LaneError: the caller is not on the lane.
             RequestError: Honcho did not do it; nothing is remembered then.
         """
-        self._lane.check()
+        ref = self.named(ref)
         wanted = {ref.user_peer: self._user, ref.ai_peer: self._assistant}
         if not self._members.get(ref.session, frozenset()).issuperset(wanted):
             with self._known.at_hand():
                 self._make(ref.session, wanted)
         return ref
+
+    def named(self, ref: SessionRef) -> SessionRef:
+        """Return `ref` with the session that its key goes to, decided once and remembered; creates nothing.
+
+        A session that already exists is only used if nobody else can be in it by mistake: names of earlier versions
+        could be shared by several keys.
+
+        Raises:
+            LaneError: the caller is not on the lane.
+            RequestError, StateError: it cannot be decided now.
+        """
+        self._lane.check()
+        if not ref.key:
+            return ref
+        choice = choice_of(ref)
+        if choice.own not in self._names:
+            with self._known.at_hand():
+                decided = self._known.named(choice.own) or self._known.name(self._decide(ref, choice))
+            self._names[choice.own] = decided.session
+        return replace(ref, session=self._names[choice.own], key="")
+
+    def _decide(self, ref: SessionRef, choice: SessionChoice) -> NamedSession:
+        own = choice.own
+        if choice.is_open:
+            return NamedSession(own, choice.earlier)
+        if not choice.earlier or (not choice.is_new and self._members_of(own)[0]):
+            # There was none, or this was decided before, by a process whose memory is lost.
+            return NamedSession(own, own)
+        members, complete = self._members_of(choice.earlier)
+        members |= frozenset(self._speakers(choice.earlier))
+        is_alone = complete and members <= {ref.user_peer, ref.ai_peer}
+        if choice.is_new:
+            return NamedSession(own, choice.earlier) if is_alone else NamedSession(own, own, choice.earlier)
+        session = choice.earlier if is_alone and ref.user_peer in members else own
+        return NamedSession(own, session, choice.earlier if members else "")
+
+    def _members_of(self, session: str) -> tuple[frozenset[str], bool]:
+        try:
+            return self._api.members(session)
+        except Rejected as error:
+            if error.cause != "not_found":
+                raise
+            return frozenset(), True
 
     def _make(self, session: str, wanted: Mapping[str, tuple[bool, bool]]) -> None:
         if not self._has(session, wanted):

@@ -47,11 +47,11 @@ def take(
         )
     warnings += tuple(access_warnings(home))
     warnings += tuple(str(incident) for incident in incidents(home))
-    ref = conversation.ref if conversation else None
+    ref = conversation.shown if conversation else None
     own, recalled = SessionCost(""), list[SessionCost]()
-    if ledger is not None and ref is not None:
+    if ledger is not None and conversation is not None:
         try:
-            own, recalled = ledger.costs(ref.session)
+            own, recalled = ledger.costs(conversation.ref.session)
         except HonchoExecError as error:
             warnings += (f"what recall costs is not known: {error}",)
     counts, history = seen.counts, seen.history

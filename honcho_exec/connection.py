@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,6 +45,7 @@ class Connection:
     Args:
         home: the folder of the embedded backend's file.
         grant: where the key's OAuth grant stands, if it is from one.
+        speakers: the users whose rows wait for a session.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Connection:
         breaker: Breaker,
         meter: Meter,
         grant: GrantFile | None = None,
+        speakers: Callable[[str], Collection[str]] = lambda _: (),
     ) -> None:
         self._lane = lane
         self._settings = settings
@@ -66,6 +69,7 @@ class Connection:
         self._breaker = breaker
         self._meter = meter
         self._grant = grant
+        self._speakers = speakers
         self._lock = threading.Lock()
         self._link: Link | None = None
         self._closed = False
@@ -152,6 +156,7 @@ class Connection:
             destination=self._settings.destination(self._workspace),
             clock=self._clock,
             closing=lambda: self._closed,
+            speakers=self._speakers,
         )
 
     def _let_burst_pass(self) -> None:

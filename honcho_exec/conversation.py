@@ -26,6 +26,7 @@ from honcho_exec.errors import (
 )
 from honcho_exec.grants import GrantFile
 from honcho_exec.hold import Hold
+from honcho_exec.known import Known, NamedSession
 from honcho_exec.lane import Lane
 from honcho_exec.lease import Holder
 from honcho_exec.model import Message, Receipt, SessionRef, Write
@@ -105,6 +106,7 @@ class Conversation:
         self._ref = ref
         self._home = home
         self._clock = clock
+        self._decided: dict[SessionRef, SessionRef] = {}
         self._closing = threading.Event()
         self._asking = threading.local()
         self._last_sync: TurnFuture | None = None
@@ -129,7 +131,15 @@ class Conversation:
             self._session, self.lane, (self.outbox.path, self.outbox.destination), self.breaker, clock
         )
         self._connection = Connection(
-            self.lane, settings, home, ref.workspace, clock=clock, breaker=self.breaker, meter=meter, grant=grant
+            self.lane,
+            settings,
+            home,
+            ref.workspace,
+            clock=clock,
+            breaker=self.breaker,
+            meter=meter,
+            grant=grant,
+            speakers=self.outbox.speakers,
         )
         self.delivery = Delivery(
             lane=self.lane,
@@ -147,8 +157,29 @@ class Conversation:
 
     @property
     def ref(self) -> SessionRef:
-        """The present session, whether the server has it or not."""
+        """The present session, whether the server has it or not, and whether it is decided or not."""
         return self._ref
+
+    def decided(self, ref: SessionRef) -> SessionRef:
+        """`ref` with the session that its key goes to, as the lane has decided.
+
+        Raises:
+            SyncPending: the lane has not decided yet.
+        """
+        found = self._decided.get(ref) if ref.key else ref
+        if found is None:
+            raise self._pending("deciding on the session", self._opening.age)
+        return found
+
+    @property
+    def shown(self) -> SessionRef:
+        """The present session for a person to see: the decided one, if there is one yet."""
+        return self._decided.get(self._ref, self._ref)
+
+    def earlier_sessions(self) -> list[NamedSession]:
+        """What was decided about sessions of earlier versions, for every conversation of this destination."""
+        known = Known(self._home / "known.db", destination=self.outbox.destination, clock=self._clock)
+        return known.names()
 
     @property
     def where(self) -> str:
@@ -243,7 +274,7 @@ class Conversation:
         self._await_sync(deadline)
         self.opened(deadline)
         self._asking.since = self._clock.monotonic()
-        return ref
+        return self.decided(ref)
 
     def read(self, request: Callable[[HonchoApi], T]) -> T:
         """See `tools.Memory.read`: all reads of one tool call share its deadline."""
@@ -378,7 +409,10 @@ class Conversation:
 
     def _session(self, ref: SessionRef) -> SessionRef:
         cache = self._connection.open().cache
-        return cache.session(ref) if self._writes else ref
+        decided = cache.session(ref) if self._writes else cache.named(ref)
+        if ref.key:
+            self._decided[ref] = decided
+        return decided
 
     def _await_sync(self, deadline: Deadline) -> None:
         """Wait for what was given before this call: well or not, it must be settled before a tool reads.

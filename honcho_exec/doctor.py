@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from honcho_exec.errors import HonchoExecError
+from honcho_exec.identity import mapped_name
+from honcho_exec.settings import Settings
 from honcho_exec.status import Finding, Status
 from honcho_exec.text import duration
 
@@ -23,12 +25,15 @@ __all__ = ["examine"]
 _LITTLE_ROOM = 100 * 1024 * 1024
 
 
-def examine(status: Status, conversation: Conversation | None) -> tuple[Finding, ...]:
-    """What was found, good and bad, in the order in which a person would look: machine, state, server, outbox."""
+def examine(status: Status, conversation: Conversation | None, settings: Settings | None = None) -> tuple[Finding, ...]:
+    """What was found, good and bad, in the order in which a person would look."""
     found = [*_machine(status), *_state(Path(status.state), conversation)]
     if conversation is not None:
         found += _server(status, conversation)
         found += _outbox(status)
+        found += _earlier_sessions(conversation)
+    if settings is not None:
+        found += _shared_names(settings)
     return (*found, *status.findings)
 
 
@@ -91,6 +96,34 @@ def _outbox(status: Status) -> Iterator[Finding]:
     yield Finding("ok", f"outbox: {waiting}{age}; {last}")
     if status.last_error:
         yield Finding("note", f"the last failure was at {status.last_error_at}: {status.last_error}")
+
+
+def _earlier_sessions(conversation: Conversation) -> Iterator[Finding]:
+    for one in conversation.earlier_sessions():
+        if one.session == one.earlier:
+            yield Finding(
+                "ok", f"a chat continues in {one.session}, which earlier versions named; nobody else is in it"
+            )
+        else:
+            yield Finding(
+                "note",
+                f"the session {one.earlier} of an earlier version was left alone: others are in it, or could be",
+                f"its chat goes on in {one.session}; honcho_search still finds what its members said",
+            )
+
+
+def _shared_names(settings: Settings) -> Iterator[Finding]:
+    """Sessions that several directories of the map share."""
+    directories: dict[str, list[str]] = {}
+    for directory, name in sorted(settings.sessions.items()):
+        directories.setdefault(mapped_name(name), []).append(directory)
+    for name, sharing in directories.items():
+        if name and len(sharing) > 1:
+            yield Finding(
+                "note",
+                f"`sessions` gives {' and '.join(sharing)} the same session, {name}",
+                "give them different names if they are not one conversation",
+            )
 
 
 def _version(package: str) -> str:

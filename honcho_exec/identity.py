@@ -1,8 +1,9 @@
-"""Who and where: names of peers and sessions, made safe for Honcho.
+"""Names of the workspace, the session and the peers of a conversation.
 
-What a person chose (peers, aliases, the assistant, a session in the map) and directories are made safe sign by sign, as
-the bundled provider does, so that present users find what they have. What comes from outside (the ids of a gateway's
-users) gets a hash where making it safe changed it or it meets a chosen name: nobody becomes somebody else by a name.
+A name that the operator or a single person chose (peers, aliases, the `sessions` map, titles, directories) is made safe
+character by character, as Honcho's own plugin does. An identifier that other people can influence (a gateway's chat
+keys and user ids, names that a program passes) is kept only if no other identifier can produce it; otherwise a digest
+of the original is appended, so that two identifiers never share a name.
 """
 
 from __future__ import annotations
@@ -18,14 +19,41 @@ from honcho_exec.errors import InputError
 from honcho_exec.model import SessionRef
 from honcho_exec.settings import Settings
 
-__all__ = ["HostContext", "is_shared", "observer_of", "resolve", "safe_id", "session_name", "user_peer"]
+__all__ = [
+    "HostContext",
+    "SessionChoice",
+    "choice_of",
+    "is_shared",
+    "mapped_name",
+    "named_ref",
+    "observer_of",
+    "resolve",
+    "safe_id",
+    "session_name",
+    "user_peer",
+]
 
 _UNSAFE = re.compile(r"[^a-zA-Z0-9_-]")
 _UNSAFE_RUN = re.compile(r"[^a-zA-Z0-9_-]+")
+# A chat key whose separators can be told from its segments after the separators have become hyphens.
+_PLAIN_KEY = re.compile(r"[a-zA-Z0-9_]+(:[a-zA-Z0-9_]+)*")
 _MAX_SESSION = 100
 _MAX_PEER = 512
-# Digits of a hash: the fewest that meet no chosen name.
-_DIGITS = (8, 12, 16, 24, 32, 64)
+# 80 bits: nobody can find a second identifier with the digest of a given one. The length is not a usual one for ids.
+_DIGEST_CHARS = 20
+_SHORT_DIGEST_CHARS = 8
+_ENDS_LIKE_DIGEST = re.compile(rf".*-[0-9a-f]{{{_DIGEST_CHARS}}}", re.DOTALL)
+_ENDS_LIKE_ANY_DIGEST = re.compile(rf".*-([0-9a-f]{{{_SHORT_DIGEST_CHARS}}}|[0-9a-f]{{{_DIGEST_CHARS}}})", re.DOTALL)
+_WORD = re.compile(r"[a-zA-Z0-9_]+")
+# Names of gateway chats as the host builds their keys, which no title or directory may take.
+_GATEWAY_NAME = re.compile(r"agent-[a-zA-Z0-9_]+-[a-zA-Z0-9_]+-(dm|group|channel|thread|forum)(-.*)?")
+# A chat of these kinds may have several human members.
+_GROUP_KEY = re.compile(r"agent:[^:]+:[^:]+:(group|channel|thread|forum|supergroup|room)(:.*)?", re.DOTALL)
+_MEMORY_FILES = "memory-files-"
+
+# What a key is made from: a gateway's chat, a gateway's user (in a directory, or in a run), a name from a program, a
+# single person's own name.
+_CHAT, _USER, _RUN, _NAME, _SELF = "chat:", "user:", "runs:", "name:", "self:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +63,14 @@ class HostContext:
     Attributes:
         session_id: the host's id of this run.
         session: a session name that the program chose itself; nothing else is then looked at.
+        session_title_source: `user`, or `derived` or `llm` for a title that a machine made.
         cwd: the working directory.
     """
 
     session_id: str = ""
     session: str = ""
     session_title: str = ""
+    session_title_source: str = ""
     gateway_session_key: str = ""
     user_id: str = ""
     user_id_alt: str = ""
@@ -53,6 +83,29 @@ class HostContext:
         """Whether this conversation is a person's: cron, flush, subagent and read runs write and inject nothing."""
         return self.agent_context not in {"cron", "flush", "subagent", "read"} and self.platform != "cron"
 
+    @property
+    def chosen_title(self) -> str:
+        """The title, if a person gave it; a missing source counts as a person's."""
+        return "" if self.session_title_source in {"derived", "llm"} else self.session_title
+
+
+@dataclass(frozen=True, slots=True)
+class SessionChoice:
+    """The sessions that a key can go to; the lane decides between them, see `SessionCache.session`.
+
+    Attributes:
+        own: a name that no other key has.
+        earlier: the name by the rule of earlier versions and of Honcho's own plugin, which others may share; empty if
+            they named no session after it.
+        is_new: whether the session `earlier` may be created; otherwise it is only continued.
+        is_open: whether other people may be members of it.
+    """
+
+    own: str
+    earlier: str
+    is_new: bool = False
+    is_open: bool = False
+
 
 def is_shared(settings: Settings, context: HostContext) -> bool:
     """Whether other people may talk to the same assistant: the users of a gateway, unless all are one peer."""
@@ -63,11 +116,36 @@ def is_shared(settings: Settings, context: HostContext) -> bool:
 def resolve(settings: Settings, context: HostContext, environ: Mapping[str, str]) -> SessionRef:
     """Name the workspace, the session and both peers of a conversation."""
     peer = user_peer(settings, context, environ)
+    session, key = _session(settings, context, peer)
     return SessionRef(
-        workspace=safe_id(settings.workspace, limit=_MAX_PEER),
-        session=session_name(settings, context, peer),
+        workspace=_short(settings.workspace, limit=_MAX_PEER),
+        session=session,
         user_peer=peer,
         ai_peer=_plain(settings.ai_peer),
+        key=key,
+    )
+
+
+def named_ref(ref: SessionRef, name: str) -> SessionRef:
+    """A session that a program chose by name, with the peers of `ref`."""
+    session = safe_id(name)
+    return SessionRef(ref.workspace, session, ref.user_peer, ref.ai_peer, "" if session == name else _NAME + name)
+
+
+def choice_of(ref: SessionRef) -> SessionChoice:
+    """The sessions between which the lane decides for a `ref` that has a key."""
+    kind, raw = ref.key[: len(_CHAT)], ref.key[len(_CHAT) :]
+    if kind == _NAME:
+        return SessionChoice(own=ref.session, earlier=_short(raw))
+    if kind != _CHAT:
+        own = _with_digest(ref.session, f"{raw}\n{ref.session}")
+        return SessionChoice(own, earlier=ref.session, is_new=kind != _USER, is_open=kind == _SELF)
+    is_plain = _is_plain_key(raw)
+    return SessionChoice(
+        own=_with_digest(_slug(raw) or "chat", raw),
+        earlier=_bounded(_slug(raw), raw),
+        is_new=is_plain,
+        is_open=is_plain and _GROUP_KEY.fullmatch(raw) is not None,
     )
 
 
@@ -75,19 +153,35 @@ def user_peer(settings: Settings, context: HostContext, environ: Mapping[str, st
     """The user's peer: pinned name, alias, prefixed or plain runtime id, `peerName`, the system's user."""
     if settings.pin_user_peer and settings.peer_name:
         return _plain(settings.peer_name)
-    runtime_ids = [value.strip() for value in (context.user_id, context.user_id_alt) if value.strip()]
+    # Not stripped: two ids that differ in blanks are two users.
+    runtime_ids = [value for value in (context.user_id, context.user_id_alt) if value.strip()]
     for runtime_id in runtime_ids:
         if alias := settings.user_peer_aliases.get(runtime_id, "").strip():
             return _plain(alias)
     chosen = (settings.peer_name, settings.ai_peer, *settings.user_peer_aliases.values())
     taken = {_plain(name) for name in chosen if name}
-    if runtime_ids:
-        return _apart(settings.runtime_peer_prefix.strip() + runtime_ids[0], taken)
     if settings.peer_name:
-        return _plain(settings.peer_name)
-    name = _plain(_system_user(environ))
-    # In a container the user is often called like the assistant.
-    return _apart(name, taken) if name in taken else name
+        local = _plain(settings.peer_name)
+    else:
+        name = _plain(_system_user(environ))
+        # In a container the user is often called like the assistant.
+        local = f"{name}-{_digest(name, _SHORT_DIGEST_CHARS)}" if name in taken else name
+    if not runtime_ids:
+        return local
+    return _runtime_peer(settings.runtime_peer_prefix.strip(), runtime_ids[0], taken | {local})
+
+
+def _runtime_peer(prefix: str, runtime_id: str, taken: set[str]) -> str:
+    """The peer of a gateway's user: no other id gives it, and no person chose it."""
+    raw = prefix + runtime_id
+    safe = _UNSAFE.sub("-", raw)
+    fits = len(safe) <= _MAX_PEER - 1 - _SHORT_DIGEST_CHARS
+    if safe == raw and fits and safe not in taken and not _ENDS_LIKE_ANY_DIGEST.fullmatch(raw):
+        return safe
+    if fits and _WORD.fullmatch(runtime_id) and (short := f"{safe}-{_digest(raw, _SHORT_DIGEST_CHARS)}") not in taken:
+        # No other id reads the same after it was made safe, so the digest need not tell ids apart.
+        return short
+    return _with_digest(safe, raw, _MAX_PEER)
 
 
 def observer_of(settings: Settings, ref: SessionRef, peer: str) -> str:
@@ -97,67 +191,123 @@ def observer_of(settings: Settings, ref: SessionRef, peer: str) -> str:
 
 def session_name(settings: Settings, context: HostContext, peer: str) -> str:
     """The session of a conversation, by the first rule that applies."""
-    if context.session:
-        return safe_id(context.session, limit=_MAX_SESSION)
-    prefix = f"{peer}-" if settings.session_peer_prefix else ""
-    manual = settings.sessions.get(context.cwd, "").strip()
-    title = _UNSAFE_RUN.sub("-", context.session_title).strip("-")
-    key = _UNSAFE_RUN.sub("-", context.gateway_session_key).strip("-")
-    run = context.session_id if settings.session_strategy == "per-session" else ""
-    place = run or _place(settings, context.cwd)
-    rules = (
-        (_plain(manual), manual),
-        (title and prefix + title, prefix + context.session_title),
-        (key, context.gateway_session_key),
-        (place and prefix + _plain(place), prefix + place),
-    )
-    return next(
-        (_bounded(safe, raw) for safe, raw in rules if safe), _bounded(_plain(settings.workspace), settings.workspace)
-    )
+    return _session(settings, context, peer)[0]
 
 
-def safe_id(raw: str, *, limit: int = _MAX_SESSION) -> str:
+def mapped_name(raw: str) -> str:
+    """The session that a name in the operator's `sessions` map means; empty for an empty one."""
+    return _bounded(_plain(raw), raw.strip())
+
+
+def safe_id(raw: str) -> str:
     """`raw` as an id that Honcho takes, and that no other `raw` maps to.
-
-    A hash of `raw` is added where making it safe changed it or cut it.
 
     Raises:
         InputError: it is empty.
     """
-    if not raw.strip():
-        raise InputError("a peer or session needs a name that is not empty")
+    _require_name(raw)
+    return _unique(raw)
+
+
+def _session(settings: Settings, context: HostContext, peer: str) -> tuple[str, str]:
+    """The session's name, and its key if the lane decides where it really is; see `SessionRef.key`."""
+    if context.session:
+        session = safe_id(context.session)
+        return session, "" if session == context.session else _NAME + context.session
+    chat = context.gateway_session_key
+    if chat.strip(": \t\r\n"):
+        return _chat_name(chat), _CHAT + chat
+    shared = is_shared(settings, context)
+    prefix = f"{peer}-" if settings.session_peer_prefix else ""
+    mapped = settings.sessions.get(context.cwd, "")
+    run = context.session_id if settings.session_strategy == "per-session" else ""
+    title = "" if shared else context.chosen_title
+    directory = _directory(settings, context.cwd)
+    if mapped_name(mapped) and not run:
+        return mapped_name(mapped), ""
+    if run:
+        safe, raw = prefix + _plain(run), prefix + run
+    elif _slug(title):
+        safe, raw = prefix + _slug(title), prefix + title
+    elif directory:
+        safe, raw = prefix + _plain(directory), prefix + directory
+    else:
+        safe, raw = _plain(settings.workspace), settings.workspace
+    name = _unique(raw) if run and shared else _personal(safe, raw)
+    if not shared:
+        return name, _SELF + name
+    # Several users of a gateway can work in one directory: each gets a session.
+    return name, (_RUN if run else _USER) + f"{context.user_id or context.user_id_alt}\n{chat}"
+
+
+def _chat_name(key: str) -> str:
+    """The name of a gateway chat: the key with hyphens, and a digest unless only this key produces that."""
+    return key.replace(":", "-") if _is_plain_key(key) else _with_digest(_slug(key) or "chat", key)
+
+
+def _is_plain_key(key: str) -> bool:
+    """Whether no other key gives the same name after its colons have become hyphens."""
+    plain = key.replace(":", "-")
+    reserved = plain.startswith(_MEMORY_FILES) or _ENDS_LIKE_DIGEST.fullmatch(plain)
+    return len(plain) <= _MAX_SESSION and _PLAIN_KEY.fullmatch(key) is not None and not reserved
+
+
+def _personal(name: str, raw: str) -> str:
+    """The name of a person's own session, which must not be one of a gateway's chats."""
+    return _with_digest(name, raw) if _GATEWAY_NAME.fullmatch(name) else _bounded(name, raw)
+
+
+def _unique(raw: str) -> str:
+    """A session's name that no other `raw` produces."""
+    safe = _UNSAFE.sub("-", raw)
+    kept = safe == raw and len(safe) <= _MAX_SESSION and not _ENDS_LIKE_DIGEST.fullmatch(safe)
+    return safe if kept else _with_digest(safe, raw)
+
+
+def _with_digest(safe: str, raw: str, limit: int = _MAX_SESSION) -> str:
+    return f"{safe[: limit - 1 - _DIGEST_CHARS]}-{_digest(raw, _DIGEST_CHARS)}"
+
+
+def _short(raw: str, *, limit: int = _MAX_SESSION) -> str:
+    """The name of earlier versions: with a short digest if it had to be changed. Not for what others can choose.
+
+    Raises:
+        InputError: it is empty.
+    """
+    _require_name(raw)
     safe = _UNSAFE.sub("-", raw)
     if safe == raw and len(safe) <= limit:
         return safe
-    return f"{safe[: limit - 9].rstrip('-')}-{_digest(raw)}".lstrip("-")
+    return f"{safe[: limit - 9].rstrip('-')}-{_digest(raw, _SHORT_DIGEST_CHARS)}".lstrip("-")
+
+
+def _require_name(raw: str) -> None:
+    if not raw.strip():
+        raise InputError("a peer or session needs a name that is not empty")
 
 
 def _plain(raw: str) -> str:
-    """A chosen name, made safe sign by sign; cut with a hash where it is too long."""
+    """A chosen name, made safe character by character; cut with a digest if it is too long."""
     safe = _UNSAFE.sub("-", raw.strip())
-    return safe if len(safe) <= _MAX_PEER else f"{safe[: _MAX_PEER - 9]}-{_digest(raw)}"
+    return safe if len(safe) <= _MAX_PEER else f"{safe[: _MAX_PEER - 9]}-{_digest(raw, _SHORT_DIGEST_CHARS)}"
 
 
-def _apart(raw: str, taken: set[str]) -> str:
-    """A name from outside, with a hash where making it safe changed or cut it or it meets one of `taken`."""
-    safe = _UNSAFE.sub("-", raw)
-    if safe == raw and len(safe) <= _MAX_PEER and safe not in taken:
-        return safe
-    digest = hashlib.sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()
-    hashed = (f"{safe[: _MAX_PEER - 1 - digits]}-{digest[:digits]}" for digits in _DIGITS)
-    return next(name for name in hashed if name not in taken)
+def _slug(raw: str) -> str:
+    return _UNSAFE_RUN.sub("-", raw).strip("-")
 
 
 def _bounded(safe: str, raw: str) -> str:
-    return safe if len(safe) <= _MAX_SESSION else f"{safe[: _MAX_SESSION - 9].rstrip('-')}-{_digest(raw)}"
+    if len(safe) <= _MAX_SESSION:
+        return safe
+    return f"{safe[: _MAX_SESSION - 9].rstrip('-')}-{_digest(raw, _SHORT_DIGEST_CHARS)}"
 
 
-def _digest(raw: str) -> str:
-    return hashlib.sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+def _digest(raw: str, chars: int) -> str:
+    return hashlib.sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()[:chars]
 
 
-def _place(settings: Settings, cwd: str) -> str:
-    """The name of the directory or repository; empty where all conversations are one session."""
+def _directory(settings: Settings, cwd: str) -> str:
+    """The name of the directory or repository; empty if all conversations are one session."""
     if settings.session_strategy == "global":
         return ""
     here = Path(cwd)

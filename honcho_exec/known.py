@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from sqlite3 import Row
@@ -15,7 +16,7 @@ from honcho_exec.errors import Damaged, StateError
 from honcho_exec.model import Chosen
 from honcho_exec.sqlite import Database, set_aside
 
-__all__ = ["Known"]
+__all__ = ["Known", "NamedSession"]
 
 _log = logging.getLogger(__name__)
 
@@ -44,9 +45,34 @@ _MIGRATIONS = (
     ) WITHOUT ROWID;
     CREATE TABLE done (destination TEXT NOT NULL, what TEXT NOT NULL, PRIMARY KEY (destination, what)) WITHOUT ROWID;
     """,
+    """
+    CREATE TABLE names (
+        destination TEXT NOT NULL,
+        own TEXT NOT NULL,
+        session TEXT NOT NULL,
+        earlier TEXT NOT NULL,
+        PRIMARY KEY (destination, own),
+        UNIQUE (destination, session)
+    ) WITHOUT ROWID;
+    """,
 )
 
 _Step = tuple[str, Sequence[object]]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedSession:
+    """Which session a key goes to.
+
+    Attributes:
+        own: the name that no other key has.
+        session: the session in use.
+        earlier: the session of earlier versions, if there is one: continued if it is `session`, else left alone.
+    """
+
+    own: str
+    session: str
+    earlier: str = ""
 
 
 class Known:
@@ -112,6 +138,35 @@ class Known:
         """Know nobody who has joined a session any more."""
         self._write(("DELETE FROM members WHERE destination = ? AND session = ?", (self._destination, session)))
 
+    def named(self, own: str) -> NamedSession | None:
+        """Which session was decided on for the key with this own name."""
+        return next(iter(self._names("own = ?", own)), None)
+
+    def name(self, wanted: NamedSession) -> NamedSession:
+        """Remember a decision, unless there is one, and return the one that holds.
+
+        That is `own` if another key has the session already.
+        """
+        row = "INSERT OR IGNORE INTO names (destination, own, session, earlier) VALUES (?, ?, ?, ?)"
+        own = wanted.own
+        self._write(
+            (row, (self._destination, own, wanted.session, wanted.earlier)),
+            # Does nothing, unless the session is another key's.
+            (row, (self._destination, own, own, wanted.session)),
+        )
+        return self.named(own) or wanted
+
+    def names(self) -> list[NamedSession]:
+        """Every decision about a session of earlier versions."""
+        return self._names("earlier <> ''")
+
+    def _names(self, condition: str, *values: str) -> list[NamedSession]:
+        rows = self._read(
+            f"SELECT own, session, earlier FROM names WHERE destination = ? AND ({condition}) ORDER BY session",
+            (self._destination, *values),
+        )
+        return [NamedSession(*row) for row in rows]
+
     def entries(self, observer: str, observed: str) -> list[str]:
         """What of the host's built-in memory was given as conclusions of one peer about another."""
         rows = self._read(
@@ -134,6 +189,7 @@ class Known:
         held = [row["content"] for row in self._read("SELECT content FROM entries", ()) if chosen.holds(row["content"])]
         self._write(
             ("DELETE FROM members WHERE ? OR session = ? OR peer = ?", (everything, *names)),
+            ("DELETE FROM names WHERE ? OR session = ?", (everything, chosen.session)),
             ("DELETE FROM entries WHERE ? OR ? IN (observer, observed)", (everything, chosen.peer)),
             ("DELETE FROM entries WHERE content IN (SELECT value FROM json_each(?))", (json.dumps(held),)),
         )

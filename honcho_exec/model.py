@@ -25,12 +25,23 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class SessionRef:
-    """Names a session and who takes part in it; says nothing about whether the server has it yet."""
+    """Names a session and who takes part in it; says nothing about whether the server has it yet.
+
+    Attributes:
+        key: what the session was named after, if several sessions come into question and the lane decides between
+            them (`SessionCache.named`); empty if `session` is final.
+    """
 
     workspace: str
     session: str
     user_peer: str
     ai_peer: str
+    key: str = ""
+
+    @property
+    def scope(self) -> str:
+        """What tells the session from all others before it is decided."""
+        return f"{self.session} {self.key}" if self.key else self.session
 
 
 @dataclass(frozen=True, slots=True)

@@ -128,6 +128,15 @@ class Outbox:
             ).fetchall()
         return [read_row(row) for row in found]
 
+    def speakers(self, session: str) -> frozenset[str]:
+        """The users whose rows wait for a session that is final, whoever holds them."""
+        with self._file.reading() as connection:
+            rows = connection.execute(
+                "SELECT DISTINCT user_peer FROM rows WHERE destination = ? AND session = ? AND session_key = ''",
+                (self.destination, session),
+            ).fetchall()
+        return frozenset(row["user_peer"] for row in rows)
+
     def release(self, holder: Holder) -> int:
         """Take over the rows of another holder of this process; returns how many these were."""
         with self._file.writing(PATIENCE) as connection:

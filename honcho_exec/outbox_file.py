@@ -114,6 +114,7 @@ _MIGRATIONS = (
         PRIMARY KEY (origin, place)
     ) WITHOUT ROWID;
     """,
+    "ALTER TABLE rows ADD COLUMN session_key TEXT NOT NULL DEFAULT '';",
 )
 
 

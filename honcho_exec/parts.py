@@ -104,6 +104,7 @@ def put_together(
             settings,
             ledger,
             clock,
+            decided=conversation.decided,
             rewrite=rewrite,
             shared=shared,
             abandon=conversation.abandon,

@@ -26,7 +26,7 @@ from honcho_exec.doctor import examine
 from honcho_exec.errors import Closed, ConfigurationError, Disabled, HonchoExecError, InputError, StateError
 from honcho_exec.forks import ADVICE, fork_count, on_fork_in_child
 from honcho_exec.futures import done, failed
-from honcho_exec.identity import HostContext, is_shared, resolve, safe_id
+from honcho_exec.identity import HostContext, is_shared, named_ref, resolve, safe_id
 from honcho_exec.lease import Holder
 from honcho_exec.machine_text import spoken
 from honcho_exec.messages import as_messages
@@ -160,7 +160,9 @@ class HonchoProvider:
         user_id: str = "",
         user_id_alt: str = "",
         session_title: str = "",
+        session_title_source: str = "",
         gateway_session_key: str = "",
+        cwd: str = "",
         **_: object,
     ) -> None:
         """Begin a conversation; returns at once, whatever the server does.
@@ -177,20 +179,23 @@ class HonchoProvider:
             agent_identity: the host's profile, which names the workspace unless a setting does.
             user_id: the runtime user, first choice.
             user_id_alt: the runtime user, second choice.
-            session_title: a title that a person gave the session.
+            session_title: the session's title.
+            session_title_source: `derived` or `llm` if a machine made the title, which then names no session.
             gateway_session_key: the chat that a gateway serves.
+            cwd: the session's directory; the process's when empty.
         """
         # On this thread: while a thread of ours imports, other threads of the caller could see half a module.
         import_shared()
         told = HostContext(
             session_id=session_id,
             session_title=session_title,
+            session_title_source=session_title_source,
             gateway_session_key=gateway_session_key,
             user_id=user_id,
             user_id_alt=user_id_alt,
             platform=platform,
             agent_context=agent_context,
-            cwd=_working_directory(),
+            cwd=cwd or _working_directory(),
         )
         self._initialize(told, hermes_home, agent_identity)
 
@@ -262,12 +267,7 @@ class HonchoProvider:
             HonchoExecError: memory is not in use, and why.
         """
         conversation = self._opened()
-        ref = SessionRef(
-            conversation.ref.workspace,
-            safe_id(given.name(session, "session")),
-            conversation.ref.user_peer,
-            conversation.ref.ai_peer,
-        )
+        ref = named_ref(conversation.ref, given.name(session, "session"))
         if role not in ("user", "assistant"):
             raise InputError("`role` must be user or assistant")
         peer = ref.user_peer if role == "user" else ref.ai_peer
@@ -414,6 +414,7 @@ class HonchoProvider:
         reset: bool = False,
         rewound: bool = False,
         session_title: str | None = None,
+        session_title_source: str | None = None,
         **_: object,
     ) -> None:
         """Go on under another id of the host; earlier turns stay in the session they were given in.
@@ -425,15 +426,18 @@ class HonchoProvider:
             reset: a new conversation, which an earlier title does not name.
             rewound: the last turns were taken back; Honcho keeps what was said in them.
             session_title: the title under that id; None keeps the present one, unless it is a new conversation.
+            session_title_source: who gave that title; see `initialize`.
         """
         parts = self._present()
         with self._lock:
             if parts is None or parts is not self._parts or self._loaded is None:
                 return
             conversation, recall = parts.conversation, parts.recall
-            kept = "" if reset else self._context.session_title
-            title = kept if session_title is None else session_title
-            self._context = replace(self._context, session_id=new_session_id, session_title=title)
+            context = self._context if not reset else replace(self._context, session_title="")
+            if session_title is not None:
+                source = session_title_source or ""
+                context = replace(context, session_title=session_title, session_title_source=source)
+            self._context = replace(context, session_id=new_session_id)
             ref = self._name(self._loaded.settings)
             moved = ref != conversation.ref
             if moved:
@@ -465,7 +469,7 @@ class HonchoProvider:
             seen: the status, where it was asked for just now.
         """
         seen = seen or self.status()
-        return examine(seen, self._conversation)
+        return examine(seen, self._conversation, self._loaded.settings if self._loaded else None)
 
     @offloaded
     def stats(self) -> Stats:

@@ -72,6 +72,7 @@ class Recall:
 
     Args:
         connect: gives the API once the session is there, waiting for it until the deadline; called on the threads.
+        decided: gives the session to read, once it is there; see `Conversation.decided`.
         settings: which of all that is wanted, how often, and how much of it.
         ledger: where is counted what it costs, and where the cadence survives a restart.
         clock: where time comes from.
@@ -87,11 +88,13 @@ class Recall:
         ledger: Ledger,
         clock: Clock,
         *,
+        decided: Callable[[SessionRef], SessionRef] = lambda ref: ref,
         rewrite: Rewriter | None = None,
         shared: bool = False,
         abandon: Callable[[], None] | None = None,
     ) -> None:
         self._connect = connect
+        self._decided = decided
         self._settings = settings
         self._ledger = ledger
         self._clock = clock
@@ -250,7 +253,7 @@ class Recall:
             until = deadline or Deadline.after(self._settings.timeout, self._clock)
             api = self._connect(until)
             with api.within(until):
-                return fetch_base_context(api, ref, query, observer=observer, shared=self._shared)
+                return fetch_base_context(api, self._decided(ref), query, observer=observer, shared=self._shared)
 
         return stretch.base.ask(turn, fetch, anew=deadline is not None)
 

@@ -10,7 +10,18 @@ from sqlite3 import Row
 from honcho_exec.clock import BootTime
 from honcho_exec.model import Card, Conclusion, Deletion, Message, Replacement, SessionRef, Write
 
-__all__ = ["Admitted", "Batch", "Counts", "Delivery", "History", "OutboxRow", "dump", "read_batch", "read_row"]
+__all__ = [
+    "Admitted",
+    "Batch",
+    "Counts",
+    "Delivery",
+    "History",
+    "OutboxRow",
+    "dump",
+    "dump_session_key",
+    "read_batch",
+    "read_row",
+]
 
 _KINDS: dict[str, type[Write]] = {
     "message": Message,
@@ -127,6 +138,15 @@ def dump(write: Write) -> str:
     return json.dumps(asdict(write))
 
 
+def dump_session_key(ref: SessionRef) -> str:
+    """A session's key as a row holds it: in ASCII, since a host's id may hold what SQLite cannot encode."""
+    return json.dumps(ref.key) if ref.key else ""
+
+
+def _load_session_key(stored: str) -> str:
+    return str(json.loads(stored)) if stored else ""
+
+
 def _load(kind: str, payload: str) -> Write:
     fields = json.loads(payload)
     if kind == "card":
@@ -140,7 +160,9 @@ def read_row(row: Row) -> OutboxRow:
         id=row["id"],
         destination=row["destination"],
         turn=row["turn"],
-        ref=SessionRef(row["workspace"], row["session"], row["user_peer"], row["ai_peer"]),
+        ref=SessionRef(
+            row["workspace"], row["session"], row["user_peer"], row["ai_peer"], _load_session_key(row["session_key"])
+        ),
         write=_load(row["kind"], row["payload"]),
         admitted_at=row["admitted_at"],
         attempts=row["attempts"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from honcho_exec.batches import known_sources, newest_message_at, stored, write
@@ -96,7 +97,7 @@ class Sender:
             if error.cause == "not_found" and batch.id not in self._reopened:
                 # The session may have been deleted: it is made again before the rows are blamed.
                 self._reopened.add(batch.id)
-                link.cache.forget(batch.rows[0].ref.session)
+                link.cache.forget(link.cache.named(batch.rows[0].ref).session)
             elif self._is_blamed(link.api, batch):
                 self._isolate(self._outbox.reread(batch), error)
             else:
@@ -114,11 +115,16 @@ class Sender:
             link.cache.session(ref)
         return link
 
+    def _decided(self, batch: Batch) -> Batch:
+        """The batch with the sessions that its rows go to."""
+        cache = self._connection.open().cache
+        return replace(batch, rows=tuple(replace(row, ref=cache.named(row.ref)) for row in batch.rows))
+
     def _attempt(self, api: HonchoApi, batch: Batch) -> None:
         """Send what Honcho does not have of the batch; record what is known before and after."""
         if self._was_overtaken(api, batch):
             return
-        current = self._outbox.reread(batch)
+        current = self._decided(self._outbox.reread(batch))
         if not current.rows:
             return
         there = self._stored_rows(api, current)
@@ -230,6 +236,7 @@ class Sender:
     def _look_up(self, api: HonchoApi, batch: Batch) -> list[OutboxRow]:
         """The rows of a batch that was sent that are there; raises `Ambiguous` while the others may still arrive."""
         # What is done after the server has looked is not in its answer: it is the look's beginning that counts.
+        batch = self._decided(batch)
         wait = batch.settled.since(self._clock.boot_time()) or 0.0
         there = stored(api, batch, batch.rows)
         self._meter.count("reconciled", len(there))

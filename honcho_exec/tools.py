@@ -37,10 +37,13 @@ class Memory(Protocol):
 
     @property
     def ref(self) -> SessionRef:
-        """The present session, whether the server has it or not."""
+        """The present session, whether the server has it or not, and whether it is decided or not."""
 
     def ready(self) -> SessionRef:
-        """Wait for the pending sync and for the session; raises what a tool answers when they are not to be had."""
+        """Wait for the pending sync and for the session, and return the decided one.
+
+        Raises what a tool answers when they are not to be had.
+        """
 
     def read(self, request: Callable[[HonchoApi], T]) -> T:
         """Make a request on the caller's thread, with bounded retries."""
@@ -179,7 +182,7 @@ class Tools:
         if self._settings.dialectic_dynamic and args.reasoning_level is not None:
             level = args.reasoning_level
         session = self._only(ref, target or observer)
-        with self._asking(ref):
+        with self._asking(self._memory.ref):
             answer = self._memory.chat(
                 lambda api: api.chat(query, observer=observer, target=target, level=level, session=session)
             )
@@ -189,7 +192,9 @@ class Tools:
         ref = self._memory.ready()
         observer, target = self._view(ref, args.peer)
         about = None if self._only(ref, target or observer) else target or observer
-        found = self._memory.read(lambda api: api.session_context(ref.session, target=about, observer=observer))
+        # The SDK refuses an observer of nobody.
+        viewer = observer if about else None
+        found = self._memory.read(lambda api: api.session_context(ref.session, target=about, observer=viewer))
         known = found if about else self._memory.read(lambda api: api.self_context(ref.ai_peer, ref.session))
         recent = [f"[{said.peer}] {cut_at_word(said.content, _RECENT_CHARS)}" for said in found.messages[-_RECENT:]]
         text = compose(

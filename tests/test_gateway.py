@@ -35,7 +35,7 @@ def own_threads() -> list[str]:
 def chat(number: int, server: FaultyServer, home: Path) -> HonchoProvider:
     environ = {"HOME": str(home), "HONCHO_BASE_URL": server.url, "HONCHO_TIMEOUT": "60"}
     provider = HonchoProvider(environ=environ, home=home / "state")
-    provider.initialize(f"run-{number}", gateway_session_key=f"chat-{number}", user_id=f"user-{number}")
+    provider.initialize(f"run-{number}", gateway_session_key=f"chat:{number}", user_id=f"user-{number}")
     return provider
 
 

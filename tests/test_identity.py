@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from honcho_exec.errors import InputError
-from honcho_exec.identity import HostContext, resolve, safe_id, session_name, user_peer
+from honcho_exec.identity import HostContext, choice_of, resolve, safe_id, session_name, user_peer
 from honcho_exec.settings import Settings
 
 names = st.text(st.characters(exclude_categories=()), min_size=1, max_size=200).filter(str.strip)
@@ -64,7 +65,21 @@ def test_a_runtime_user_never_becomes_a_named_one() -> None:
         ({}, {"cwd": "/home/ada/project"}, "project"),
         ({"sessions": {"/home/ada/project": "manual"}}, {"cwd": "/home/ada/project", "session_title": "t"}, "manual"),
         ({}, {"cwd": "/x", "session_title": "My plan!"}, "My-plan"),
+        ({}, {"cwd": "/x", "session_title": "My plan!", "session_title_source": "user"}, "My-plan"),
+        ({}, {"cwd": "/x", "session_title": "My plan!", "session_title_source": "llm"}, "x"),
+        ({}, {"cwd": "/x", "session_title": "My plan!", "session_title_source": "derived"}, "x"),
         ({}, {"cwd": "/x", "gateway_session_key": "telegram:42"}, "telegram-42"),
+        ({}, {"gateway_session_key": "agent:main:telegram:dm:42", "session_title": "t"}, "agent-main-telegram-dm-42"),
+        ({"sessions": {"/x": "m"}}, {"cwd": "/x", "gateway_session_key": "telegram:42"}, "telegram-42"),
+        ({"session_strategy": "per-session"}, {"gateway_session_key": "a:1", "session_id": "run-1"}, "a-1"),
+        ({"session_strategy": "per-session"}, {"session_id": "run-1", "session_title": "t"}, "run-1"),
+        (
+            {"session_strategy": "per-session", "sessions": {"/x": "m"}},
+            {"session_id": "run-1", "cwd": "/x"},
+            "run-1",
+        ),
+        ({"session_strategy": "per-session", "sessions": {"/x": "m"}}, {"cwd": "/x", "session_title": "t"}, "m"),
+        ({}, {"cwd": "/x", "user_id": "77", "session_title": "agent:main:telegram:dm:333"}, "x"),
         ({"session_strategy": "per-session"}, {"cwd": "/x", "session_id": "20261122_1"}, "20261122_1"),
         ({"session_strategy": "global", "workspace": "w"}, {"cwd": "/x"}, "w"),
         ({"session_peer_prefix": True}, {"cwd": "/x"}, "ada-x"),
@@ -127,6 +142,66 @@ def test_every_session_has_a_name_that_honcho_takes(
     made = Settings(**settings, sessions={context["cwd"]: context["session_id"]})
     name = session_name(made, HostContext(**context), user_peer(Settings(peer_name=peer), HostContext(), {}))
     assert re.fullmatch(r"[a-zA-Z0-9_-]{1,100}", name)
+
+
+# Text of few characters, where those that are made alike meet, and the names that such text gets.
+near = st.text("ab1:-_. +@é", min_size=1, max_size=6).filter(str.strip)
+near |= st.sampled_from(["agent:main:telegram:dm:42", "x" * 120])
+keys = near | names | near.map(lambda raw: session_name(Settings(), HostContext(gateway_session_key=raw), "ada"))
+
+
+def chat(key: str) -> HostContext:
+    return HostContext(gateway_session_key=key, user_id="77", cwd="/x", session_title="t", session_id="run")
+
+
+@given(st.sets(keys.filter(lambda key: key.strip(": ")), min_size=2, max_size=8))
+def test_two_chats_never_share_a_session(raws: set[str]) -> None:
+    refs = [resolve(Settings(), chat(key), {}) for key in raws]
+    assert len({ref.session for ref in refs}) == len({choice_of(ref).own for ref in refs}) == len(refs)
+    final = {ref.session for ref in refs} | {choice_of(ref).own for ref in refs}
+    assert all(re.fullmatch(r"[a-zA-Z0-9_-]{1,100}", name) for name in final)
+    own_of_others = [choice_of(ref).own for ref in refs]
+    assert not any(ref.session == own for ref, own in zip(refs, own_of_others, strict=True) if ref.session != own)
+
+
+@given(st.sets(near | near.map(safe_id) | names, min_size=2, max_size=8))
+def test_two_names_of_a_program_never_meet(raws: set[str]) -> None:
+    raws = {raw for raw in raws if raw.strip()}
+    assert len({safe_id(raw) for raw in raws}) == len(raws)
+
+
+@given(near | names, st.sampled_from(["session_title", "cwd", "session_id"]), st.sampled_from(["dm:42", "group:7:8"]))
+def test_a_person_never_takes_the_session_of_a_hosts_chat(raw: str, where: str, chat_id: str) -> None:
+    settings = Settings(session_strategy="per-session" if where == "session_id" else "per-directory")
+    key = f"agent:main:telegram:{chat_id}"
+    for name in (raw, key, key.replace(":", "-"), f"{key}!"):
+        person = session_name(settings, HostContext(**{"cwd": "/x", where: name}), "ada")
+        assert person != session_name(settings, HostContext(gateway_session_key=key), "ada")
+
+
+def test_no_two_of_240_000_chats_of_a_gateway_share_a_session() -> None:
+    """Every short key of some characters, and keys as platforms make them."""
+    chats = {"".join(key) for length in range(1, 7) for key in product("a1:-_.+", repeat=length)}
+    for kind in ("telegram:group:-100", "signal:dm:+49", "email:dm:a.b@c", "matrix:dm:!r:s.org", "discord:dm:"):
+        chats |= {f"agent:main:{kind}{number}" for number in range(0, 10**9, 50_000)}
+    chats = {key for key in chats if key.strip(":")}
+    assert len(chats) > 230_000
+    assert len({session_name(Settings(), chat(key), "77") for key in chats}) == len(chats)
+
+
+@given(st.sets(near, min_size=2, max_size=6), st.booleans())
+def test_an_id_that_looks_like_another_users_peer_is_another_peer(raws: set[str], prefixed: bool) -> None:
+    settings = Settings(runtime_peer_prefix="tg:" if prefixed else "")
+    raws = {raw for raw in raws if raw.strip()}
+    peers = {raw: user_peer(settings, HostContext(user_id=raw), {}) for raw in raws}
+    assert len(set(peers.values())) == len(peers)
+    for peer in peers.values():
+        assert user_peer(Settings(), HostContext(user_id=peer), {}) not in peers.values() or peer in raws
+
+
+def test_a_runtime_user_never_becomes_the_systems_user() -> None:
+    assert user_peer(Settings(), HostContext(user_id="ada"), {"LOGNAME": "ada"}) != "ada"
+    assert user_peer(Settings(), HostContext(user_id=" 77"), {}) != user_peer(Settings(), HostContext(user_id="77"), {})
 
 
 @given(names, names, st.sampled_from(["session_title", "gateway_session_key", "session_id", "cwd"]))

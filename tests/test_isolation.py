@@ -239,6 +239,121 @@ def test_a_user_of_a_gateway_is_told_nothing_of_the_others_and_changes_nothing_o
             eve.provider.search("fact", peer=ada.user)
 
 
+@dataclass(frozen=True)
+class Stated:
+    """What a gateway says of a conversation."""
+
+    key: str = ""
+    user: str = ""
+    title: str = ""
+    source: str = "user"
+
+    def begin(self, root: Path, url: str, stack: ExitStack) -> HonchoProvider:
+        environ = {"HOME": str(root), "LOGNAME": "operator", "HONCHO_FIRST_TURN_BASE_WAIT": "20"}
+        environ |= {"HONCHO_BASE_URL": url} if url else {}
+        provider = HonchoProvider(environ=environ, home=root / "state")
+        stack.callback(provider.shutdown)
+        provider.initialize(
+            "run-1",
+            gateway_session_key=self.key,
+            user_id=self.user,
+            session_title=self.title,
+            session_title_source=self.source,
+            cwd="/srv/notes",
+        )
+        return provider
+
+
+CHAT = "agent:main:telegram:dm:{}"
+SECRET = "The vault of the platypus opens at seven."
+MEETING = {
+    "a title that is another chat's key": (
+        Stated(CHAT.format(333), "333"),
+        Stated(CHAT.format(42), "42", title=CHAT.format(333)),
+    ),
+    "a title that is another chat's session": (
+        Stated(CHAT.format(333), "333"),
+        Stated(CHAT.format(42), "42", title="agent-main-telegram-dm-333", source=""),
+    ),
+    "titles": (Stated(CHAT.format(1), "1", title="notes"), Stated(CHAT.format(2), "2", title="notes!")),
+    "titles without chats": (Stated(user="1", title="notes"), Stated(user="2", title="notes!")),
+    "the same title and directory": (Stated(user="1", title="notes"), Stated(user="2", title="notes")),
+    "keys": (Stated("notes", "1"), Stated("notes!", "2")),
+    "keys of addresses": (Stated("anna.b@victim.com", "1"), Stated("anna@b-victim.com", "2")),
+    "keys and ids of addresses": (
+        Stated("a:dm:anna.b@victim.com", "anna.b@victim.com"),
+        Stated("a:dm:anna@b-victim.com", "anna@b-victim.com"),
+    ),
+    "ids in one directory": (Stated(user="anna+x@"), Stated(user="anna-x@")),
+    "ids that differ in blanks": (Stated("a:1", "77"), Stated("a:2", "77 ")),
+    "a person's own directory": (Stated(), Stated("notes", "2")),
+    "a person's own title": (Stated(title=CHAT.format(2)), Stated(CHAT.format(2), "2")),
+    "the system's user": (Stated(), Stated("a:2", "operator")),
+}
+meeting = pytest.mark.parametrize(("victim", "attacker"), MEETING.values(), ids=MEETING.keys())
+
+
+def check_apart(victim: HonchoProvider, attacker: HonchoProvider) -> None:
+    """Nothing that the victim says, concludes or writes down can be read by the attacker, whoever came first."""
+    victim.prefetch(SECRET)
+    victim.sync_turn(SECRET, f"I keep it: {SECRET}").result(20)
+    for tool, arguments in (("honcho_conclude", {"conclusion": SECRET}), ("honcho_profile", {"card": [SECRET]})):
+        assert "error" not in json.loads(victim.handle_tool_call(tool, arguments))
+    told = [attacker.prefetch(ASKED)]
+    for peer in ("user", "ai"):
+        for tool, arguments in (
+            ("honcho_search", {"query": SECRET}),
+            ("honcho_reasoning", {"query": SECRET}),
+            ("honcho_context", {}),
+            ("honcho_profile", {}),
+            ("honcho_conclude", {"list": True}),
+            ("honcho_conclude", {"list": True, "query": SECRET}),
+        ):
+            told.append(attacker.handle_tool_call(tool, {**arguments, "peer": peer}))
+            assert "error" not in json.loads(told[-1])
+    attacker.queue_prefetch(SECRET)
+    told.append(attacker.prefetch(SECRET))
+    assert "platypus" not in " ".join(told)
+    assert "platypus" in victim.handle_tool_call("honcho_context", {})
+
+
+@meeting
+@pytest.mark.parametrize("backend", ["server", "embedded"])
+@pytest.mark.parametrize("first", ["victim", "attacker"])
+def test_whoever_picks_a_name_reads_nothing_of_another_user(  # noqa: PLR0917 - pytest names them
+    request: pytest.FixtureRequest, tmp_path: Path, victim: Stated, attacker: Stated, backend: str, first: str
+) -> None:
+    url = request.getfixturevalue("server").url if backend == "server" else ""
+    with ExitStack() as stack:
+        one, other = victim.begin(tmp_path, url, stack), attacker.begin(tmp_path, url, stack)
+        if first == "attacker":
+            other.sync_turn("I am here", "").result(20)
+        check_apart(one, other)
+        if attacker.user != "operator" or victim.user:
+            sessions, peers = (
+                {getattr(each.status(), name) for each in (one, other)} for name in ("session", "user_peer")
+            )
+            assert len(sessions) == len(peers) == 2
+
+
+# Few characters, of which most are made alike.
+alike = st.text("ab:-. @", min_size=1, max_size=4).filter(lambda raw: raw.strip(": "))
+
+
+@slow
+@given(
+    st.lists(alike, min_size=2, max_size=2, unique=True), st.lists(alike, min_size=2, max_size=2, unique=True), alike
+)
+def test_users_of_a_gateway_whose_names_are_nearly_the_same_read_nothing_of_each_other(
+    keys: list[str], users: list[str], title: str
+) -> None:
+    with tempfile.TemporaryDirectory() as temporary, ExitStack() as stack:
+        one, other = (
+            Stated(key, user, title).begin(Path(temporary), "", stack) for key, user in zip(keys, users, strict=True)
+        )
+        check_apart(one, other)
+
+
 def interleave(
     root: Path,
     acts: list[tuple[int, str] | str],

@@ -35,7 +35,9 @@ _STATED = (
     "user_id",
     "user_id_alt",
     "session_title",
+    "session_title_source",
     "gateway_session_key",
+    "cwd",
 )
 """What `initialize` takes of all that the host says."""
 
@@ -174,7 +176,7 @@ class HonchoExecMemoryProvider(MemoryProvider):
         A conversation that was compressed goes on under a title that the host numbered: it keeps the person's.
         """
         if kwargs.get("reason") != "compression" and not kwargs.get("rewound"):
-            kwargs["session_title"] = self._safely("the title", lambda: _title(new_session_id), lambda _: None)
+            kwargs |= self._safely("the title", lambda: _title(new_session_id), lambda _: {})
         self._safely(
             "on_session_switch", lambda: self._provider.on_session_switch(new_session_id, **kwargs), lambda _: None
         )
@@ -286,21 +288,24 @@ def _environ() -> Mapping[str, str]:
     return {name: value for name, value in os.environ.items() if "HONCHO_" not in name} | secrets | said
 
 
-def _title(session_id: str) -> str | None:
-    """The title that the host has for a session, empty where it has none; None when the host cannot be asked.
+def _title(session_id: str) -> dict[str, str]:
+    """The title that the host has for a session and who gave it; nothing if the host cannot be asked.
 
-    It tells when it begins, and not when it switches.
+    The host passes them to `initialize`, and not when it switches.
     """
     try:
         from hermes_state import SessionDB  # noqa: PLC0415 - not every host's
     except ImportError:
-        return None
+        return {}
     path = get_hermes_home() / "state.db"
     if not path.exists():
-        return None
+        return {}
     database = SessionDB(path, read_only=True)
     try:
-        return str(database.get_session_title(session_id) or "")
+        title = str(database.get_session_title(session_id) or "")
+        # Only newer hosts know who gave it.
+        source_of = getattr(database, "get_session_title_source", lambda _: "")
+        return {"session_title": title, "session_title_source": str(source_of(session_id) or "")}
     finally:
         database.close()
 
