@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from honcho_exec import given
 from honcho_exec.identity import observer_of
 from honcho_exec.known import Known
 from honcho_exec.model import Replacement, SessionRef
@@ -47,10 +48,13 @@ class BuiltinMemory:
             target: `user`, or `memory`, which is what the assistant notes for itself.
             content: the entry as it is from now on.
             old_text: a part of the entry as it was.
+
+        Raises:
+            InputError: the entry is too long for a conclusion.
         """
         observed = ref.user_peer if target == "user" else ref.ai_peer
         observer = observer_of(self._settings, ref, observed)
-        new = self._stored(content) if action in {"add", "replace"} else ""
+        new = given.conclusion(self._stored(content), "content") if action in {"add", "replace"} else ""
         old = ""
         if action in {"replace", "remove"} and (part := self._stored(old_text)):
             old = self._entry(part, self._known.entries(observer, observed), target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ __all__ = ["Door"]
 
 # What the circuit breaker counts; a 4xx is an answer of a server that works.
 _SERVER_FAILED = {"timeout", "connection", "server_error", "bad_answer"}
+
+_LONGEST_WAIT_SECONDS = 86_400.0
 
 
 class Door:
@@ -145,20 +148,23 @@ class Door:
 
 
 def _seconds(header: str | None, clock: Clock) -> float | None:
+    """How long a server asks to wait: a finite number of seconds, at most a day; None if it does not say."""
     if not header:
         return None
     try:
-        return max(0.0, float(header))
+        seconds = float(header)
     except ValueError:
-        pass
-    moment = _moment(header)
-    return None if moment is None else max(0.0, moment - clock.now())
+        moment = _moment(header)
+        if moment is None:
+            return None
+        seconds = moment - clock.now()
+    return min(max(0.0, seconds), _LONGEST_WAIT_SECONDS) if math.isfinite(seconds) else None
 
 
 def _moment(header: str) -> float | None:
     """The time that an HTTP date says, in seconds since the epoch."""
     try:
         moment = parsedate_to_datetime(header)
+        return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()
     except (TypeError, ValueError, OverflowError):
         return None
-    return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()

@@ -13,12 +13,16 @@ from honcho_exec.errors import InputError
 from honcho_exec.redact import redact
 from honcho_exec.text import harmless, plain_text
 
-__all__ = ["count", "metadata", "moment", "name", "string", "text"]
+__all__ = ["conclusion", "count", "metadata", "moment", "name", "string", "text"]
 
 # Honcho takes 100 names in metadata, of which delivery needs three and a message that is split two.
 _MOST_NAMES = 95
 # Whole numbers in metadata, with their sign: larger ones are not kept exactly, or at all.
 _INTEGER_BITS = 64
+
+_CONCLUSION_BYTES = 8_192
+# A server takes 100 entries; these are left for what honcho_exec itself keeps there.
+_METADATA_ENTRIES = 90
 
 
 def text(content: object, argument: str) -> str:
@@ -51,6 +55,17 @@ def name(value: object, argument: str) -> str:
     return given
 
 
+def conclusion(text: str, argument: str) -> str:
+    """A conclusion that a Honcho server surely takes: a token of its tokenizer is at least a byte."""
+    size = len(text.encode())
+    if size > _CONCLUSION_BYTES:
+        raise InputError(
+            f"`{argument}`: must be at most {_CONCLUSION_BYTES:,} bytes of UTF-8 (it has {size:,}), which are never"
+            " more than the 8,192 tokens that Honcho takes; nothing was stored. State it in fewer words, or as several"
+        )
+    return text
+
+
 def moment(created_at: object) -> str | None:
     """When something was said, as ISO 8601; None where that was not given."""
     if created_at is None:
@@ -70,6 +85,8 @@ def metadata(given: object) -> dict[str, str | int | float]:
         return {}
     if not isinstance(given, Mapping):
         raise InputError(f"`metadata` must be a mapping, not {type(given).__name__}")
+    if len(given) > _METADATA_ENTRIES:
+        raise InputError(f"`metadata` may have at most {_METADATA_ENTRIES} entries (it has {len(given)})")
     kept: dict[str, str | int | float] = {}
     for key, value in given.items():
         if not isinstance(key, str):

@@ -8,7 +8,8 @@ from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from honcho_exec.arguments import MAX_CONCLUSION, TOOLS, Conclude, Context, Profile, Reasoning, Search, parse
+from honcho_exec import given
+from honcho_exec.arguments import TOOLS, Conclude, Context, Profile, Reasoning, Search, parse
 from honcho_exec.defuse import defuse, without_thinking
 from honcho_exec.errors import HonchoExecError, InputError, Queued, Rejected
 from honcho_exec.identity import observer_of
@@ -227,9 +228,7 @@ class Tools:
         return _json({"result": self._write_conclusion(args), **extra})
 
     def _write_conclusion(self, args: Conclude) -> str:
-        content = self._said(args.conclusion or "", "conclusion")
-        if len(content) > MAX_CONCLUSION:
-            raise InputError(f"`conclusion`: must be at most {MAX_CONCLUSION} characters (it has {len(content)})")
+        content = given.conclusion(self._said(args.conclusion or "", "conclusion"), "conclusion")
         ref = self._memory.ref
         observer, target = self._view(ref, args.peer)
         self._memory.settled(self._memory.write(Conclusion(content, observer, target or observer)))

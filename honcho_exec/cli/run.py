@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -174,7 +175,16 @@ def reached(loaded: LoadedSettings) -> Iterator[RawApi]:
 
 def print_json(answer: Mapping[str, object]) -> None:
     """Print one JSON object on stdout."""
-    click.echo(json.dumps(answer, ensure_ascii=False))
+    click.echo(json.dumps(_finite(answer), ensure_ascii=False, allow_nan=False))
+
+
+def _finite(value: object) -> object:
+    """A JSON value without NaN and infinity, which are no JSON: null in their place."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(item) for name, item in value.items()}
+    return [_finite(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def tell_error(error: HonchoExecError, *, as_json: bool) -> int:
