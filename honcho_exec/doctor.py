@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import shlex
 import shutil
 import stat
 from collections.abc import Iterator
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["examine"]
 
+_OUTBOX_ADVICE = (
+    "stop the programs that use it; the next run sets a damaged outbox.db aside and begins another, and in the old one"
+    " sqlite3 shows what waited"
+)
 # Room on the disk below which the state may soon not fit any more (bytes).
 _LITTLE_ROOM = 100 * 1024 * 1024
 
@@ -56,7 +61,9 @@ def _state(home: Path, conversation: Conversation | None) -> Iterator[Finding]:
         # The status reports what others may change.
         if mode & 0o077 and not mode & 0o022:
             yield Finding(
-                "problem", f"others on this machine may read {path} (mode {mode:03o})", f"chmod go-rwx {path}"
+                "problem",
+                f"others on this machine may read {path} (mode {mode:03o})",
+                f"chmod go-rwx {shlex.quote(str(path))}",
             )
     free = shutil.disk_usage(home).free
     if free < _LITTLE_ROOM:
@@ -70,7 +77,7 @@ def _state(home: Path, conversation: Conversation | None) -> Iterator[Finding]:
             conversation.outbox.check()
             yield Finding("ok", "the outbox is whole")
         except HonchoExecError as error:
-            yield Finding("problem", str(error))
+            yield Finding("problem", str(error), _OUTBOX_ADVICE)
 
 
 def _server(status: Status, conversation: Conversation) -> Iterator[Finding]:
@@ -83,7 +90,11 @@ def _server(status: Status, conversation: Conversation) -> Iterator[Finding]:
     yield Finding("ok", f"{answered}, as {conversation.server_version() or 'a version that it does not tell'}")
     yield Finding("ok", "the key is taken, or none is needed")
     if status.deriving is None:
-        yield Finding("note", "the server does not tell what it has stored and not yet derived")
+        yield Finding(
+            "note",
+            "the server does not tell what it has stored and not yet derived",
+            "nothing has to be done; a proxy may hide /queue/status, or the server is older than this question",
+        )
     elif not status.deriving:
         yield Finding("ok", "everything that is stored is derived")
 
@@ -95,7 +106,11 @@ def _outbox(status: Status) -> Iterator[Finding]:
     last = f"the last delivery was at {status.last_delivery_at}" if status.last_delivery_at else "nothing delivered yet"
     yield Finding("ok", f"outbox: {waiting}{age}; {last}")
     if status.last_error:
-        yield Finding("note", f"the last failure was at {status.last_error_at}: {status.last_error}")
+        yield Finding(
+            "note",
+            f"the last failure was at {status.last_error_at}: {status.last_error}",
+            "see whether anything still waits for it with: honcho-exec outbox list",
+        )
 
 
 def _earlier_sessions(conversation: Conversation) -> Iterator[Finding]:

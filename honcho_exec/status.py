@@ -22,11 +22,22 @@ _ADVICE = {
     "server_error": "look into the server's log; nothing is lost meanwhile",
     "bad_answer": "see that HONCHO_BASE_URL is a Honcho server's address, and what a proxy before it does",
     "disabled": "set HONCHO_ENABLED=true (or `enabled` in honcho.json) to use it",
+    "state": "see that the folder is yours, writable and not full, and what has its files open: honcho-exec doctor",
+    "system": "see that the folder is yours, writable and not full, and what has its files open: honcho-exec doctor",
+    "overloaded": "bring Honcho back, or raise HONCHO_OUTBOX_MAX_ROWS; see what waits with: honcho-exec outbox list",
+    "not_found": "if the session was deleted, its name is free again within five minutes; delivery goes on then",
+    "refused": "see what was refused and why with: honcho-exec outbox list; then look into the server's log",
+    "rate_limited": "wait, or raise the server's limit; delivery goes on when the server allows it",
+    "token": "log in again with: hermes memory setup honcho_exec; or set HONCHO_API_KEY",
+    "circuit_open": "wait until the next request is allowed, then look again with: honcho-exec status",
+    "sync_pending": "wait a moment, then send what waits with: honcho-exec outbox flush",
+    "closed": "this provider was shut down; look with a new process: honcho-exec status",
 }
+_WATCH = "if this stays so, see what happens with: honcho-exec -v status"
 
 # Warnings that need a person, by what they contain.
 _GRAVE = {
-    "damaged": "look at the file, then move it away",
+    "damaged": "look at the file with sqlite3, then move it to another folder",
     "are lost": "give the lost writes again; stop the programs that use a state folder before you move or restore it",
 }
 
@@ -38,7 +49,7 @@ class Finding:
     Attributes:
         level: `ok`; `note`: worth knowing; `problem`: a person has to do something.
         what: what was seen.
-        advice: what to do about it; empty where there is nothing.
+        advice: what to do about it; empty if the level is `ok`.
     """
 
     level: Literal["ok", "note", "problem"]
@@ -113,7 +124,7 @@ def findings(status: Status) -> tuple[Finding, ...]:
 
 def _problems(status: Status) -> Iterator[Finding]:
     if status.problem is not None:
-        yield Finding("problem", status.problem, _ADVICE.get(status.problem_cause or "", ""))
+        yield Finding("problem", status.problem, _ADVICE.get(status.problem_cause or "", _WATCH))
     if status.parked:
         yield Finding(
             "problem",
@@ -131,7 +142,7 @@ def _problems(status: Status) -> Iterator[Finding]:
         yield Finding(
             "problem",
             f"Honcho answers, but writes are waiting, and the last try to send one failed: {status.last_error}",
-            "see what waits with: honcho-exec outbox list; it is tried again by itself",
+            "see what waits with: honcho-exec outbox list; it is tried again automatically",
         )
     for warning in status.warnings:
         for mark, advice in _GRAVE.items():
@@ -148,12 +159,22 @@ def _fails_elsewhere(status: Status) -> bool:
 def _notes(status: Status) -> Iterator[Finding]:
     if status.breaker != "closed":
         yield Finding(
-            "note", f"the circuit breaker is {status.breaker}; the next request is in {status.breaker_retry_in:.0f} s"
+            "note",
+            f"the circuit breaker is {status.breaker}; the next request is in {status.breaker_retry_in:.0f} s",
+            "nothing is lost meanwhile; look again then with: honcho-exec status",
         )
     if status.pending and not status.reachable:
-        yield Finding("note", f"{status.pending} writes are kept and go by themselves when Honcho answers again")
+        yield Finding(
+            "note",
+            f"{status.pending} writes are kept and delivered when Honcho answers again",
+            "see them with: honcho-exec outbox list",
+        )
     if status.held:
-        yield Finding("note", f"{status.held} writes are held back by writeFrequency")
+        yield Finding(
+            "note",
+            f"{status.held} writes are held back by writeFrequency",
+            "they are sent at the end of the session; HONCHO_WRITE_FREQUENCY=async sends each turn at once",
+        )
     if status.spilled:
         yield Finding(
             "note",
@@ -168,7 +189,11 @@ def _notes(status: Status) -> Iterator[Finding]:
             " with: honcho-exec outbox redirect",
         )
     if status.deriving:
-        yield Finding("note", f"{status.deriving} pieces are stored but not yet derived by the server")
+        yield Finding(
+            "note",
+            f"{status.deriving} pieces are stored but not yet derived by the server",
+            "ask again later; if the number does not fall, see that the server's deriver runs and has a model",
+        )
     for warning in status.warnings:
         if not any(mark in warning for mark in _GRAVE):
-            yield Finding("note", warning)
+            yield Finding("note", warning, "see every value and where it comes from with: honcho-exec config")
