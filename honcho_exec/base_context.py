@@ -39,7 +39,7 @@ def fetch_base_context(api: HonchoApi, ref: SessionRef, query: str, *, observer:
     """
     target = ref.user_peer if observer != ref.user_peer else None
     asked = cut_at_word(query, _MAX_QUERY)
-    summary = without_thinking(api.session_context(ref.session, tokens=_SUMMARY_TOKENS).summary)
+    summary = without_thinking(_known(lambda: api.session_context(ref.session, tokens=_SUMMARY_TOKENS)).summary)
     user = _known(lambda: api.peer_context(observer, target, query=asked))
     itself = (
         partial(api.self_context, ref.ai_peer, ref.session) if shared else partial(api.peer_context, ref.ai_peer, None)
@@ -60,7 +60,7 @@ def presentable(text: str) -> str:
 
 
 def _known(request: Callable[[], Context]) -> Context:
-    """The context of a peer; empty for a peer that Honcho does not know yet."""
+    """A context; empty for a peer that Honcho does not know yet, and for a session that was deleted."""
     try:
         return request()
     except Rejected as error:

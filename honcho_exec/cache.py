@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from honcho_exec.clock import Clock, Deadline
-from honcho_exec.errors import Rejected, StateError, Unavailable
+from honcho_exec.errors import Rejected, SessionDeleted, StateError, Unavailable
 from honcho_exec.folders import private_folder
 from honcho_exec.identity import SessionChoice, choice_of
 from honcho_exec.known import Known, NamedSession
@@ -67,6 +67,9 @@ class SessionCache:
         self._known = Known(home / "known.db", destination=destination, clock=clock)
         self._members: dict[str, frozenset[str]] = {}
         self._names: dict[str, str] = {}
+        self._peers: set[str] = set()
+        # When to ask again for the sessions that were deleted, on the monotonic clock.
+        self._deleted: dict[str, float] = {}
 
     def session(self, ref: SessionRef) -> SessionRef:
         """Return `ref`, with the session that was decided on, when that is there and both its peers are members.
@@ -75,9 +78,13 @@ class SessionCache:
 
         Raises:
             LaneError: the caller is not on the lane.
+            SessionDeleted: its name is not free yet; the server is asked again after a while only.
             RequestError: Honcho did not do it; nothing is remembered then.
         """
         ref = self.named(ref)
+        wait = self._deleted.get(ref.session, 0.0) - self._clock.monotonic()
+        if wait > 0:
+            raise SessionDeleted(ref.session, retry_after=wait)
         wanted = {ref.user_peer: self._user, ref.ai_peer: self._assistant}
         if not self._members.get(ref.session, frozenset()).issuperset(wanted):
             with self._known.at_hand():
@@ -134,6 +141,18 @@ class SessionCache:
                 if not self._has(session, wanted):
                     self._join(session, wanted)
 
+    def peers(self, ref: SessionRef) -> None:
+        """Make sure that both peers exist, in whichever session.
+
+        Raises:
+            LaneError: the caller is not on the lane.
+            RequestError: Honcho did not do it.
+        """
+        self._lane.check()
+        if missing := {ref.user_peer, ref.ai_peer} - self._peers:
+            self._api.ensure_peers(missing)
+            self._peers |= missing
+
     def forget(self, session: str) -> None:
         """Ask the server again next time."""
         self._lane.check()
@@ -152,7 +171,7 @@ class SessionCache:
 
     def _join(self, session: str, wanted: Mapping[str, tuple[bool, bool]]) -> None:
         if session not in self._members:
-            self._api.ensure_session(session)
+            self._ensure(session)
             members, complete = self._api.members(session)
             # In a session too large to list, whoever is missing joins with their first message instead.
             self._members[session] = members if complete else members | set(wanted)
@@ -161,6 +180,14 @@ class SessionCache:
             self._api.join(session, missing)
             self._members[session] |= set(missing)
         self._known.joined(session, wanted, self._api.workspace_since())
+
+    def _ensure(self, session: str) -> None:
+        try:
+            self._api.ensure_session(session)
+        except SessionDeleted as error:
+            self._deleted[session] = self._clock.monotonic() + (error.retry_after or 0.0)
+            raise
+        self._deleted.pop(session, None)
 
     @contextmanager
     def _alone(self, session: str) -> Iterator[None]:

@@ -113,6 +113,8 @@ class _Seen:
             self.trouble = StateError(f"the last turn was not stored: {delivery.refusal}")
         elif self.trouble is None and delivery.health.failing and delivery.health.error is not None:
             self.trouble = _Failing(delivery.health.error)
+        elif self.trouble is None and delivery.deleted() is not None:
+            self.trouble = delivery.deleted()
         elif self.trouble is None:
             self.trouble = conversation.not_open(_OPENING)
         try:

@@ -21,6 +21,7 @@ from honcho_exec.errors import (
     Queued,
     Rejected,
     RequestError,
+    SessionDeleted,
     StateError,
     SyncPending,
 )
@@ -305,9 +306,17 @@ class Conversation:
         patience = self._opening.patience(deadline.remaining())
         try:
             self._opening.begin(self._ref).result(patience)
+        except SessionDeleted:
+            # Most of what is read needs no session; `deleted` says what is wrong.
+            pass
         except TimeoutError:
             raise self._opening_pending() from None
         return self._connection.api
+
+    def deleted(self) -> SessionDeleted | None:
+        """Why the present session is not there, if it was deleted and its name is not free yet."""
+        error = self._opening.failure(0.0)
+        return error if isinstance(error, SessionDeleted) else self.delivery.deleted(self.shown.session)
 
     def not_open(self, patience: float = 0.0) -> HonchoExecError | None:
         """What keeps the session from being opened, after waiting `patience` seconds for it; or None."""
@@ -409,10 +418,11 @@ class Conversation:
 
     def _session(self, ref: SessionRef) -> SessionRef:
         cache = self._connection.open().cache
-        decided = cache.session(ref) if self._writes else cache.named(ref)
+        decided = cache.named(ref)
         if ref.key:
+            # Before the session is there: reads go on without one that was deleted.
             self._decided[ref] = decided
-        return decided
+        return cache.session(decided) if self._writes else decided
 
     def _await_sync(self, deadline: Deadline) -> None:
         """Wait for what was given before this call: well or not, it must be settled before a tool reads.
@@ -435,7 +445,7 @@ class Conversation:
         health = self.delivery.health
         if health.failing and health.error is not None and not health.error.retryable:
             raise health.error
-        if oldest is None and not health.failing and self.not_open() is not None:
+        if oldest is None and not health.failing and self.not_open() not in (None, self.deleted()):
             raise self._opening_pending()
         pending = self._pending("the sync", self._sync_age())
         if not hopeless:

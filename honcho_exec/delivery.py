@@ -24,6 +24,7 @@ from honcho_exec.errors import (
     Overloaded,
     Rejected,
     RequestError,
+    SessionDeleted,
     StateError,
     Unavailable,
 )
@@ -132,6 +133,8 @@ class Delivery:
         )
         self._queued = False
         self._blocked = False
+        # Streams whose sessions were deleted, with the time at which they are tried again; for the lane.
+        self._deleted: dict[str, tuple[float, SessionDeleted]] = {}
         self._untidy = True
         self._refusal: StateError | None = None
         # Turns of others that write the same as one of ours; a set, since it is only added to and looked into.
@@ -157,6 +160,11 @@ class Delivery:
     def refusal(self) -> StateError | None:
         """Why the last turn was not stored; None when it was."""
         return self._refusal
+
+    def deleted(self, session: str | None = None) -> SessionDeleted | None:
+        """Why rows wait for a session (any if None is given) that was deleted; None if none do."""
+        errors = [error for _, error in list(self._deleted.values()) if session in (None, error.session)]
+        return errors[0] if errors else None
 
     def oldest_turn(self) -> str | None:
         """The turn of this process that has been going longest; None when there is none."""
@@ -316,7 +324,7 @@ class Delivery:
                 self._outbox.release(hold)
                 with self._lock:
                     self._unreleased.discard(hold)
-            batch = self._outbox.claim()
+            batch = self._outbox.claim(but=self._waiting_streams())
             if batch is not None:
                 self._send(batch)
                 self._wake_neighbours()
@@ -337,7 +345,21 @@ class Delivery:
         unforeseen = HonchoExecError(f"unexpected {type(error).__name__} while delivering")
         self._pause(unforeseen, self._waits.next(unforeseen))
 
+    def _waiting_streams(self) -> list[str]:
+        """The streams whose sessions were deleted and are not asked for again yet."""
+        now = self._clock.monotonic()
+        return [stream for stream, (due, _) in self._deleted.items() if due > now]
+
+    def _fail_deleted(self) -> None:
+        """Fail the turns that wait for a deleted session; their rows stay."""
+        for stream, (_, error) in list(self._deleted.items()):
+            turns = self._outbox.turns_in([stream])
+            self._turns.fail(turns, error)
+            if not turns:
+                del self._deleted[stream]
+
     def _idle(self) -> None:
+        self._fail_deleted()
         waiting = self._turns.open()
         self._look_at(waiting)
         mine, _ = self._outbox.pending()
@@ -400,6 +422,12 @@ class Delivery:
         self._breaker.knock()
         try:
             self._sender.deliver(batch)
+            self._deleted.pop(batch.stream, None)
+        except SessionDeleted as error:
+            # Only this stream waits: other sessions, and what needs no session, are delivered meanwhile.
+            self._outbox.note_error(str(error))
+            self._deleted[batch.stream] = (self._clock.monotonic() + (error.retry_after or _LOOK_AROUND), error)
+            self._turns.fail([row.turn for row in batch.rows], error)
         except (RequestError, StateError, ConfigurationError) as error:
             # Whoever waits for this batch is told; it is tried again when the time has come.
             self._outbox.note_error(str(error))

@@ -18,6 +18,7 @@ __all__ = [
     "Queued",
     "Rejected",
     "RequestError",
+    "SessionDeleted",
     "StateError",
     "SyncPending",
     "Unavailable",
@@ -138,6 +139,20 @@ class Unavailable(RequestError):  # noqa: N818 - one of the three fates
 
 class Unreached(Unavailable):
     """There was no connection: nobody was asked, and no server has lost anything by the attempt."""
+
+
+class SessionDeleted(Unavailable):
+    """The session was deleted, and the server has not freed its name yet; what belongs in it waits for that."""
+
+    def __init__(self, session: str, *, retry_after: float) -> None:
+        super().__init__(
+            f"the session {session} was deleted on the server, which frees the name some five minutes later; what is"
+            " said meanwhile is kept and goes into a new session of that name, and what needs no session works",
+            cause="session_deleted",
+            status=404,
+            retry_after=retry_after,
+        )
+        self.session = session
 
 
 class CircuitOpen(Unavailable):

@@ -23,7 +23,7 @@ from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.door import Door
 from honcho_exec.embedded.wire import MEMBERS_FILTER
-from honcho_exec.errors import Inconclusive, Rejected, Unavailable
+from honcho_exec.errors import Inconclusive, Rejected, SessionDeleted, Unavailable
 from honcho_exec.fates import LATE
 from honcho_exec.model import Card, Conclusion, Context, Found, Hit, Message
 from honcho_exec.stats import Meter
@@ -48,6 +48,9 @@ _PAGE = 100
 # A search names at most this many sessions; older ones are searched by what the server knows of their members.
 _NAMED_SESSIONS = _PAGE
 _SHOWN_PEERS = 50
+# How long to wait before a deleted session is asked for again (seconds): the server needs a few seconds to delete it,
+# and up to 300 s if somebody asked for it meanwhile.
+_NAME_FREED_AFTER = 20.0
 _PEER_NAME = re.compile(r"[a-zA-Z0-9_-]{1,512}")
 # A look-up ends after so many pages of 100, or begins no further page after so long (seconds): a list may never end.
 _LOOKUP_PAGES = 100
@@ -73,6 +76,8 @@ class HonchoApi:
         self._clock = clock
         self._door = Door(backend.shown, clock=clock, breaker=breaker, meter=meter)
         self._workspace_since = ""
+        # Sessions whose names were not free when they were asked for last; for the lane.
+        self._deleted: set[str] = set()
         backend.http.event_hooks = {"response": [self._door.note_answer, self._note_workspace]}
         self._sdk = self._client(httpx.Client(transport=_WithoutWorkspace(backend.http)))
 
@@ -121,10 +126,27 @@ class HonchoApi:
                 return None
 
     def ensure_session(self, session: str) -> None:
-        """Get or create the session, joining nobody."""
+        """Get or create the session, joining nobody.
+
+        Raises:
+            SessionDeleted: it was deleted, and its name is not free yet.
+        """
         self.workspace_since()
-        with self._door.open():
-            self._sdk.session(session)
+        try:
+            with self._door.open():
+                self._sdk.session(session)
+        except Rejected as error:
+            if error.cause != "not_found":
+                raise
+            self._deleted.add(session)
+            raise SessionDeleted(session, retry_after=_NAME_FREED_AFTER) from error
+        self._deleted.discard(session)
+
+    def ensure_peers(self, peers: Collection[str]) -> None:
+        """Get or create peers, which join no session."""
+        for peer in sorted(peers):
+            with self._door.open():
+                self._sdk.peer(peer)
 
     def members(self, session: str) -> tuple[frozenset[str], bool]:
         """The session's members, and whether these are all."""
@@ -195,11 +217,15 @@ class HonchoApi:
             return max((message.created_at for message in page.items), default=None)
 
     def add_conclusions(self, session: str, conclusions: Sequence[Conclusion]) -> None:
-        """Write at most 100 conclusions of one observer about one peer, all or none."""
+        """Write at most 100 conclusions of one observer about one peer, all or none.
+
+        They belong to no session if theirs was deleted and its name is not free yet.
+        """
         first = conclusions[0]
+        place: dict[str, str] = {} if session in self._deleted else {"session_id": session}
         with self._door.open():
             written = self._scope(first.observer, first.observed).create(
-                [{"content": conclusion.content, "session_id": session} for conclusion in conclusions]
+                [{"content": conclusion.content, **place} for conclusion in conclusions]
             )
             _check_count(written, len(conclusions))
 

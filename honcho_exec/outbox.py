@@ -93,6 +93,15 @@ class Outbox:
             ).fetchone()
         return int(row[0]) + spilled, row[1]
 
+    def turns_in(self, streams: Collection[str]) -> list[str]:
+        """The turns that have rows in these streams which are not parked."""
+        with self._file.reading() as connection:
+            rows = connection.execute(
+                "SELECT DISTINCT turn FROM rows WHERE stream IN (SELECT value FROM json_each(?)) AND parked_at IS NULL",
+                (json.dumps(list(streams)),),
+            ).fetchall()
+        return [str(row["turn"]) for row in rows]
+
     def _spilled(self) -> list[Mapping[str, Value]]:
         """The rows of the spill; some may be in the file already."""
         return [row for entry in self._file.spill.entries() for row in entry.rows] if self._file.spill else []

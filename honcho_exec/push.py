@@ -80,7 +80,7 @@ class Push:
                 self._attempt(lambda: self._workspace(record))
             case "peer":
                 self._attempt(lambda: self._place("peers", record))
-            case "session" if record["is_active"]:
+            case "session":
                 self._attempt(lambda: self._place("sessions", record))
             case "member" if record["left_at"] is None:
                 self._waiting[record["workspace"], record["session"]].append(record)

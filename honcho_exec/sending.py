@@ -12,7 +12,15 @@ from honcho_exec.batches import known_sources, newest_message_at, stored, write
 from honcho_exec.clock import Clock
 from honcho_exec.connection import Connection, Link
 from honcho_exec.dating import date_messages, in_iso_format
-from honcho_exec.errors import Ambiguous, Inconclusive, Rejected, RequestError, StateError, Unavailable
+from honcho_exec.errors import (
+    Ambiguous,
+    Inconclusive,
+    Rejected,
+    RequestError,
+    SessionDeleted,
+    StateError,
+    Unavailable,
+)
 from honcho_exec.model import Conclusion, Deletion, Message
 from honcho_exec.outbox import Outbox
 from honcho_exec.retry import RetryPolicy
@@ -109,10 +117,21 @@ class Sender:
             self._park_undecided(batch, error)
 
     def _open(self, batch: Batch) -> Link:
-        """The connection, with every session and peer of the batch made."""
+        """The connection, with every session and peer of the batch made.
+
+        Raises:
+            SessionDeleted: the batch needs a session whose name is not free yet; only messages need theirs.
+        """
         link = self._connection.open()
         for ref in dict.fromkeys(row.ref for row in batch.rows):
-            link.cache.session(ref)
+            try:
+                link.cache.session(ref)
+            except SessionDeleted:
+                # A new session of that name takes the rows once it is there; that they met a 404 is not their fault.
+                self._reopened.discard(batch.id)
+                if isinstance(batch.rows[0].write, Message):
+                    raise
+                link.cache.peers(ref)
         return link
 
     def _decided(self, batch: Batch) -> Batch:

@@ -21,6 +21,7 @@ _ADVICE = {
     "timeout": "see that the server runs and is not overloaded; nothing is lost meanwhile",
     "server_error": "look into the server's log; nothing is lost meanwhile",
     "bad_answer": "see that HONCHO_BASE_URL is a Honcho server's address, and what a proxy before it does",
+    "session_deleted": "nothing is lost: wait until the server frees the name, or begin another session meanwhile",
     "disabled": "set HONCHO_ENABLED=true (or `enabled` in honcho.json) to use it",
     "state": "see that the folder is yours, writable and not full, and what has its files open: honcho-exec doctor",
     "system": "see that the folder is yours, writable and not full, and what has its files open: honcho-exec doctor",

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from honcho_exec import given
-from honcho_exec.arguments import TOOLS, Conclude, Context, Profile, Reasoning, Search, parse
+from honcho_exec.arguments import TOOLS, Arguments, Conclude, Context, Profile, Reasoning, Search, parse
 from honcho_exec.defuse import defuse, without_thinking
-from honcho_exec.errors import HonchoExecError, InputError, Queued, Rejected
+from honcho_exec.errors import HonchoExecError, InputError, Queued, Rejected, SessionDeleted
 from honcho_exec.identity import observer_of
 from honcho_exec.model import Card, Conclusion, Deletion, Found, Receipt, SessionRef, Write
+from honcho_exec.model import Context as PeerContext
 from honcho_exec.redact import redact
 from honcho_exec.sections import CHARS_PER_TOKEN, Section, compose
 from honcho_exec.settings import Settings
@@ -45,6 +46,9 @@ class Memory(Protocol):
 
         Raises what a tool answers when they are not to be had.
         """
+
+    def deleted(self) -> SessionDeleted | None:
+        """Why the present session is not there, if it was deleted and its name is not free yet."""
 
     def read(self, request: Callable[[HonchoApi], T]) -> T:
         """Make a request on the caller's thread, with bounded retries."""
@@ -106,18 +110,32 @@ class Tools:
         if kind is None:
             raise InputError(f"there is no tool {str(name)[:80]!r}; the tools are {', '.join(TOOLS)}")
         parsed, ignored = parse(kind, args)
+        try:
+            answer = self._answer(parsed)
+        except Rejected as error:
+            deleted = self._memory.deleted()
+            if error.cause != "not_found" or deleted is None:
+                raise
+            raise deleted from error
+        if ignored:
+            answer["ignored"] = ignored
+        if (deleted := self._memory.deleted()) is not None:
+            answer["note"] = str(deleted)
+        return _json(answer)
+
+    def _answer(self, parsed: Arguments) -> dict[str, object]:
         match parsed:
             case Profile():
-                answer = self._profile(parsed)
+                return self._profile(parsed)
             case Search():
-                answer = self._search(parsed)
+                return self._search(parsed)
             case Reasoning():
-                answer = self._reasoning(parsed)
+                return self._reasoning(parsed)
             case Context():
-                answer = self._context(parsed)
+                return self._context(parsed)
             case Conclude():
-                return self._conclude(parsed, ignored)
-        return _json(answer | ({"ignored": ignored} if ignored else {}))
+                return self._conclude(parsed)
+        raise AssertionError(f"no tool takes {type(parsed).__name__}")
 
     def find(self, query: str, *, peer: str = "user", limit: int = 10) -> Found:
         """The messages that match `query` best, in every session that both the user and `peer` are members of."""
@@ -195,8 +213,16 @@ class Tools:
         about = None if self._only(ref, target or observer) else target or observer
         # The SDK refuses an observer of nobody.
         viewer = observer if about else None
-        found = self._memory.read(lambda api: api.session_context(ref.session, target=about, observer=viewer))
-        known = found if about else self._memory.read(lambda api: api.self_context(ref.ai_peer, ref.session))
+        known = PeerContext()
+        try:
+            found = self._memory.read(lambda api: api.session_context(ref.session, target=about, observer=viewer))
+            known = found if about else self._memory.read(lambda api: api.self_context(ref.ai_peer, ref.session))
+        except Rejected as error:
+            if error.cause != "not_found" or self._memory.deleted() is None:
+                raise
+            found = PeerContext()
+            if about:
+                known = self._memory.read(lambda api: api.peer_context(observer, target))
         recent = [f"[{said.peer}] {cut_at_word(said.content, _RECENT_CHARS)}" for said in found.messages[-_RECENT:]]
         text = compose(
             [
@@ -209,8 +235,7 @@ class Tools:
         )
         return {"result": text or "Nothing is stored for this session yet."}
 
-    def _conclude(self, args: Conclude, ignored: Sequence[str]) -> str:
-        extra: dict[str, object] = {"ignored": list(ignored)} if ignored else {}
+    def _conclude(self, args: Conclude) -> dict[str, object]:
         if args.list:
             query = None if args.query is None else self._said(args.query, "query")
             ref = self._memory.ready()
@@ -220,12 +245,10 @@ class Tools:
                 lambda api: api.conclusions(observer, target or observer, query=query, limit=20, session=session)
             )
             listed = [{"id": one.id, "content": one.content, "created_at": one.created_at} for one in found]
-            return _json(
-                {"conclusions": listed, **({} if listed else {"result": "There are no conclusions."}), **extra}
-            )
+            return {"conclusions": listed, **({} if listed else {"result": "There are no conclusions."})}
         if args.delete_id is not None:
-            return _json({"result": self._delete(args.delete_id), **extra})
-        return _json({"result": self._write_conclusion(args), **extra})
+            return {"result": self._delete(args.delete_id)}
+        return {"result": self._write_conclusion(args)}
 
     def _write_conclusion(self, args: Conclude) -> str:
         content = given.conclusion(self._said(args.conclusion or "", "conclusion"), "conclusion")

@@ -35,7 +35,7 @@ SESSION = "/v3/workspaces/hermes/sessions/s1"
 def requests_before_a_tools_own(server: FaultyServer) -> list[str]:
     """What was asked before the first tool's own request, as method and path."""
     asked = [f"{seen.method} {seen.path}" for seen in server.requests]
-    return asked[: next(place for place, line in enumerate(asked) if line.endswith("/peers/ada/sessions"))]
+    return asked[: next(place for place, line in enumerate(asked) if line.endswith("/search"))]
 
 
 def search(make_provider: MakeProvider, server: FaultyServer, **settings: object) -> str:

@@ -92,19 +92,35 @@ def purge(
         raise click.UsageError("give exactly one of --peer, --session, --text and --everything")
     loaded = _settings(run)
     chosen = Chosen(None if all_workspaces else loaded.settings.workspace, peer, session, words)
+    effect = _effect(loaded, session)
     found = _look(run, loaded, chosen, do=False)
     if not run.as_json:
         _show(found, "would be forgotten" if not sure else "is to be forgotten")
+        if effect and not found.nothing:
+            text(stdout(), effect)
     if dry_run or found.nothing or not (sure or _agreed(as_json=run.as_json)):
         if run.as_json:
-            print_json({"dry_run": True, **_plain(found)})
+            print_json({"dry_run": True, **_plain(found), "effect": effect})
         return
     done = _look(run, loaded, chosen, do=True)
     if run.as_json:
-        print_json({"dry_run": False, **_plain(done)})
+        print_json({"dry_run": False, **_plain(done), "effect": effect})
     else:
         _show(done, "was forgotten")
     ctx.exit(FAILED if done.left else 0)
+
+
+def _effect(loaded: LoadedSettings, session: str | None) -> str | None:
+    """Return what deleting a session means for an agent that is in it."""
+    if session is None:
+        return None
+    again = f"An agent that is in the session {session} goes on in a new, empty session of that name"
+    if loaded.settings.backend == "embedded":
+        return f"{again}, at once."
+    return (
+        f"{again}. The server frees the name some five minutes after the deletion: until then turns wait and are kept,"
+        " and tools that need no session work."
+    )
 
 
 def _settings(run: Run) -> LoadedSettings:

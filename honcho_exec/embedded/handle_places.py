@@ -61,7 +61,7 @@ def delete_workspace(call: Call) -> Answer:
         workspace = places.find(writer.connection, "workspace", call.workspace)
         if workspace is None:
             raise Refused(404, f"Workspace {call.workspace} not found")
-        sessions = "SELECT count(*) FROM session WHERE workspace = ? AND is_active"
+        sessions = "SELECT count(*) FROM session WHERE workspace = ?"
         if count := writer.connection.execute(sessions, (workspace["key"],)).fetchone()[0]:
             raise Refused(409, f"Workspace {call.workspace} has {count} sessions; delete them first")
         forget_chosen(writer, Chosen(workspace=call.workspace))
@@ -236,8 +236,6 @@ def _list(call: Call, kind: Literal["peer", "session"], condition: Condition) ->
         if workspace is None:
             return Answer(200, empty_page(asked))
         own = Condition(f"{kind}.workspace = ?", (workspace["key"],))
-        if kind == "session":
-            own = all_of([own, Condition("session.is_active")])
         return Answer(
             200,
             page(

@@ -30,10 +30,8 @@ Kind = Literal["workspace", "peer", "session"]
 
 
 def find(connection: sqlite3.Connection, kind: Kind, id_: str, workspace: int | None = None) -> sqlite3.Row | None:
-    """The row of a workspace, or of a peer or session of `workspace`; deleted sessions are not found."""
+    """The row of a workspace, or of a peer or session of `workspace`."""
     where = "id = ?" if kind == "workspace" else "id = ? AND workspace = ?"
-    if kind == "session":
-        where += " AND is_active"
     values = (id_,) if kind == "workspace" else (id_, workspace)
     row: sqlite3.Row | None = connection.execute(f"SELECT * FROM {kind} WHERE {where}", values).fetchone()
     return row
@@ -70,19 +68,12 @@ def ensure_peer(writer: Writer, workspace: int, id_: str) -> tuple[int, bool]:
 
 
 def ensure_session(writer: Writer, workspace: int, id_: str) -> tuple[int, bool]:
-    """The key of a session, made when it is not there, and whether it was made.
-
-    Raises:
-        Refused: 404, it was deleted. The real server forgets deleted sessions after a while; this one does not.
-    """
-    query = "SELECT key, is_active FROM session WHERE workspace = ? AND id = ?"
-    row = writer.connection.execute(query, (workspace, id_)).fetchone()
-    if row is None:
-        statement = "INSERT INTO session VALUES (NULL, ?, ?, 1, '{}', '{}', ?)"
-        return _insert(writer, statement, workspace, id_, writer.now), True
-    if not row["is_active"]:
-        raise Refused(404, f"Session {id_} was deleted")
-    return row["key"], False
+    """The key of a session, created if there is none, and whether it was created."""
+    row = find(writer.connection, "session", id_, workspace)
+    if row is not None:
+        return row["key"], False
+    statement = "INSERT INTO session VALUES (NULL, ?, ?, 1, '{}', '{}', ?)"
+    return _insert(writer, statement, workspace, id_, writer.now), True
 
 
 def update(
@@ -165,7 +156,7 @@ def set_member_config(writer: Writer, session: int, peer: int, config: Mapping[s
 
 
 def delete_session(writer: Writer, session: int) -> None:
-    """Delete all that a session holds; its name stays, so that a late message is refused, not revived."""
+    """Delete a session and all it holds; the next use of its name creates a new, empty session."""
     connection = writer.connection
     for table in ("message", "conclusion"):
         connection.execute(
@@ -174,9 +165,7 @@ def delete_session(writer: Writer, session: int) -> None:
         writer.drop_words(f"{table}_words")
         connection.execute(f"DELETE FROM {table} WHERE session = ?", (session,))
     connection.execute("DELETE FROM member WHERE session = ?", (session,))
-    connection.execute(
-        "UPDATE session SET is_active = 0, metadata = '{}', configuration = '{}' WHERE key = ?", (session,)
-    )
+    connection.execute("DELETE FROM session WHERE key = ?", (session,))
 
 
 def _insert(writer: Writer, statement: str, *values: object) -> int:

@@ -150,6 +150,9 @@ class _Loader:
             values = _values(record, "id", "metadata", "configuration", "created_at")
             return self._insert("INSERT OR IGNORE INTO peer VALUES (NULL, ?, ?, ?, ?, ?)", [workspace, *values])
         values = _values(record, "id", "is_active", "metadata", "configuration", "created_at")
+        if not record["is_active"]:
+            # An export of a version that kept the names of deleted sessions.
+            return False
         return self._insert("INSERT OR IGNORE INTO session VALUES (NULL, ?, ?, ?, ?, ?, ?)", [workspace, *values])
 
     def _member(self, record: Record) -> bool:

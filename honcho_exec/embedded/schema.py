@@ -81,5 +81,8 @@ CREATE TABLE card (
 ) WITHOUT ROWID;
 """
 
-MIGRATIONS: Final[Sequence[str]] = (_FIRST,)
+# A deleted session kept its name, empty and inactive; now deleting frees the name.
+_FREE_NAMES: Final = "DELETE FROM session WHERE NOT is_active;"
+
+MIGRATIONS: Final[Sequence[str]] = (_FIRST, _FREE_NAMES)
 """Scripts, oldest first. One that has been released is never edited; a new one is added after it."""

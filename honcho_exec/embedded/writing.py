@@ -26,11 +26,7 @@ def estimated_tokens(text: str) -> int:
 def add_messages(
     writer: Writer, workspace_id: str, session_id: str, messages: Sequence[NewMessage]
 ) -> list[sqlite3.Row]:
-    """Append messages to a session in their order; workspace, session and authors are made as needed.
-
-    Raises:
-        Refused: 404, the session was deleted.
-    """
+    """Append messages to a session in their order; workspace, session and authors are made as needed."""
     connection = writer.connection
     workspace, _ = ensure_workspace(writer, workspace_id)
     session, _ = ensure_session(writer, workspace, session_id)

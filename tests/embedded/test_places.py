@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -9,6 +11,8 @@ from honcho import Honcho, Session
 from honcho.api_types import PeerConfig, SessionPeerConfig
 from honcho.http import NotFoundError, UnprocessableEntityError
 from support.hand_clock import HandClock
+
+from honcho_exec.embedded import EmbeddedHoncho
 
 HOME = "/v3/workspaces/home"
 
@@ -106,8 +110,8 @@ def test_null_does_not_empty_a_session(http: httpx.Client, honcho: Honcho) -> No
     assert [peer.id for peer in honcho.session("s").peers()] == ["alice"]
 
 
-def test_a_deleted_session_is_gone_and_stays_gone(honcho: Honcho) -> None:
-    alice, session = honcho.peer("alice"), honcho.session("s")
+def test_deleting_a_session_frees_its_name_for_an_empty_one(honcho: Honcho) -> None:
+    alice, session = honcho.peer("alice"), honcho.session("s", metadata={"old": True})
     session.add_messages(alice.message("the tide is low"))
     alice.conclusions.create([{"content": "likes the tide", "session_id": "s"}])
     session.delete()
@@ -115,9 +119,26 @@ def test_a_deleted_session_is_gone_and_stays_gone(honcho: Honcho) -> None:
     assert honcho.search("tide") == []
     assert list(session.messages()) == []
     assert list(alice.conclusions.list()) == []
-    for revive in (lambda: session.add_messages(alice.message("again")), lambda: honcho.session("s"), session.delete):
-        with pytest.raises(NotFoundError):
-            revive()
+    with pytest.raises(NotFoundError):
+        session.delete()
+    again = honcho.session("s")
+    assert (again.get_metadata(), list(again.messages()), again.peers()) == ({}, [], [])
+    again.delete()
+    session.add_messages(alice.message("again"))
+    assert [message.content for message in session.messages()] == ["again"]
+
+
+def test_names_of_sessions_deleted_by_an_earlier_version_are_free(honcho: Honcho, tmp_path: Path) -> None:
+    honcho.session("s")
+    with closing(sqlite3.connect(tmp_path / "memory.db")) as connection, connection:
+        connection.execute("UPDATE session SET is_active = 0")
+        connection.execute("PRAGMA user_version = 1")
+    again = EmbeddedHoncho(tmp_path / "memory.db")
+    try:
+        with again._store.reading() as connection:
+            assert connection.execute("SELECT count(*) FROM session").fetchone()[0] == 0
+    finally:
+        again.close()
 
 
 def test_nothing_of_a_deleted_session_is_left_in_the_files(honcho: Honcho, tmp_path: Path) -> None:
