@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -11,6 +12,9 @@ from honcho_exec.model import Chosen
 from honcho_exec.raw_api import RawApi, part, workspace_path
 
 __all__ = ["Forgetting", "ServerForgetting"]
+
+# How long to look through cards, and through the messages of sessions (seconds each); what is left out is reported.
+_LOOK_SECONDS = 300.0
 
 
 @dataclass(slots=True)
@@ -63,10 +67,21 @@ class ServerForgetting:
         return done
 
     def _conclusions(self, chosen: Chosen) -> list[str]:
-        found = self._api.pages("POST", f"{self._path}/conclusions/list", {})
+        filters: list[dict[str, str]] = [{}]
+        if chosen.peer is not None:
+            filters = [{"observer_id": chosen.peer}, {"observed_id": chosen.peer}]
+        elif chosen.session is not None:
+            filters = [{"session_id": chosen.session}]
+        path = f"{self._path}/conclusions/list"
+        found = {
+            one["id"]: one
+            for wanted in filters
+            for one in self._api.pages("POST", path, {"filters": wanted} if wanted else {})
+        }
         return [
-            one["id"]
-            for one in found
+            id_
+            for id_, one in found.items()
+            # A server may ignore filters.
             if chosen.everything
             or chosen.peer in (one["observer_id"], one["observed_id"])
             or (chosen.session is not None and one["session_id"] == chosen.session)
@@ -74,17 +89,26 @@ class ServerForgetting:
         ]
 
     def _sessions(self, chosen: Chosen) -> set[str]:
-        there = self._api.ids(f"{self._path}/sessions")
-        return there if chosen.everything else there & {str(chosen.session)}
+        if chosen.everything:
+            return self._api.ids(f"{self._path}/sessions")
+        return self._api.ids(f"{self._path}/sessions", {"id": chosen.session}) & {str(chosen.session)}
 
     def _cards(self, chosen: Chosen, done: Forgetting) -> None:
         if chosen.session is not None:
             return
         peers = sorted(self._api.ids(f"{self._path}/peers"))
-        for observer in peers:
-            for target in peers:
-                if chosen.peer is None or chosen.peer in (observer, target):
-                    self._card(observer, target, chosen, done)
+        pairs = [
+            (observer, target)
+            for observer in peers
+            for target in peers
+            if chosen.peer is None or chosen.peer in (observer, target)
+        ]
+        until = time.monotonic() + _LOOK_SECONDS
+        for number, (observer, target) in enumerate(pairs):
+            if time.monotonic() > until:
+                done.left.append(f"{len(pairs) - number} possible cards were not looked at in time; run it again")
+                return
+            self._card(observer, target, chosen, done)
 
     def _card(self, observer: str, target: str, chosen: Chosen, done: Forgetting) -> None:
         path = f"{self._path}/peers/{part(observer)}/card?target={part(target)}"
@@ -97,7 +121,12 @@ class ServerForgetting:
 
     def _messages(self, chosen: Chosen, done: Forgetting) -> None:
         """Say which sessions hold messages that a server cannot delete one by one."""
-        for session in sorted(self._api.ids(f"{self._path}/sessions")):
+        sessions = sorted(self._api.ids(f"{self._path}/sessions"))
+        until = time.monotonic() + _LOOK_SECONDS
+        for number, session in enumerate(sessions):
+            if time.monotonic() > until:
+                done.left.append(f"the messages of {len(sessions) - number} sessions, which were not looked at in time")
+                return
             count = sum(1 for _ in self._said(session, chosen))
             if count:
                 done.left.append(
@@ -107,7 +136,8 @@ class ServerForgetting:
 
     def _said(self, session: str, chosen: Chosen) -> Iterator[object]:
         path = f"{self._path}/sessions/{part(session)}/messages/list"
-        for message in self._api.pages("POST", path, {}):
+        filters = {} if chosen.peer is None else {"filters": {"peer_id": chosen.peer}}
+        for message in self._api.pages("POST", path, filters):
             said = chosen.holds(message["content"]) or chosen.holds_beside(message["metadata"] or {})
             if message["peer_id"] == chosen.peer or said:
                 yield message

@@ -153,7 +153,9 @@ class HonchoApi:
         with self._door.open():
             found = frozenset(peer.id for peer in honcho.Session(session, self._sdk).peers())
             self._door.check_answer("items")
-        return found, len(found) < _MEMBERS_PER_PAGE
+            total = self._door.answer.json().get("total")
+        # One request, however many there are: a list may never end, and a page may be smaller than it was asked for.
+        return found, len(found) < _MEMBERS_PER_PAGE and total in (None, len(found))
 
     def join(self, session: str, peers: Mapping[str, tuple[bool, bool]]) -> None:
         """Join peers as (observe_me, observe_others). Joining a member again hides what was said before."""

@@ -11,10 +11,16 @@ from urllib.parse import quote
 import httpx
 
 from honcho_exec.backend import Backend
+from honcho_exec.errors import Unavailable
 from honcho_exec.fates import broken_off, has_detail, not_honchos, timed_out, was_refused
 from honcho_exec.server_words import server_words
 
 __all__ = ["RawApi", "part", "workspace_path"]
+
+# The largest page that Honcho gives, and where a list is taken for endless (pages, seconds).
+_PAGE = 100
+_LIST_PAGES = 1_000
+_LIST_SECONDS = 60.0
 
 
 class RawApi:
@@ -31,17 +37,33 @@ class RawApi:
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise not_honchos(self._backend.shown) from error
 
-    def ids(self, path: str) -> set[str]:
-        """The ids of all that is below a path."""
-        return {str(item["id"]) for item in self.pages("POST", f"{path}/list", {})}
+    def ids(self, path: str, filters: Mapping[str, Any] | None = None) -> set[str]:
+        """The ids of all that is below a path and that the filters match."""
+        body = {"filters": filters} if filters else {}
+        return {str(item["id"]) for item in self.pages("POST", f"{path}/list", body)}
 
     def pages(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Iterator[Mapping[str, Any]]:
-        """Every item of a list."""
-        number = pages = 1
-        while number <= pages:
-            found = self.request(method, f"{path}?page={number}&size=100", body).json()
-            yield from found["items"]
-            number, pages = number + 1, found["pages"]
+        """Every item of a list, each once, whatever the server says of the number of its pages.
+
+        Raises:
+            Unavailable: the list does not end within a thousand pages or a minute; what came before is given.
+        """
+        seen: set[str] = set()
+        until = time.monotonic() + _LIST_SECONDS
+        for number in range(1, _LIST_PAGES + 1):
+            found = self.request(method, f"{path}?page={number}&size={_PAGE}", body).json()
+            fresh = [item for item in found["items"] if str(item["id"]) not in seen]
+            seen.update(str(item["id"]) for item in fresh)
+            yield from fresh
+            more = number < found["pages"] or len(seen) < found.get("total", 0) or len(found["items"]) >= _PAGE
+            if not (fresh and more):
+                return
+            if time.monotonic() > until:
+                break
+        raise Unavailable(
+            f"a list of {self._backend.shown} does not end: {len(seen)} items were read, and the rest was left out",
+            cause="endless_list",
+        )
 
     def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
         """Make one request; its answer is a success."""
