@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from honcho_exec.cli.rows import EVERY, many
-from honcho_exec.cli.run import FAILED, Run, command, json_option, lent, opened, pass_run, print_json
+from honcho_exec.cli.run import FAILED, Run, command, hint, json_option, lent, opened, pass_run, print_json
 from honcho_exec.cli.show import Told, plain, progress, stdout, text, without_password
 from honcho_exec.errors import HonchoExecError
 
@@ -99,7 +99,7 @@ def _tell(before: Counts, after: Counts, refused: int, reason: HonchoExecError |
         parts.append(f"{many(after.pending)} {are} left and kept, to be sent later ({without_password(str(reason))})")
     if refused:
         was = "was" if refused == 1 else "were"
-        parts.append(f"{many(refused)} {was} refused and parked (honcho-exec outbox list --parked says why)")
+        parts.append(hint(f"{many(refused)} {was} refused and parked (honcho-exec outbox list --parked says why)"))
     wrong = "; ".join(parts)
     if as_json:
         cause, retryable = (reason.cause, reason.retryable) if reason is not None else ("refused", False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
+from honcho_exec.cli.homes import HOST_PROGRAM
 from honcho_exec.cli.main import main
 
 __all__ = ["commands", "run"]
@@ -17,5 +18,5 @@ def commands() -> Mapping[str, str]:
 
 def run(arguments: Sequence[str], *, hermes_home: str) -> NoReturn:
     """Run a command with a host's home, and exit by it."""
-    main.main(["--hermes-home", hermes_home, *arguments], prog_name="hermes honcho_exec")
+    main.main(["--hermes-home", hermes_home, *arguments], prog_name=HOST_PROGRAM)
     raise SystemExit

@@ -12,7 +12,7 @@ import click
 
 from honcho_exec.cli.feed import Feed, Outcome, Said
 from honcho_exec.cli.lines import Line, Source, checked
-from honcho_exec.cli.run import FAILED, INTERRUPTED, Run, command, json_option, opened, pass_run, print_json
+from honcho_exec.cli.run import FAILED, INTERRUPTED, Run, command, hint, json_option, opened, pass_run, print_json
 from honcho_exec.cli.show import fields, plain, progress, stdout, text
 
 __all__ = ["ingest"]
@@ -163,4 +163,4 @@ def _sentence(outcome: Outcome) -> str:
         parts.append(f"{outcome.kept} did not go in yet; they are kept in the outbox and go in by themselves later")
     if outcome.refused:
         parts.append(f"{outcome.refused} were refused and are set aside")
-    return "; ".join(parts) + (f" ({outcome.reason or 'honcho-exec status says why'})" if parts else "")
+    return "; ".join(parts) + (f" ({outcome.reason or hint('honcho-exec status says why')})" if parts else "")

@@ -16,7 +16,7 @@ from honcho_exec.cli.config import config
 from honcho_exec.cli.demo import demo
 from honcho_exec.cli.doctor import doctor
 from honcho_exec.cli.hermes import install, uninstall
-from honcho_exec.cli.homes import profile_home
+from honcho_exec.cli.homes import existing_home, profile_home
 from honcho_exec.cli.ingest import ingest
 from honcho_exec.cli.memory import conclude, context, profile, search
 from honcho_exec.cli.migrate import migrate
@@ -90,6 +90,8 @@ def main(ctx: click.Context, hermes_home: str | None, profile: str | None, verbo
     Works without a key, a server or settings: memory is then kept on this machine. HONCHO_API_KEY or
     HONCHO_BASE_URL choose another Honcho.
     """
+    if hermes_home and ctx.invoked_subcommand != "install":
+        existing_home(hermes_home)
     ctx.ensure_object(Run).hermes_home = (
         hermes_home if profile is None else profile_home(profile, hermes_home)
     ) or None

@@ -11,7 +11,7 @@ import click
 
 from honcho_exec.cli.hermes import hermes_folder, home_option
 from honcho_exec.cli.homes import environment
-from honcho_exec.cli.run import Run, command, json_option, pass_run, print_json
+from honcho_exec.cli.run import Run, command, hint, json_option, pass_run, print_json
 from honcho_exec.cli.show import fields, stdout, text
 from honcho_exec.errors import StateError
 
@@ -150,9 +150,9 @@ def _tell(plan: _Plan, loaded: LoadedSettings | None, *, done: bool, as_json: bo
     text(console, "\n".join(f"- {change}" for change in plan.changes))
     text(console, "\nWhat is in Honcho, honcho.json and the environment stay as they are.", style="dim")
     if not done:
-        text(console, "\nNothing was changed. Do it with: honcho-exec migrate --from honcho --apply")
+        text(console, hint("\nNothing was changed. Do it with: honcho-exec migrate --from honcho --apply"))
     elif plan.then == _OURS:
-        text(console, "\nStart Hermes anew, so that it is used. Back again: honcho-exec migrate --undo")
+        text(console, hint("\nStart Hermes anew, so that it is used. Back again: honcho-exec migrate --undo"))
 
 
 def _used(loaded: LoadedSettings) -> dict[str, str]:

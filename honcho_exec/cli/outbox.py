@@ -12,7 +12,7 @@ import click
 from honcho_exec.cli.flush import flush
 from honcho_exec.cli.redirect import redirect
 from honcho_exec.cli.rows import EVERY, many, show_row, show_rows, to_dict
-from honcho_exec.cli.run import FAILED, Run, TaughtGroup, command, json_option, lent, pass_run, print_json
+from honcho_exec.cli.run import FAILED, Run, TaughtGroup, command, hint, json_option, lent, pass_run, print_json
 from honcho_exec.cli.show import stdout, text, without_password
 from honcho_exec.errors import HonchoExecError
 
@@ -152,7 +152,7 @@ def retry(ctx: click.Context, run: Run, ids: tuple[int, ...], *, all_parked: boo
         left = _left(box, ids, done, "not_parked")
     happened = "Nothing is parked." if all_parked else ""
     if done:
-        happened = (
+        happened = hint(
             f"{many(len(done))} will be sent again: by a running host when it next sends something, or now by"
             " `honcho-exec outbox flush`."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from honcho_exec.cli.homes import environment
+from honcho_exec.cli.homes import called, environment, other_memory
 from honcho_exec.cli.show import plain
 from honcho_exec.errors import HonchoExecError, StateError
 
@@ -29,6 +30,7 @@ __all__ = [
     "Taught",
     "TaughtGroup",
     "command",
+    "hint",
     "json_option",
     "lent",
     "memory",
@@ -43,6 +45,8 @@ FAILED = 1
 WRONG_USE = 2
 INTERRUPTED = 130
 MEMORY = "memory.db"
+# A command of ours in a text; one with an option names its own home.
+_PROGRAM = re.compile(r"\bhoncho-exec(?= [a-z])")
 
 
 @dataclass(slots=True)
@@ -52,10 +56,12 @@ class Run:
     Attributes:
         hermes_home: the host's folder, None where it was not named.
         as_json: whether the answer is JSON.
+        told: whether it was said which memory is in use.
     """
 
     hermes_home: str | None = None
     as_json: bool = False
+    told: bool = False
 
 
 class Taught(click.Command):
@@ -68,7 +74,7 @@ class Taught(click.Command):
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's contract
         """Write the examples."""
         with formatter.section("Examples"):
-            for example in self.examples:
+            for example in map(hint, self.examples):
                 formatter.write(f"{'':{formatter.current_indent}}{example}\n")
 
 
@@ -97,6 +103,18 @@ json_option = click.option(
 )
 
 
+def hint(told: str) -> str:
+    """Return a text of ours with every `honcho-exec` in it as the command was called, so that it works as printed."""
+    return _PROGRAM.sub(lambda _: called(), told)
+
+
+def tell_memory(run: Run) -> None:
+    """Say once, on stderr, which state folder is in use if Hermes has another one."""
+    if not run.told and (other := other_memory(run.hermes_home)) is not None:
+        run.told = True
+        click.echo(plain(other), err=True)
+
+
 @contextmanager
 def opened(run: Run, *, writes: bool = True) -> Iterator[HonchoProvider]:
     """A provider as the settings make it; trouble with them shows in its status and answers.
@@ -107,6 +125,7 @@ def opened(run: Run, *, writes: bool = True) -> Iterator[HonchoProvider]:
     """
     from honcho_exec.provider import HonchoProvider  # noqa: PLC0415 - see TYPE_CHECKING
 
+    tell_memory(run)
     provider = HonchoProvider(environ=environment(run.hermes_home))
     provider.initialize(hermes_home=run.hermes_home, agent_context="" if writes else "read")
     try:
@@ -124,6 +143,7 @@ def lent(run: Run) -> Iterator[Outbox]:
     """The outbox as the settings choose it; nothing is delivered meanwhile."""
     from honcho_exec.provider import HonchoProvider  # noqa: PLC0415 - see TYPE_CHECKING
 
+    tell_memory(run)
     with HonchoProvider(environ=environment(run.hermes_home)).outbox() as outbox:
         yield outbox
 
@@ -146,6 +166,7 @@ def memory(run: Run, *, make: bool = False, answers: bool = False) -> Iterator[E
     from honcho_exec.embedded import EmbeddedHoncho  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.settings import load, state_home  # noqa: PLC0415 - see TYPE_CHECKING
 
+    tell_memory(run)
     environ = environment(run.hermes_home)
     path = state_home(environ, run.hermes_home) / MEMORY
     if not make and not path.exists():
@@ -190,7 +211,7 @@ def _finite(value: object) -> object:
 def tell_error(error: HonchoExecError, *, as_json: bool) -> int:
     """Tell an error, on stderr or as JSON on stdout, and return the exit code that goes with it."""
     if as_json:
-        print_json({"error": str(error), "cause": error.cause, "retryable": error.retryable})
+        print_json({"error": hint(str(error)), "cause": error.cause, "retryable": error.retryable})
     else:
-        click.echo(f"Error: {plain(str(error))}", err=True)
+        click.echo(f"Error: {plain(hint(str(error)))}", err=True)
     return WRONG_USE if error.cause == "argument" else FAILED

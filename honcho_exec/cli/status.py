@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from honcho_exec import __version__
-from honcho_exec.cli.run import FAILED, Run, command, json_option, opened, pass_run, print_json
+from honcho_exec.cli.run import FAILED, Run, command, hint, json_option, opened, pass_run, print_json
 from honcho_exec.cli.show import fields, stdout
 from honcho_exec.text import duration
 
@@ -47,13 +47,15 @@ def status(ctx: click.Context, run: Run) -> None:
     Makes a real request. Exits with 1 when something needs a person: Honcho does not answer, refuses the key or a
     write, writes do not leave, or settings or state cannot be used. `honcho-exec doctor` looks at more.
     """
+    # What it shows says which memory is in use.
+    run.told = True
     with opened(run, writes=False) as provider:
         seen = look(provider)
-    hint = _hint(seen.state)
+    elsewhere = _elsewhere(seen.state)
     if run.as_json:
-        print_json({**seen.to_dict(), "hint": hint})
+        print_json({**seen.to_dict(), "hint": elsewhere})
     else:
-        _show(seen, hint)
+        _show(seen, elsewhere)
     ctx.exit(0 if seen.ok else FAILED)
 
 
@@ -66,17 +68,17 @@ def look(provider: HonchoProvider) -> Status:
     return seen
 
 
-def _show(seen: Status, hint: str | None) -> None:
+def _show(seen: Status, elsewhere: str | None) -> None:
     console = stdout()
     state, style = ("works", "bold green") if seen.ok else ("does not work", "bold red")
     if not seen.ok and seen.reachable and seen.problem is None:
         state, style = "works, but something needs you", "bold yellow"
     console.print(f"Honcho memory {state}", style=style)
     console.print()
-    fields(console, [row for row in _rows(seen, hint) if row[1]])
+    fields(console, [row for row in _rows(seen, elsewhere) if row[1]])
 
 
-def _rows(seen: Status, hint: str | None) -> Iterator[tuple[str, str, str]]:
+def _rows(seen: Status, elsewhere: str | None) -> Iterator[tuple[str, str, str]]:
     for finding in seen.findings:
         if finding.level == "problem":
             yield "problem", _told(finding), "red"
@@ -98,11 +100,11 @@ def _rows(seen: Status, hint: str | None) -> Iterator[tuple[str, str, str]]:
     for finding in seen.findings:
         if finding.level == "note":
             yield "note", _told(finding), "yellow"
-    yield "hint", hint or "", ""
+    yield "hint", elsewhere or "", ""
 
 
 def _told(finding: Finding) -> str:
-    return f"{finding.what}; {finding.advice}" if finding.advice else finding.what
+    return f"{finding.what}; {hint(finding.advice)}" if finding.advice else finding.what
 
 
 def _outbox(seen: Status) -> str:
@@ -131,7 +133,7 @@ def _when(moment: str | None) -> str:
     return datetime.fromisoformat(moment).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
-def _hint(state: str) -> str | None:
+def _elsewhere(state: str) -> str | None:
     """Where Hermes keeps its memory, for whoever looks at another one without having chosen to."""
     hermes = Path("~/.hermes").expanduser()
     if Path(state) != Path("~/.honcho/exec").expanduser() or os.environ.get("HONCHO_EXEC_HOME", "").strip():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ from hermes_cli.config import save_config, save_env_value
 from hermes_cli.secret_prompt import masked_secret_prompt
 
 from honcho_exec.errors import ConfigurationError, HonchoExecError
+from honcho_exec.identity import safe_id
 from honcho_exec.provider import HonchoProvider
 from honcho_exec.settings import EMBEDDED, Settings, load, variables
 
@@ -31,10 +33,13 @@ def walk_through(environ: Mapping[str, str], profile: str | None, config: dict[s
     _say("Honcho memory: durable, exactly once, never in the way.", "")
     place = _choice(settings)
     answers = _answers(place, settings)
-    peer = _asked("What are you called in it?", settings.peer_name or "")
-    if peer and peer != settings.peer_name:
-        answers[_PEER] = peer
-    _refuse_wrong(environ, profile, answers)
+    name = _asked("What are you called in it?", settings.peer_name or "")
+    if name and name != settings.peer_name:
+        answers[_PEER] = peer = _peer(name)
+        if peer != name:
+            _say(f"Honcho's names have letters without accents, digits, - and _; you are called {peer} there.")
+    # What cannot be used is refused before anything is written.
+    load({**environ, **answers}, profile=profile)
     for name, value in answers.items():
         save_env_value(name, value)
     config.setdefault("memory", {})["provider"] = _NAME
@@ -68,7 +73,7 @@ def _answers(place: int, settings: Settings) -> dict[str, str]:
     answers: dict[str, str] = {}
     if place == _BACKENDS.index("server"):
         now = settings.shown_url if settings.backend == "server" else "http://localhost:8000"
-        url = _asked("Its URL", now)
+        url = _url(now)
         if settings.backend != "server" or url != now:
             answers[_URL] = url
         hint = "empty: none, or the one that is set"
@@ -90,9 +95,23 @@ def _key(hint: str) -> str:
     return str(masked_secret_prompt(f"  API key ({hint}): ")).strip()
 
 
-def _refuse_wrong(environ: Mapping[str, str], profile: str | None, answers: Mapping[str, str]) -> None:
-    """Raise before anything is written when the answers cannot be used."""
-    load({**environ, **answers}, profile=profile)
+def _url(now: str) -> str:
+    """Ask for the server's URL until it is one; what is set already stays without a check."""
+    while (url := _asked("Its URL", now)) != now:
+        try:
+            if load({_URL: url}).settings.base_url != EMBEDDED:
+                return url
+            _say("That is not a server; 1 keeps memory on this machine. A URL is, for example, http://localhost:8000.")
+        except ConfigurationError as error:
+            _say(*error.problems)
+    return url
+
+
+def _peer(name: str) -> str:
+    """Return a name as a peer of Honcho: without accents, and with a digest if it has other letters than these."""
+    plain = "".join(sign for sign in unicodedata.normalize("NFKD", name) if not unicodedata.combining(sign))
+    joined = "-".join(plain.split())
+    return joined if safe_id(joined) == joined else safe_id(name).lstrip("-")
 
 
 def _try(environ: Mapping[str, str], profile: str | None, answers: Mapping[str, str]) -> None:

@@ -300,6 +300,7 @@ def test_a_password_in_the_url_is_not_shown(
 
 @pytest.mark.usefixtures("unreachable")
 def test_the_outbox_of_a_host(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "hermes").mkdir()
     hermes = ("--hermes-home", str(tmp_path / "hermes"))
     cli(*hermes, "conclude", "Likes tea")
     assert rows(cli) == []

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import zipfile
 from typing import TYPE_CHECKING
 
+import pytest
 import yaml
 from support.faulty import FaultyServer
 
@@ -87,16 +89,27 @@ def test_a_server_is_tried_and_what_cannot_be_is_not_written(host: Host, server:
     with HonchoProvider("s", environ={"HOME": str(host.root), "HONCHO_BASE_URL": server.url}) as provider:
         provider.sync_turn("The heron stands in the reeds.", "It does.").result(20)
     line = "memory setup honcho_exec"
-    answers = f"3\n\n\n2\nhtp://wrong\n\n\n2\n{server.url}\n\nada\n"
-    keyless, refused, accepted, search = run(host, line, line, line, "honcho_exec search heron", stdin=answers)
+    answers = f"3\n\n\n2\nhtp://wrong\nlocalhost:8000\nembedded\n{server.url}\n\nada\n"
+    keyless, accepted, search = run(host, line, line, "honcho_exec search heron", stdin=answers)
     assert "takes nothing without one" in keyless
     assert "Saved" not in keyless
-    assert "Nothing was changed: HONCHO_BASE_URL: must be an http:// or https:// URL" in refused
+    refusals = re.findall(r"must be an http:// or https:// URL, such as http://localhost:8000.*it is '(.*)'", accepted)
+    assert (refusals, "That is not a server" in accepted) == (["htp://wrong", "localhost:8000"], True)
     assert f"It works: memory is kept in {server.url}" in accepted
     written = (host.hermes_home / ".env").read_text()
     assert f"HONCHO_BASE_URL={server.url}" in written
     assert "htp" not in written
     assert "The heron stands in the reeds." in search
+
+
+@pytest.mark.parametrize(
+    ("name", "peer"), [("Max Müller", "Max-Muller"), ("李雷", "3a47328a607f3e0a738a"), ("ada_l-1", "ada_l-1")]
+)
+def test_a_person_may_have_any_name(host: Host, name: str, peer: str) -> None:
+    setup, status = run(host, "memory setup honcho_exec", "honcho_exec status --json", stdin=f"1\n{name}\n")
+    assert f"HONCHO_PEER_NAME={peer}" in (host.hermes_home / ".env").read_text()
+    assert json.loads(status)["user_peer"] == peer
+    assert (f"you are called {peer} there" in setup) == (name != peer)
 
 
 # What the dashboard does when a person opens the panel, and when they save it.
