@@ -41,18 +41,29 @@ STATE = """\
 
 The **user's peer** is the first that applies of: `peerName`, when `pinUserPeer` is set; the alias of the runtime id, or
 of its alternative; `runtimePeerPrefix` and the runtime id; `peerName`; the system's user. The **session** is named by
-the first of: the program itself (`HonchoProvider("name")`); the map `sessions`; a title; the gateway's chat; the host's
-run (`per-session`); the repository (`per-repo`) or directory; the workspace.
+the first of: the program itself (`HonchoProvider("name")`); the gateway's chat; the host's run (`per-session`); the map
+`sessions`; a title that a person gave, unless several people talk to the assistant; the repository (`per-repo`) or
+directory; the workspace. A gateway's title never names a session.
 
-Every sign that Honcho does not take becomes a hyphen, and a session's name of more than 100 characters is cut and gets
-a hash. The same configuration gives the same ids as the bundled provider, with these exceptions, which a test holds to
+Every character that Honcho does not take becomes a hyphen, and a session's name of more than 100 characters is cut and
+gets a digest. In a gateway two different chats or users never share a name: `agent:main:telegram:dm:42` (segments of
+letters, digits and `_`) becomes `agent-main-telegram-dm-42`, and every other key gets 20 hexadecimal digits of its
+SHA-256. So does a user id that Honcho does not take as it is or that reads like such a name. What the operator wrote
+(`peerName`, aliases, `sessions`) is taken as it is; `doctor` notes directories that share a session. Users of a gateway
+without chats work in sessions of their own, also in one directory.
+
+Sessions of earlier versions, whose names could be shared, are continued only if nobody but this user and the assistant
+is in them; otherwise they are left alone and a new session begins. This is decided once for each chat and remembered in
+`known.db`; `doctor` lists the decisions. Rows that wait in the outbox keep the session they were stored for.
+
+The same configuration gives the same ids as Honcho's own plugin, with these exceptions, which a test holds to
 (`test_present_users_find_what_they_have`):
 
-- A runtime id that is not a name as it stands (`@ada:matrix.org`, `+49…`), or that meets a chosen name or the
-  assistant's, gets a hash also without a prefix: two users of a gateway never become one. Whoever has a peer from
-  before keeps it by an alias: `"userPeerAliases": {"@ada:matrix.org": "-ada-matrix-org"}`.
+- A chat key gets a digest unless no other key gives the same name.
+- A runtime id that Honcho does not take as it is (`@ada:matrix.org`, `+49…`), or that meets a chosen name, the system's
+  user or the assistant's, gets a digest also without a prefix. Whoever has a peer from before keeps it by an alias:
+  `"userPeerAliases": {"@ada:matrix.org": "-ada-matrix-org"}`; the chat's earlier session is continued then, too.
 - Without a runtime id and `peerName` the peer is the system's user, not one made up from the session.
-- A session's name follows the order above; the bundled provider puts the gateway's chat and then the host's run first.
 - `sessionPeerPrefix` puts the peer of whoever speaks before the name, not only a configured one.
 - Without a file a profile has a workspace of its own, as it has with one.
 - A workspace with signs that Honcho does not take, which it would refuse, gets a hash.

@@ -18,6 +18,7 @@ from support.faulty import FaultyServer, status
 
 from honcho_exec import HonchoProvider
 from honcho_exec.backend import open_backend
+from honcho_exec.cli.purge import _session_of
 from honcho_exec.clock import SystemClock
 from honcho_exec.honcho_api import HonchoApi
 from honcho_exec.model import Message, SessionRef
@@ -199,6 +200,20 @@ def test_rows_from_before_keep_their_session(api: HonchoApi, begin: Begin) -> No
     assert provider._conversation.delivery.admit(before, [Message("42", "from before")]).result(20).written == 1
     assert session_of(provider) != EARLIER_DIRECT
     assert "from before" in [one.content for one in api.session_context(EARLIER_DIRECT).messages]
+
+
+@on_server
+def test_a_purge_of_a_session_finds_the_rows_on_their_way_there(
+    api: HonchoApi, begin: Begin, server: FaultyServer, tmp_path: Path
+) -> None:
+    had(api, EARLIER_MAIL, "42")
+    provider = begin(MAIL, user="42")
+    assert session_of(provider) == EARLIER_MAIL
+    server.rule(match=("POST", "/messages$"), fault=status(503))
+    provider.sync_turn(SECRET, "")
+    assert provider._conversation is not None
+    rows = provider._conversation.outbox.rows()
+    assert [_session_of(row, tmp_path / "state") for row in rows] == [EARLIER_MAIL]
 
 
 def test_a_key_may_hold_any_character(begin: Begin) -> None:

@@ -135,7 +135,7 @@ def _look(run: Run, loaded: LoadedSettings, chosen: Chosen, *, do: bool) -> _Fou
     with ExitStack() as stack:
         outbox = stack.enter_context(lent(run))
         home = outbox.path.parent
-        _from_outbox(outbox, chosen, found, do=do)
+        _from_outbox(outbox, home, chosen, found, do=do)
         if do:
             outbox.forget_delivered(chosen)
         if loaded.settings.backend != "embedded":
@@ -159,21 +159,34 @@ def _look(run: Run, loaded: LoadedSettings, chosen: Chosen, *, do: bool) -> _Fou
     return found
 
 
-def _from_outbox(outbox: Outbox, chosen: Chosen, found: _Found, *, do: bool) -> None:
+def _from_outbox(outbox: Outbox, home: Path, chosen: Chosen, found: _Found, *, do: bool) -> None:
     outbox.take_in()
-    rows = [row for row in outbox.rows(everywhere=True, limit=EVERY) if _is_chosen(row, chosen)]
+    rows = [row for row in outbox.rows(everywhere=True, limit=EVERY) if _is_chosen(row, home, chosen)]
     found.outbox = outbox.drop([row.id for row in rows]) if do and rows else len(rows)
     if do and found.outbox < len(rows):
         found.left.append(f"{many(len(rows) - found.outbox)} of the outbox that are being sent; run it again later")
 
 
-def _is_chosen(row: OutboxRow, chosen: Chosen) -> bool:
+def _is_chosen(row: OutboxRow, home: Path, chosen: Chosen) -> bool:
     if chosen.workspace not in (None, row.ref.workspace):
         return False
-    if chosen.everything or chosen.session == row.ref.session:
+    if chosen.everything or (chosen.session is not None and chosen.session == _session_of(row, home)):
         return True
     about, texts, beside = _said_in(row.write)
     return chosen.peer in about or any(map(chosen.holds, texts)) or chosen.holds_beside(beside)
+
+
+def _session_of(row: OutboxRow, home: Path) -> str:
+    """The session that a row goes to, as far as that is decided."""
+    if not row.ref.key:
+        return row.ref.session
+    from honcho_exec.clock import SystemClock  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.identity import choice_of  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.known import Known  # noqa: PLC0415 - see TYPE_CHECKING
+
+    known = Known(home / "known.db", destination=row.destination, clock=SystemClock())
+    decided = known.named(choice_of(row.ref).own)
+    return decided.session if decided else row.ref.session
 
 
 def _said_in(write: Write) -> tuple[tuple[str, ...], tuple[str, ...], Mapping[str, object]]:

@@ -109,3 +109,9 @@ def test_whether_hermes_uses_it_is_told(cli: Cli, tmp_path: Path, chosen: str, l
 def test_the_provider_tells_the_same_without_the_command_line(tmp_path: Path) -> None:
     with HonchoProvider("s", environ={"HOME": str(tmp_path), "LOGNAME": "ada"}, home=tmp_path / "state") as provider:
         assert [finding for finding in provider.doctor() if finding.level == "problem"] == []
+
+
+def test_directories_that_share_a_session_are_told(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HONCHO_SESSIONS", '{"/srv/a": "my notes", "/srv/b": "my-notes", "/srv/c": "other"}')
+    (told,) = [what for what in findings(cli)["note"] if "sessions" in what]
+    assert told == "`sessions` gives /srv/a and /srv/b the same session, my-notes"
