@@ -14,10 +14,23 @@ from honcho_exec.cli.feed import Feed, Outcome, Said
 from honcho_exec.cli.lines import Line, Source, checked
 from honcho_exec.cli.run import FAILED, INTERRUPTED, Run, command, hint, json_option, opened, pass_run, print_json
 from honcho_exec.cli.show import fields, plain, progress, stdout, text
+from honcho_exec.errors import HonchoExecError
 
 __all__ = ["ingest"]
 
 _SHARED_SHOWN = 3
+
+
+class _NoMessages(HonchoExecError):  # noqa: N818 - reads as the state it reports
+    """The input holds nothing that could be stored."""
+
+    cause = "input"
+
+    def __init__(self, names: str) -> None:
+        super().__init__(
+            f"there are no messages in {names}; known formats are JSON lines with `role` and `content`, lists of"
+            " messages as OpenAI's API has them, and Hermes's session store, state.db"
+        )
 
 
 @command(
@@ -63,6 +76,8 @@ def ingest(
         sessions = _survey(sources, session_prefix)
         _warn_shared(sessions)
         total = sum(sum(of_source.values()) for of_source in sessions.values())
+        if not total:
+            raise _NoMessages(", ".join(sessions))
         if dry_run:
             _tell_plan(sessions, total, as_json=run.as_json)
             return
@@ -131,9 +146,6 @@ def _tell(outcome: Outcome, total: int, sessions: int, *, as_json: bool, interru
         trouble = {"error": told, "cause": cause, "retryable": not outcome.refused} if told else {}
         counts = {key: value for key, value in asdict(outcome).items() if isinstance(value, int)}
         print_json({**trouble, "messages": total, **counts, "sessions": sessions})
-        return
-    if not total:
-        text(stdout(), "There are no messages to bring in.")
         return
     over = f" over {sessions} session{'s' if sessions != 1 else ''}"
     already = f", {outcome.already} were there already" if outcome.already else ""

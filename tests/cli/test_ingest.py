@@ -155,11 +155,15 @@ def test_a_missing_file_is_wrong_use(cli: Cli, here: Path) -> None:
         assert cli("ingest", *args).exit_code == 2
 
 
-def test_an_empty_file(cli: Cli, write_lines: WriteLines) -> None:
-    path = write_lines("empty.jsonl", ["", ""])
-    done = cli("ingest", str(path))
-    assert (done.exit_code, done.stdout) == (0, "There are no messages to bring in.\n")
-    assert _answer(cli, path)["messages"] == 0
+@pytest.mark.parametrize("lines", [[], ["", ""], ['{"messages": []}'], ["[]"]], ids=repr)
+def test_a_file_without_messages_names_the_known_formats(cli: Cli, write_lines: WriteLines, lines: list[str]) -> None:
+    path = write_lines("empty.jsonl", lines)
+    for args in ((), ("--dry-run",)):
+        done = cli("ingest", str(path), *args)
+        assert (done.exit_code, done.stdout) == (1, "")
+        assert f"there are no messages in {path}; known formats are JSON lines" in done.stderr
+        done = cli("ingest", str(path), *args, "--json")
+        assert (done.exit_code, json.loads(done.stdout)["cause"]) == (1, "input")
 
 
 def test_files_that_share_a_session_are_warned_of(cli: Cli, write_lines: WriteLines) -> None:
