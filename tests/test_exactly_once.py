@@ -76,6 +76,17 @@ def created_at(url: str, session: str) -> list[datetime]:
     return [datetime.fromisoformat(item["created_at"]) for item in items]
 
 
+def dated_answers(skew: float = 0.0) -> Fault:
+    """Give each answer the Date of a clock that is so many seconds ahead."""
+
+    def play(exchange: Exchange) -> None:
+        answer = exchange.work()
+        headers = {**answer.headers, "date": formatdate(SystemClock().now() + skew)}
+        exchange.reply(Answer(answer.code, headers, answer.body))
+
+    return Fault("date", play)
+
+
 # Clocks.
 
 
@@ -92,6 +103,7 @@ def test_lost_answers_are_answered_for_whatever_the_wall_clock_does(
         assert server.wait_count(2, *POST_MESSAGES)
         clock.offset = hours * 3600.0
         server.heal()
+        server.rule(fault=dated_answers())
         assert provider.flush(20) == 0
         assert lost.used
     assert messages_on(server.url, "s1") == ["first", "second"]
@@ -102,14 +114,8 @@ def test_lost_answers_are_answered_for_whatever_the_wall_clock_does(
 def test_date_that_a_proxy_claims_is_not_compared_with_anything(
     server: FaultyServer, tmp_path: Path, skew: int
 ) -> None:
-    def lie(exchange: Exchange) -> None:
-        answer = exchange.work()
-        exchange.reply(
-            Answer(answer.code, {**answer.headers, "date": formatdate(SystemClock().now() + skew)}, answer.body)
-        )
-
     lose = server.rule(match=POST_CONCLUSIONS, fault=reset_after_work(), times=1)
-    server.rule(fault=Fault("date", lie))
+    server.rule(fault=dated_answers(skew))
     with provider_at(tmp_path / "state", server.url, SystemClock()) as provider:
         provider.handle_tool_call("honcho_conclude", TEA)
         assert provider.flush(20) == 0
@@ -130,6 +136,7 @@ def test_clock_set_back_across_a_kill_doubles_nothing(server: FaultyServer, tmp_
         other.wait()
     clock = Wall()
     clock.offset = -3600.0
+    server.rule(fault=dated_answers())
     with provider_at(home, server.url, clock, "later") as provider:
         assert provider.flush(20) == 0
     assert messages_on(server.url, "s1") == ["said"]
@@ -156,9 +163,10 @@ def test_slow_attempt_is_waited_for_although_the_wall_clock_jumps_forward(server
     with provider_at(tmp_path / "state", server.url, clock) as provider:
         provider.sync_turn("first", "").result(10)
         late = server.rule(match=POST_MESSAGES, fault=late_work(2.0), times=1)
-        posts = server.count(*POST_MESSAGES)
+        # The look comes after the attempt was given up, and before the work is done.
+        looks = server.count(*LISTS)
         provider.sync_turn("second", "")
-        assert server.wait_count(posts + 1, *POST_MESSAGES)
+        assert server.wait_count(looks + 1, *LISTS)
         clock.offset = 86_400.0
         assert provider.flush(20) == 0
     assert late.used == 1
