@@ -15,8 +15,6 @@ from honcho_exec.text import harmless, plain_text
 
 __all__ = ["conclusion", "count", "metadata", "moment", "name", "string", "text"]
 
-# Honcho takes 100 names in metadata, of which delivery needs three and a message that is split two.
-_MOST_NAMES = 95
 # Whole numbers in metadata, with their sign: larger ones are not kept exactly, or at all.
 _INTEGER_BITS = 64
 
@@ -98,8 +96,6 @@ def metadata(given: object) -> dict[str, str | int | float]:
                 f" false, not {what}"
             )
         kept[harmless(key)] = harmless(value) if isinstance(value, str) else value
-    if len(kept) > _MOST_NAMES:
-        raise InputError(f"`metadata` must have at most {_MOST_NAMES} names (it has {len(kept)})")
     return kept
 
 
