@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 
 # How often a file that another process just begins is tried (seconds).
 _TICK = 0.01
+# The log beside a file is emptied into it from this size on (pages), by the commit that reaches it.
+_MOST_LOG_PAGES = 512
 # How many connections to a file are kept for the next who asks.
 _IDLE_CONNECTIONS = 4
 
@@ -152,7 +154,7 @@ class Pool:
             connection.execute("PRAGMA foreign_keys=ON")
             connection.execute("PRAGMA secure_delete=ON")
             if self._background_checkpoints:
-                connection.execute("PRAGMA wal_autocheckpoint=0")
+                connection.execute(f"PRAGMA wal_autocheckpoint={_MOST_LOG_PAGES}")
             # The log is opened by the first who reads, and may be another's by then.
             connection.execute("PRAGMA schema_version").fetchone()
             if _identity(self._path) != there:

@@ -373,6 +373,10 @@ class Outbox:
         """Leave nothing of delivered rows in the file or its log; for when nothing is going on."""
         self._file.tidy()
 
+    def shrink(self) -> bool:
+        """Give the space of delivered rows back to the disk; return False if another process is in the way."""
+        return self._file.shrink()
+
     def counts(self) -> Counts:
         """How much waits, is being sent, is parked, and waits for another destination."""
         spilled = self._spilled()

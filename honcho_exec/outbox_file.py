@@ -22,6 +22,8 @@ __all__ = ["OutboxFile"]
 
 # A file up to this size (bytes) is checked when it is opened, which takes milliseconds.
 _MAX_CHECKED = 4 * 1024 * 1024
+# An outbox that was emptied keeps at most this much for the next rows.
+_MOST_UNUSED_BYTES = 1024 * 1024
 # For so long (seconds) it is remembered what was taken in, should the file that it was in come back.
 _REMEMBERED = 30 * 86_400.0
 
@@ -187,8 +189,14 @@ class OutboxFile:
         self._db.checkpoint()
 
     def tidy(self) -> None:
-        """Leave nothing of deleted rows in the file or its log."""
+        """Leave nothing of deleted rows in the file or its log, nor much of the space they had."""
+        if self._db.unused_bytes() > _MOST_UNUSED_BYTES:
+            self._db.shrink()
         self._db.truncate_log()
+
+    def shrink(self) -> bool:
+        """Give the space of deleted rows back; return False if another process is in the way."""
+        return self._db.shrink()
 
     def check(self) -> None:
         """Raise `Damaged` when the file is; reads all of it."""

@@ -67,8 +67,8 @@ class Database:
         path: the file; made when it is not there.
         migrations: SQL scripts, oldest first; the file's `user_version` says how many it has had.
         busy_timeout: seconds to wait for another process's write.
-        background_checkpoints: True leaves moving commits into the file to whoever calls `checkpoint`, so that no
-            commit pays for it.
+        background_checkpoints: True leaves moving commits into the file to whoever calls `checkpoint`, as long as the
+            log is small, so that few commits pay for it.
         leaving: called before this process gives up a file that was removed, renamed or replaced, with a connection to
             that file if there is one; returns how many rows were pending in it, None if that is not known.
 
@@ -144,6 +144,24 @@ class Database:
         self.checkpoint()
         with self.writing() as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def shrink(self) -> bool:
+        """Give the space of deleted rows back to the disk; return False if another process is in the way."""
+        try:
+            with self.writing() as connection:
+                connection.execute("VACUUM")
+                # The file itself shrinks when the log is emptied into it, which waits for others who read.
+                return not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        except Busy:
+            return False
+
+    def unused_bytes(self) -> int:
+        """Return how much of the file deleted rows have left."""
+        with self.connection() as connection:
+            pages, size = connection.execute(
+                "SELECT freelist_count, page_size FROM pragma_freelist_count, pragma_page_size"
+            ).fetchone()
+        return int(pages) * int(size)
 
     def check(self) -> None:
         """Raise `Damaged` when the file's structure is broken; reads all of it."""

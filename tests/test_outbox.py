@@ -252,6 +252,28 @@ def test_nothing_of_what_was_delivered_stays_in_the_files(tmp_path: Path) -> Non
     process.close()
 
 
+def test_the_log_stays_below_four_times_the_pending_rows(process: Process, tmp_path: Path) -> None:
+    text, given = "x" * 1000, 0
+    for number in range(3000):
+        admit(process, f"{number} {text}")
+        given += len(text)
+        log = (tmp_path / "outbox.db-wal").stat().st_size
+        assert log < max(4 * given, 3_000_000)
+    assert log < 4 * given / 3
+
+
+def test_a_drained_outbox_gives_its_space_back(process: Process, tmp_path: Path) -> None:
+    for _ in range(300):
+        admit(process, "x" * 20_000)
+    process.outbox.flush_to_disk()
+    assert (tmp_path / "outbox.db").stat().st_size > 6_000_000
+    assert sum(map(len, contents(process))) == 300
+    process.outbox.tidy()
+    assert sum(path.stat().st_size for path in tmp_path.glob("outbox.db*")) < 300_000
+    admit(process, "goes on")
+    assert contents(process) == [["goes on"]]
+
+
 def test_a_file_of_a_newer_version_is_refused_and_left_alone(tmp_path: Path) -> None:
     Process(tmp_path).close()
     with sqlite3.connect(tmp_path / "outbox.db") as connection:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["purge"]
 
+_NOT_SHRUNK = "the empty space in {}, as long as another process reads it; run it again then"
 _FILES = (MEMORY, "outbox.db", "outbox.spill", "known.db", "recall.db")
 
 
@@ -150,7 +151,11 @@ def _look(run: Run, loaded: LoadedSettings, chosen: Chosen, *, do: bool) -> _Fou
             if not (do or found.here.total()):
                 # An earlier purge may have had to leave it in the log, which somebody read.
                 honcho.flush()
+            if do and chosen.everything and not honcho.shrink():
+                found.left.append(_NOT_SHRUNK.format(MEMORY))
         outbox.tidy()
+        if do and chosen.everything and not outbox.shrink():
+            found.left.append(_NOT_SHRUNK.format(outbox.path.name))
         if do:
             _from_other_files(home, outbox, chosen)
         found.left += [f"{path.name}, which was damaged and set aside, may hold some" for path in _aside(home)]

@@ -78,6 +78,10 @@ class EmbeddedHoncho:
         """Empty the log beside the file, where nobody else reads it."""
         self._store.flush()
 
+    def shrink(self) -> bool:
+        """Give the space of what was deleted back to the disk; return False if another process is in the way."""
+        return self._store.shrink()
+
     def forget(self, chosen: Chosen) -> Counter[str]:
         """Take out what is chosen, also out of what is left of it in the file, and say how much it was."""
         with self._store.writing() as writer:

@@ -71,6 +71,10 @@ class Store:
         """Empty the log beside the file, so that nothing deleted is left in it."""
         self._database.truncate_log()
 
+    def shrink(self) -> bool:
+        """Give the space of deleted rows back to the disk; return False if another process is in the way."""
+        return self._database.shrink()
+
     def close(self) -> None:
         """Close the connections; requests that are running finish first."""
         self._database.close()

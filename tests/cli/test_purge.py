@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from support.commands import Cli
 from support.faulty import FaultyServer, status
+from support.locking import locked
 
 from honcho_exec import HonchoProvider
 from honcho_exec.embedded import EmbeddedHoncho
@@ -179,6 +180,24 @@ def test_everything_is_of_the_workspace_in_use_unless_it_is_said(
     assert len(of(kept(), "message", "content")) == 5
     assert cli("purge", "--everything", "--all-workspaces", "--yes").exit_code == 0
     assert [record["kind"] for record in kept()] == ["honcho_exec"]
+
+
+def test_everything_gives_the_space_back_or_says_what_is_in_the_way(
+    cli: Cli, environ: dict[str, str], tmp_path: Path
+) -> None:
+    home = tmp_path / "state"
+    for name, url in (("memory.db", {}), ("outbox.db", {"HONCHO_BASE_URL": "http://127.0.0.1:9"})):
+        with HonchoProvider("talk", environ=environ | url) as provider:
+            for number in range(40):
+                provider.sync_turn(f"{number}" + "x" * 40_000, "")
+            provider.flush(0 if url else 20)
+        assert (home / name).stat().st_size > 1_500_000
+    with locked(home / "memory.db", "BEGIN;SELECT count(*) FROM message"):
+        done = cli("purge", "--everything", "--all-workspaces", "--yes")
+        assert "Stays: the empty space in memory.db, as long as another process reads it" in done.stderr
+    assert (home / "outbox.db").stat().st_size < 200_000
+    assert cli("purge", "--everything", "--all-workspaces", "--yes").stderr == ""
+    assert (home / "memory.db").stat().st_size < 200_000
 
 
 @pytest.mark.usefixtures("unreachable")
