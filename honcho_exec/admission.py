@@ -64,6 +64,7 @@ class Admission:
     def admit(self, turn: str, ref: SessionRef, writes: Sequence[Write], owner: str) -> Admitted:
         """Store `writes` durably as one turn of that holder, all or none; see `Outbox.admit`."""
         rows = [self._row(turn, position, ref, write, owner) for position, write in enumerate(writes)]
+        self._file.reserve.check()
         if self._file.is_open and not self._file.spill:
             try:
                 return self._admit(turn, rows)

@@ -8,6 +8,7 @@ import threading
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.connection import Connection
 from honcho_exec.errors import (
+    Busy,
     CircuitOpen,
     Closed,
     ConfigurationError,
@@ -332,8 +334,9 @@ class Delivery:
                 self._idle()
                 return
         except StateError as error:
-            self._pause(error, self._waits.next(error))
-            return
+            if not self._made_room(error):
+                self._pause(error, self._waits.next(error))
+                return
         except Closed:
             # The provider is closed, or the interpreter exits: the rows stay for whoever comes next.
             return
@@ -429,13 +432,20 @@ class Delivery:
             self._deleted[batch.stream] = (self._clock.monotonic() + (error.retry_after or _LOOK_AROUND), error)
             self._turns.fail([row.turn for row in batch.rows], error)
         except (RequestError, StateError, ConfigurationError) as error:
+            if self._made_room(error):
+                return
             # Whoever waits for this batch is told; it is tried again when the time has come.
-            self._outbox.note_error(str(error))
+            with suppress(StateError):
+                self._outbox.note_error(str(error))
             self._pause(error, self._patience(error))
             if isinstance(error, Rejected) and error.cause != "auth":
                 # The server refuses the session, not these rows: they are kept, and tried again.
                 error = Unavailable(str(error), cause=error.cause, status=error.status)
             self._turns.fail([row.turn for row in batch.rows], error)
+
+    def _made_room(self, error: HonchoExecError) -> bool:
+        """Whether the disk was full, and the reserved space was given back, so that it is worth trying at once."""
+        return isinstance(error, StateError) and not isinstance(error, Busy) and self._outbox.make_room()
 
     def _patience(self, error: HonchoExecError) -> float:
         """Seconds until the next attempt."""
@@ -454,6 +464,8 @@ class Delivery:
             _log.warning("delivery to Honcho is failing; what is given is kept and tried again: %s", error)
         with self._lock:
             self._backing_off = True
+        if not isinstance(error, StateError):
+            self._outbox.reserve_space()
         self._again_in(pause)
         self._at_rest()
         if begins:

@@ -373,6 +373,14 @@ class Outbox:
         """Leave nothing of delivered rows in the file or its log; for when nothing is going on."""
         self._file.tidy()
 
+    def reserve_space(self) -> None:
+        """Reserve disk space to complete pending rows with."""
+        self._file.reserve.keep()
+
+    def make_room(self) -> bool:
+        """Give the reserved space back on a full disk; return False if there is none."""
+        return self._file.make_room()
+
     def shrink(self) -> bool:
         """Give the space of delivered rows back to the disk; return False if another process is in the way."""
         return self._file.shrink()

@@ -15,6 +15,7 @@ from honcho_exec.connections import Incident, incidents
 from honcho_exec.errors import Busy, Damaged, StateError
 from honcho_exec.lease import Holder
 from honcho_exec.locks import exclusive
+from honcho_exec.reserve import Reserve
 from honcho_exec.spill import Entry, Spill
 from honcho_exec.sqlite import Database, set_aside
 
@@ -136,6 +137,7 @@ class OutboxFile:
     def __init__(self, path: Path, holder: Holder, clock: Clock) -> None:
         self.path = path.absolute()
         self.spill = Spill(self.path.with_suffix(".spill"))
+        self.reserve = Reserve(self.path.with_suffix(".reserve"))
         self._holder = holder
         self._clock = clock
         self._lock = threading.Lock()
@@ -193,6 +195,15 @@ class OutboxFile:
         if self._db.unused_bytes() > _MOST_UNUSED_BYTES:
             self._db.shrink()
         self._db.truncate_log()
+        self.reserve.remove()
+
+    def make_room(self) -> bool:
+        """Give the reserved space back on a full disk, so that rows can be completed; return False if there is none."""
+        if not self.reserve.give_back():
+            return False
+        with suppress(StateError):
+            self._db.checkpoint()
+        return True
 
     def shrink(self) -> bool:
         """Give the space of deleted rows back; return False if another process is in the way."""

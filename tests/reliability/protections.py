@@ -424,6 +424,20 @@ PROTECTIONS = (
         (f"{MOVED}::test_processes_that_use_a_removed_folder_do_not_take_each_other_for_dead",),
     ),
     Protection(
+        "on a full disk the reserved space is given back",
+        "delivery.py",
+        "        return isinstance(error, StateError) and not isinstance(error, Busy) and self._outbox.make_room()\n",
+        "        return False\n",
+        ("tests/test_full_disk.py::test_pending_rows_are_delivered_on_a_full_file_system_and_everything_resumes",),
+    ),
+    Protection(
+        "the outbox's log is emptied when it is long",
+        "connections.py",
+        "wal_autocheckpoint={_MOST_LOG_PAGES}",
+        "wal_autocheckpoint=0",
+        (f"{OUTBOX}::test_the_log_stays_below_four_times_the_pending_rows",),
+    ),
+    Protection(
         "deleted rows are overwritten",
         "connections.py",
         "PRAGMA secure_delete=ON",
@@ -433,8 +447,8 @@ PROTECTIONS = (
     Protection(
         "the log beside the file is emptied",
         "outbox_file.py",
-        "        self._db.truncate_log()\n",
-        "        self._db.checkpoint()\n",
+        "        self._db.truncate_log()\n        self.reserve",
+        "        self._db.checkpoint()\n        self.reserve",
         (f"{OUTBOX}::test_nothing_of_what_was_delivered_stays_in_the_files",),
     ),
     Protection(
