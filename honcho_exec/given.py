@@ -59,7 +59,7 @@ def conclusion(text: str, argument: str) -> str:
     if size > _CONCLUSION_BYTES:
         raise InputError(
             f"`{argument}`: must be at most {_CONCLUSION_BYTES:,} bytes of UTF-8 (it has {size:,}), which are never"
-            " more than the 8,192 tokens that Honcho takes; nothing was stored. State it in fewer words, or as several"
+            " more than the 8,192 tokens that Honcho takes; nothing was stored. Use fewer words."
         )
     return text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _socket
 import errno
 import functools
 import os
@@ -279,8 +280,13 @@ class _Stream(httpcore.NetworkStream):
     def cut(self) -> None:
         """Wake whoever waits on this socket; safe from another thread, unlike close."""
         with suppress(OSError):
-            # An SSLSocket's own shutdown takes TLS away first: what is being sent would go out in the open.
-            socket.socket.shutdown(self._raw, socket.SHUT_RDWR)
+            # An SSLSocket's own shutdown takes TLS away first: what is being sent would go out in the open. The sockets
+            # of eventlet and gevent are of classes of their own.
+            raw: Any = self._raw
+            if isinstance(raw, _socket.socket):
+                _socket.socket.shutdown(raw, socket.SHUT_RDWR)
+            else:
+                raw.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
