@@ -97,7 +97,7 @@ def test_colour_is_for_terminals_only(program: Program) -> None:
 def test_stored_text_cannot_drive_the_terminal(cli: Cli) -> None:
     assert cli("conclude", "Likes \x1b[2J[red]tea[/red]\x07").exit_code == 0
     listed = cli("conclude", "--list").stdout
-    assert "Likes [2J[red]tea[/red]" in listed
+    assert "Likes ␛[2J[red]tea[/red]␇" in listed
 
 
 def test_a_narrow_character_set_does_not_break_the_answer(program: Program) -> None:
