@@ -1,24 +1,21 @@
-"""How writes come into the outbox: as rows of its file, or beside it while somebody else locks that."""
+"""How writes come into the outbox: as rows of its file."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import suppress
 from sqlite3 import Connection
+from typing import Protocol
 
 from honcho_exec.clock import Clock
-from honcho_exec.errors import Busy, Damaged, Overloaded
+from honcho_exec.errors import HonchoExecError
 from honcho_exec.model import Card, Conclusion, Deletion, Message, Replacement, SessionRef, Write
 from honcho_exec.outbox_file import OutboxFile
 from honcho_exec.provenance import place_of, row_key
-from honcho_exec.rows import Admitted, dump, dump_session_key
-from honcho_exec.spill import Entry, Value
+from honcho_exec.rows import Admitted, Value, dump, dump_session_key
+from honcho_exec.writer import Change, full
 
-__all__ = ["PATIENCE", "Admission"]
-
-PATIENCE = 0.2
-"""How long whoever gives a turn waits for somebody else's write (seconds); then it is spilled."""
+__all__ = ["Admission", "Listener", "columns_of"]
 
 _Row = tuple[Value, ...]
 
@@ -44,6 +41,19 @@ _ADMITTED = (
 )
 
 
+class Listener(Protocol):
+    """Is told what becomes of a turn, on the writer's thread."""
+
+    def begin(self) -> None:
+        """The turn is about to be stored; what this raises is what the turn fails with."""
+
+    def stored(self, admitted: Admitted) -> None:
+        """The turn is stored, or another one carries its writes."""
+
+    def failed(self, error: HonchoExecError) -> None:
+        """Nothing of the turn is stored, and nothing will be."""
+
+
 class Admission:
     """Admits the writes of one destination; see `Outbox`."""
 
@@ -61,19 +71,10 @@ class Admission:
         self._max_rows = max_rows
         self._place = place_of(file.path.parent)
 
-    def admit(self, turn: str, ref: SessionRef, writes: Sequence[Write], owner: str) -> Admitted:
-        """Store `writes` durably as one turn of that holder, all or none; see `Outbox.admit`."""
+    def turn(self, turn: str, ref: SessionRef, writes: Sequence[Write], owner: str, listener: Listener) -> Change:
+        """The change that stores `writes` as one turn of that holder, all or none; see `Outbox.submit`."""
         rows = [self._row(turn, position, ref, write, owner) for position, write in enumerate(writes)]
-        self._file.reserve.check()
-        if self._file.is_open and not self._file.spill:
-            try:
-                return self._admit(turn, rows)
-            except Busy:
-                pass
-            except Damaged:
-                self._file.begin_anew()
-                return self._admit(turn, rows)
-        return self._spill(turn, rows)
+        return _Turn(self._file, turn, rows, self._max_rows, listener)
 
     def _row(self, turn: str, position: int, ref: SessionRef, write: Write, owner: str) -> _Row:
         payload, now, boot_time = dump(write), self._clock.now(), self._clock.boot_time()
@@ -89,43 +90,6 @@ class Admission:
             boot_time.boot,
             boot_time.seconds,
             dump_session_key(ref),
-        )
-
-    def _admit(self, turn: str, rows: Sequence[_Row]) -> Admitted:
-        one = f"({', '.join('?' * len(_ADMITTED))})"
-        with self._file.writing(PATIENCE) as connection:
-            added = connection.execute(
-                f"INSERT INTO rows ({', '.join(_ADMITTED)}) SELECT * FROM (VALUES {', '.join([one] * len(rows))})"
-                " WHERE (SELECT rows FROM size) + ? <= ? ON CONFLICT (dedup) DO NOTHING",
-                [*(value for row in rows for value in row), len(rows), self._max_rows],
-            ).rowcount
-            if added:
-                return Admitted(turn, added)
-            waiting = _waiting(connection, rows)
-        if waiting is None:
-            raise self._full()
-        return Admitted(waiting, 0)
-
-    def _spill(self, turn: str, rows: Sequence[_Row]) -> Admitted:
-        """Store a turn beside the file, which somebody else keeps locked."""
-        spilled = [dict(row) for entry in self._file.spill.entries() for row in entry.rows]
-        size, waiting = 0, None
-        if self._file.is_open:
-            with suppress(Busy), self._file.reading() as connection:
-                size, waiting = connection.execute("SELECT rows FROM size").fetchone()[0], _waiting(connection, rows)
-        keys = {row[_ADMITTED.index("dedup")] for row in rows} - {None}
-        waiting = next((str(row["turn"]) for row in spilled if row["dedup"] in keys), waiting)
-        if waiting is not None:
-            return Admitted(waiting, 0)
-        if size + len(spilled) + len(rows) > self._max_rows:
-            raise self._full()
-        self._file.spill.add([Entry(turn, [dict(zip(_ADMITTED, row, strict=True)) for row in rows])])
-        return Admitted(turn, len(rows))
-
-    def _full(self) -> Overloaded:
-        return Overloaded(
-            f"the outbox is full ({self._max_rows} rows); nothing was stored. It empties when Honcho takes the"
-            " rows; HONCHO_OUTBOX_MAX_ROWS raises the limit"
         )
 
     def _columns(self, ref: SessionRef, write: Write, owner: str) -> tuple[str, ...]:
@@ -158,11 +122,49 @@ class Admission:
         return None
 
 
-def _waiting(connection: Connection, rows: Sequence[_Row]) -> str | None:
-    """The turn that writes what one of these rows would write again."""
+class _Turn(Change):
+    """The rows of one turn."""
+
+    def __init__(self, file: OutboxFile, turn: str, rows: Sequence[_Row], max_rows: int, listener: Listener) -> None:
+        super().__init__(file, rows=rows, max_rows=max_rows)
+        self.turn = turn
+        self._listener = listener
+        self._admitted: Admitted | None = None
+
+    def begin(self) -> None:
+        self.file.reserve.check()
+        self._listener.begin()
+
+    def apply(self, connection: Connection) -> None:
+        one = f"({', '.join('?' * len(_ADMITTED))})"
+        added = connection.execute(
+            f"INSERT INTO rows ({', '.join(_ADMITTED)}) SELECT * FROM (VALUES {', '.join([one] * len(self.rows))})"
+            " WHERE (SELECT rows FROM size) + ? <= ? ON CONFLICT (dedup) DO NOTHING",
+            [*(value for row in self.rows for value in row), len(self.rows), self.max_rows],
+        ).rowcount
+        carrier = self.turn if added else _carrier(connection, self.rows)
+        self._admitted = None if carrier is None else Admitted(carrier, added)
+
+    def stored(self) -> None:
+        if self._admitted is None:
+            self._listener.failed(full(self.max_rows))
+        else:
+            self._listener.stored(self._admitted)
+
+    def failed(self, error: HonchoExecError) -> None:
+        self._listener.failed(error)
+
+
+def _carrier(connection: Connection, rows: Sequence[_Row]) -> str | None:
+    """The pending turn that writes what one of these rows would write again."""
     dedup = [row[_ADMITTED.index("dedup")] for row in rows]
     found = connection.execute(
         "SELECT turn FROM rows WHERE dedup IN (SELECT value FROM json_each(?)) ORDER BY id DESC LIMIT 1",
         (json.dumps(dedup),),
     ).fetchone()
     return None if found is None else str(found["turn"])
+
+
+def columns_of(change: Change) -> list[dict[str, Value]]:
+    """The rows that a change adds, as columns and what they hold."""
+    return [dict(zip(_ADMITTED, row, strict=True)) for row in change.rows]

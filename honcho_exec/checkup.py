@@ -77,7 +77,7 @@ def take(
         parked=counts.parked if counts else 0,
         elsewhere=counts.elsewhere if counts else 0,
         held=counts.held if counts else 0,
-        spilled=counts.spilled if counts else 0,
+        unstored=counts.unstored if counts else 0,
         oldest_pending_age=_age(counts, conversation, clock),
         last_delivery_at=delivered_at,
         last_success_at=_iso(clock.now()) if seen.latency is not None else delivered_at,

@@ -31,6 +31,7 @@ from honcho_exec.known import Known, NamedSession
 from honcho_exec.lane import Lane
 from honcho_exec.lease import Holder
 from honcho_exec.model import Message, Receipt, SessionRef, Write
+from honcho_exec.offload import offload
 from honcho_exec.opening import Opening
 from honcho_exec.outbox import Outbox
 from honcho_exec.retry import RetryPolicy
@@ -110,7 +111,6 @@ class Conversation:
         self._decided: dict[SessionRef, SessionRef] = {}
         self._closing = threading.Event()
         self._asking = threading.local()
-        self._last_sync: TurnFuture | None = None
         self._waited_out: str | None = None
         self._meter = meter
         self.breaker = Breaker(
@@ -210,17 +210,21 @@ class Conversation:
         if self._hold and any(isinstance(write, Message) for write in writes):
             # They may stand behind turns that are held back, in the same session.
             self._release()
-        self._last_sync = future = self.delivery.admit(ref or self._ref, writes)
-        return future
+        return self.delivery.admit(ref or self._ref, writes, awaited=True)
 
     def turn(self, writes: Sequence[Write], ref: SessionRef) -> TurnFuture:
-        """Store a turn durably, and send it when `writeFrequency` says so.
+        """Store a turn durably, and send it when `writeFrequency` says so; takes no lock on the caller's thread.
 
         Only turns of the present session are held back. In the mode `turn` this waits for the delivery, at most the
         sync join timeout, unless it is known to take longer.
         """
+        if self._settings.write_frequency == "async":
+            return self.sync(writes, ref)
+        return offload(partial(self._turn, writes, ref))
+
+    def _turn(self, writes: Sequence[Write], ref: SessionRef) -> TurnFuture:
         frequency = self._settings.write_frequency
-        if frequency in ("async", "turn") or ref != self._ref or not writes:
+        if frequency == "turn" or ref != self._ref or not writes:
             future = self.sync(writes, ref)
             if frequency == "turn":
                 self._wait_for(future)
@@ -242,7 +246,7 @@ class Conversation:
     def _release(self) -> None:
         """Send what was held back; tool calls wait for it from now on."""
         if (last := self._hold.release()) is not None:
-            self._last_sync = last
+            self.delivery.last_sync = last
 
     def write(self, write: Write) -> TurnFuture:
         """See `tools.Memory.write`."""
@@ -397,10 +401,11 @@ class Conversation:
             steps.callback(self._hold.close)
             steps.callback(self.outbox.close)
             steps.callback(self._rest, deadline)
-            left = self.delivery.drain(deadline, patient=False)
-            if not left:
+            pending = self.delivery.drain(deadline, patient=False)
+            if not pending:
                 self.outbox.tidy()
-        return left
+            # What is not stored now fails.
+            return pending - self.outbox.unstored()
 
     def _rest(self, deadline: Deadline) -> None:
         self._closing.set()
@@ -437,7 +442,7 @@ class Conversation:
             # Only the session's opening stands before whatever an earlier process left.
             patience = Deadline.after(self._opening.patience(deadline.remaining()), self._clock)
         if self.delivery.wait_for_rest(patience):
-            sync = self._last_sync
+            sync = self.delivery.last_sync
             if sync is not None:
                 sync.wait(patience.remaining())
             if (sync is None or sync.done()) and not self.delivery.health.failing:

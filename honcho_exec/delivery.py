@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import threading
 import weakref
@@ -33,8 +34,8 @@ from honcho_exec.errors import (
 from honcho_exec.forks import on_fork_in_child
 from honcho_exec.lane import Lane
 from honcho_exec.lease import Holder
-from honcho_exec.model import SessionRef, Write
-from honcho_exec.offload import Serial, post
+from honcho_exec.model import Receipt, SessionRef, Write
+from honcho_exec.offload import Serial, post, post_in_order
 from honcho_exec.outbox import Outbox
 from honcho_exec.retry import RetryPolicy
 from honcho_exec.rows import Admitted, Batch, OutboxRow
@@ -86,6 +87,27 @@ def _after_fork() -> None:
     _neighbours.clear()
 
 
+class _Admission:
+    """A turn on its way into the outbox; see `admission.Listener`."""
+
+    def __init__(self, delivery: Delivery, future: TurnFuture, rows: int, *, held: bool, awaited: bool) -> None:
+        self.name = delivery.clock.new_id()
+        self.future = future
+        self.rows = rows
+        self.since = math.inf if held else delivery.clock.monotonic()
+        self.awaited = awaited
+        self._delivery = delivery
+
+    def begin(self) -> None:
+        self._delivery.begin(self)
+
+    def stored(self, admitted: Admitted) -> None:
+        self._delivery.stored(self, admitted)
+
+    def failed(self, error: HonchoExecError) -> None:
+        self._delivery.refuse(self, error)
+
+
 class Delivery:
     """Carries rows from the outbox to Honcho, in order within each stream, each once.
 
@@ -98,6 +120,10 @@ class Delivery:
         notice: told, with the error, that delivery begins to fail, and with None that it works again; called on a
             thread of its own.
         run: runs what is not ours, such as callbacks, where it holds nothing up.
+        wake: runs what wakes the lane.
+
+    Attributes:
+        last_sync: the Future of the last turn that tool calls wait for.
     """
 
     def __init__(
@@ -113,6 +139,7 @@ class Delivery:
         slow_after: float,
         notice: Callable[[HonchoExecError | None], None],
         run: Callable[[Callable[[], None]], object] = post,
+        wake: Callable[[Callable[[], None]], object] = post_in_order,
     ) -> None:
         self._lane = lane
         self._outbox = outbox
@@ -121,7 +148,9 @@ class Delivery:
         self._meter = meter
         self._given_notice = notice
         self._notices = Serial(run)
-        self._clock = clock
+        self._wake = wake
+        self.last_sync: TurnFuture | None = None
+        self.clock = self._clock = clock
         self._key = (outbox.path, outbox.destination)
         self._waits = Waits(self._key, breaker, clock, sooner=self._sooner)
         self._lock = threading.Lock()
@@ -141,8 +170,8 @@ class Delivery:
         self._refusal: StateError | None = None
         # Turns of others that write the same as one of ours; a set, since it is only added to and looked into.
         self._carried: set[str] = set()
-        self._unreleased: set[Holder] = set()
         self._incident = next(reversed(outbox.incidents()), None)
+        self._unreleased: set[Holder] = set()
         self._backing_off = False
         self._timer: Callable[[], None] | None = None
         self._timers = 0
@@ -186,60 +215,91 @@ class Delivery:
         """Seconds for which the oldest unsettled turn of this process has been going; None when there is none."""
         return self._turns.age()
 
-    def admit(self, ref: SessionRef, writes: Sequence[Write], *, hold: Holder | None = None) -> TurnFuture:
+    def admit(
+        self, ref: SessionRef, writes: Sequence[Write], *, hold: Holder | None = None, awaited: bool = False
+    ) -> TurnFuture:
         """Store `writes` durably and return the Future of their delivery.
 
-        With a holder in `hold` they are that holder's, and nothing is sent of them until it is given to `release`.
+        While another process locks the outbox the Future is returned before they are durable; see `TurnFuture.durable`.
+        The caller may be interrupted at any moment: nothing stays locked, and all of `writes` are stored or none.
 
         The Future fails with `StateError`, `Overloaded` or `Closed` when nothing was stored; with `RequestError`
         when delivery failed for now (the rows stay and are delivered later) or for good (they are parked).
+
+        Args:
+            ref: where they belong.
+            writes: what is stored, in order.
+            hold: whose they are until they are given to `release`; nothing is sent of them before.
+            awaited: whether `last_sync` is this turn from now on.
         """
-        name = self._clock.new_id()
+        admission = _Admission(self, self._turns.future(), len(writes), held=hold is not None, awaited=awaited)
+        if writes:
+            self._outbox.submit(admission.name, ref, writes, admission, holder=hold)
+        else:
+            admission.future.set_result(Receipt(0))
+        return admission.future
+
+    def begin(self, admission: _Admission) -> None:
+        """See `_Admission.begin`."""
+        if self._closed:
+            raise Closed("the provider is closed; nothing was stored")
         # Whoever waits must be known before the lane can deliver the rows.
-        future = self._turns.add(name, len(writes), held=hold is not None)
-        try:
-            if self._has_closed():
-                raise Closed("the provider is closed; nothing was stored")
-            admitted = self._outbox.admit(name, ref, writes, holder=hold) if writes else Admitted(name, 0)
-        except HonchoExecError as error:
-            if isinstance(error, StateError):
-                self._refusal = error
-            if isinstance(error, Overloaded):
-                self._meter.count("overloaded")
-            self._turns.fail([name], error)
-            return future
+        self._turns.add(admission.name, admission.future, admission.rows, since=admission.since)
+        if admission.awaited:
+            self.last_sync = admission.future
+
+    def stored(self, admission: _Admission, admitted: Admitted) -> None:
+        """See `_Admission.stored`."""
+        name = admission.name
         self._refusal = None
         self._meter.count("admitted", admitted.added)
         self._slow.arm()
-        if not writes:
-            self._turns.close(name, delivered=True)
-        elif admitted.turn == name:
-            self._turns.settle([name] * (len(writes) - admitted.added), new=False)
+        if admitted.turn == name:
             self._turns.stored(name)
+            self._turns.settle([name] * (admission.rows - admitted.added), new=False)
         else:
-            future = self._turns.follow(name, admitted.turn)
+            admission.future = self._turns.follow(name, admitted.turn)
+            if admission.awaited:
+                self.last_sync = admission.future
             self._carried.add(admitted.turn)
             self._look_at([admitted.turn])
-        if self._has_closed():
+        if self._closed:
             # Closing went by meanwhile; what is stored is somebody else's to deliver.
             self._turns.fail([name], closed_first())
-        self.pump()
-        return future
+        self._go_on()
+
+    def refuse(self, admission: _Admission, error: HonchoExecError) -> None:
+        """See `_Admission.failed`."""
+        if isinstance(error, StateError):
+            self._refusal = error
+        if isinstance(error, Overloaded):
+            self._meter.count("overloaded")
+        self._turns.fail([admission.name], error)
+        # It may have been refused before it was known.
+        if not admission.future.done():
+            admission.future.set_exception(error)
 
     def release(self, hold: Holder) -> None:
-        """Let what was admitted for that holder be sent; by the lane, where the file cannot be written just now."""
-        try:
-            self._outbox.release(hold)
-        except StateError as error:
-            _log.warning("what is held back is let go later: %s", error)
-            with self._lock:
-                self._unreleased.add(hold)
+        """Let what was admitted for that holder be sent, as soon as the outbox can be written."""
         self._turns.release()
         self._slow.arm()
-        self.pump()
+        self._outbox.release(hold, partial(self._released, hold))
 
-    def _has_closed(self) -> bool:
-        return self._closed
+    def _released(self, hold: Holder, error: HonchoExecError | None) -> None:
+        if error is not None:
+            _log.warning("what is held back is let go later: %s", error)
+            self._unreleased.add(hold)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Have the lane look, on another thread: whoever stores must not wait for one to be started."""
+        with self._changed:
+            self._changed.notify_all()
+        if isinstance(self._health.error, Busy) and self._backing_off:
+            # The lock is released.
+            self._sooner(0.0)
+        elif not self._queued:
+            self._wake(self.pump)
 
     def pump(self) -> None:
         """Queue a job that sends, unless one is queued or the next attempt has its time."""
@@ -270,12 +330,13 @@ class Delivery:
         while not deadline.passed:
             with self._changed:
                 rested = self._rested_in > earlier
-                if self._closed or (rested and not patient):
+                unstored = self._outbox.unstored()
+                if self._closed or (rested and not patient and not unstored):
                     break
             if rested and self._outbox.pending()[0] == 0:
                 break
             with self._changed:
-                if self._rested_in <= earlier or patient:
+                if self._rested_in <= earlier or patient or unstored:
                     self._changed.wait(min(deadline.remaining(), _LOOK_AROUND))
         return self._outbox.pending()[0]
 
@@ -321,11 +382,12 @@ class Delivery:
             self._jobs += 1
         try:
             self._outbox.flush_to_disk()
+            failed, self._unreleased = self._unreleased, set()
+            for hold in failed:
+                self.release(hold)
+            if self._unreleased:
+                raise StateError("what is held back cannot be let go")
             self._fail_lost()
-            for hold in list(self._unreleased):
-                self._outbox.release(hold)
-                with self._lock:
-                    self._unreleased.discard(hold)
             batch = self._outbox.claim(but=self._waiting_streams())
             if batch is not None:
                 self._send(batch)

@@ -23,7 +23,7 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from honcho_exec.forks import on_fork_in_child
 from honcho_exec.unforeseen import foreign
 
-__all__ = ["Serial", "begin_use", "end_use", "offload", "offloaded", "post", "start_daemon"]
+__all__ = ["Serial", "begin_use", "end_use", "offload", "offloaded", "post", "post_in_order", "start_daemon"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -191,8 +191,8 @@ _pool = _Pool()
 
 @on_fork_in_child
 def _after_fork() -> None:
-    global _pool  # noqa: PLW0603 - the child has none of its parent's threads
-    _pool = _Pool()
+    global _pool, _background
+    _pool, _background = _Pool(), Serial()
 
 
 @atexit.register
@@ -278,3 +278,11 @@ class Serial:
                     return
             else:
                 foreign(_log, "a job", job, None)
+
+
+_background = Serial()
+
+
+def post_in_order(job: Job) -> None:
+    """Run `job` on a thread of ours, after all that this process posted in this way before."""
+    _background.post(job)

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from sqlite3 import Connection
 
-from honcho_exec.admission import PATIENCE, Admission
+from honcho_exec.admission import Admission, Listener, columns_of
 from honcho_exec.claims import MAX_BATCH, Claims
 from honcho_exec.clock import BootTime, Clock
 from honcho_exec.connections import Incident
-from honcho_exec.errors import Busy
+from honcho_exec.errors import Busy, HonchoExecError
 from honcho_exec.lease import Holder
 from honcho_exec.model import Chosen, Conclusion, Replacement, SessionRef, Write
 from honcho_exec.outbox_file import OutboxFile
 from honcho_exec.provenance import place_of
 from honcho_exec.redirect import Elsewhere, Redirected, find_elsewhere, redirect, split_destination
-from honcho_exec.rows import Admitted, Batch, Counts, Delivery, History, OutboxRow, read_batch, read_row
-from honcho_exec.spill import Value
+from honcho_exec.rows import Admitted, Batch, Counts, Delivery, History, OutboxRow, Value, read_batch, read_row
+from honcho_exec.writer import Change, writer_of
 
 __all__ = ["HELD", "LONGEST_LATE", "MAX_BATCH", "Outbox"]
 
@@ -64,34 +64,47 @@ class Outbox:
         self._admission = Admission(self._file, destination, clock, max_rows=max_rows)
         self._claims = Claims(self._file, destination, holder, clock)
         self.path = self._file.path
+        self._writer = writer_of(self.path)
+        self._writer.enter(self._file)
 
     def admit(self, turn: str, ref: SessionRef, writes: Sequence[Write], *, holder: Holder | None = None) -> Admitted:
-        """Store `writes` durably as one turn, all or none.
+        """Store `writes` durably as one turn; see `submit`.
 
-        A write that is waiting already (a message with the same source key, the same conclusion or deletion) is
-        not stored again.
+        Raises:
+            Overloaded: the outbox is full.
+            Busy: another process locks the file; the turn is stored when the lock is released.
+            StateError: the file cannot be written.
+        """
+        told = _Told()
+        self.submit(turn, ref, writes, told, holder=holder)
+        return told.outcome()
+
+    def submit(
+        self, turn: str, ref: SessionRef, writes: Sequence[Write], listener: Listener, *, holder: Holder | None = None
+    ) -> None:
+        """Store `writes` durably as one turn, all or none; return when the listener was told.
+
+        While another process locks the file, return after a short wait, and tell the listener when the lock is
+        released. A write that is waiting already (a message with the same source key, the same conclusion or deletion)
+        is not stored again. The caller may be interrupted at any moment: nothing stays locked, and the turn is stored
+        as a whole or not at all.
 
         Args:
             turn: what the writes are known by together.
             ref: where they belong.
-            writes: what is stored, in order.
-            holder: whose rows they are; this outbox's own holder when None.
-
-        Raises:
-            Overloaded: the outbox is full.
-            StateError: the file cannot be written.
+            writes: what is stored, in order; not empty.
+            listener: told on the writer's thread what became of the turn.
+            holder: whose rows they are; this outbox's own holder if None.
         """
-        return self._admission.admit(turn, ref, writes, (holder or self._holder).name)
+        self._writer.put(self._admission.turn(turn, ref, writes, (holder or self._holder).name, listener))
 
     def fate(self, turn: str) -> tuple[int, str | None]:
         """How many rows of a turn are not settled, and why one of them is parked, if one is."""
-        # What is taken in meanwhile is counted twice instead of not at all.
-        spilled = sum(row["turn"] == turn for row in self._spilled())
         with self._file.reading() as connection:
             row = connection.execute(
                 "SELECT count(*), max(error) FILTER (WHERE parked_at IS NOT NULL) FROM rows WHERE turn = ?", (turn,)
             ).fetchone()
-        return int(row[0]) + spilled, row[1]
+        return int(row[0]), row[1]
 
     def turns_in(self, streams: Collection[str]) -> list[str]:
         """The turns that have rows in these streams which are not parked."""
@@ -102,9 +115,13 @@ class Outbox:
             ).fetchall()
         return [str(row["turn"]) for row in rows]
 
-    def _spilled(self) -> list[Mapping[str, Value]]:
-        """The rows of the spill; some may be in the file already."""
-        return [row for entry in self._file.spill.entries() for row in entry.rows] if self._file.spill else []
+    def _unstored(self) -> list[Mapping[str, Value]]:
+        """The rows that wait in memory because another process locks the file."""
+        return [row for change in self._writer.unstored() for row in columns_of(change)]
+
+    def unstored(self) -> int:
+        """How many rows that were given to this outbox wait in memory because another process locks the file."""
+        return sum(len(change.rows) for change in self._writer.unstored() if change.file is self._file)
 
     def claim(self, *, beyond: Sequence[Batch] = (), but: Collection[str] = ()) -> Batch | None:
         """The next batch of this holder's oldest rows that may be sent now; None when there is none.
@@ -146,12 +163,13 @@ class Outbox:
             ).fetchall()
         return frozenset(row["user_peer"] for row in rows)
 
-    def release(self, holder: Holder) -> int:
-        """Take over the rows of another holder of this process; returns how many these were."""
-        with self._file.writing(PATIENCE) as connection:
-            return connection.execute(
-                "UPDATE rows SET owner = ? WHERE owner = ?", (self._holder.name, holder.name)
-            ).rowcount
+    def release(self, holder: Holder, then: Callable[[HonchoExecError | None], None]) -> None:
+        """Take over the rows of another holder of this process, also those that wait in memory.
+
+        Returns when that is done, has failed, or waits for another process's lock; `then` is told with the error, or
+        with None, on the writer's thread.
+        """
+        self._writer.put(_Release(self._file, holder.name, self._holder.name, then))
 
     def adopt(self) -> int:
         """Take over the rows of holders that are dead; returns how many these were."""
@@ -387,8 +405,8 @@ class Outbox:
 
     def counts(self) -> Counts:
         """How much waits, is being sent, is parked, and waits for another destination."""
-        spilled = self._spilled()
-        here = [row for row in spilled if row["destination"] == self.destination]
+        unstored = self._unstored()
+        here = [row for row in unstored if row["destination"] == self.destination]
         held = [row for row in here if str(row["owner"]).endswith(HELD)]
         oldest = [float(row["admitted_at"] or 0.0) for row in here if row not in held]
         with self._file.reading() as connection:
@@ -403,21 +421,21 @@ class Outbox:
                 (self.destination, f"%{HELD}"),
             ).fetchone()
         counts = Counts(*row)
-        if not spilled:
+        if not unstored:
             return counts
         return replace(
             counts,
-            spilled=len(spilled),
+            unstored=len(unstored),
             pending=counts.pending + len(here),
-            elsewhere=counts.elsewhere + len(spilled) - len(here),
+            elsewhere=counts.elsewhere + len(unstored) - len(here),
             held=counts.held + len(held),
             oldest_at=min([*oldest, *([] if counts.oldest_at is None else [counts.oldest_at])], default=None),
         )
 
     def pending(self) -> tuple[int, int]:
         """How many rows wait that are this holder's, and how many that are others'."""
-        spilled = [
-            row["owner"] == self._holder.name for row in self._spilled() if row["destination"] == self.destination
+        unstored = [
+            row["owner"] == self._holder.name for row in self._unstored() if row["destination"] == self.destination
         ]
         with self._file.reading() as connection:
             row = connection.execute(
@@ -425,7 +443,7 @@ class Outbox:
                 " FROM rows WHERE destination = ? AND parked_at IS NULL",
                 (self._holder.name, self._holder.name, self.destination),
             ).fetchone()
-        return int(row[0]) + sum(spilled), int(row[1]) + len(spilled) - sum(spilled)
+        return int(row[0]) + sum(unstored), int(row[1]) + len(unstored) - sum(unstored)
 
     def rows(
         self,
@@ -435,7 +453,7 @@ class Outbox:
         everywhere: bool = False,
         limit: int = 1000,
     ) -> list[OutboxRow]:
-        """The oldest rows; those that are spilled only once nobody locks the file any more.
+        """The oldest rows that are stored.
 
         Args:
             ids: only those.
@@ -443,9 +461,6 @@ class Outbox:
             everywhere: those for other destinations as well.
             limit: the most to return.
         """
-        if self._file.spill:
-            with suppress(Busy):
-                self.take_in()
         chosen = None if ids is None else json.dumps(list(ids))
         with self._file.reading() as connection:
             found = connection.execute(
@@ -483,17 +498,12 @@ class Outbox:
                 (json.dumps(list(ids)),),
             ).rowcount
 
-    def take_in(self) -> None:
-        """Put into the file what was spilled beside it while it was locked; raises `Busy` where it still is."""
-        with self._file.writing(PATIENCE):
-            pass
-
     def close(self) -> None:
-        """Give the file back."""
-        self._file.close()
+        """Give the file back; fail what waits in memory."""
+        self._writer.leave(self._file, self._file.close)
 
     def incidents(self) -> list[Incident]:
-        """What has happened to the file while this process had it open: it was removed, renamed or replaced."""
+        """What has happened to the file while this process had it open."""
         return self._file.incidents()
 
     def set_aside(self) -> list[Path]:
@@ -513,6 +523,56 @@ def _conclusions(write: Write) -> list[Conclusion]:
         case Replacement(new=str() as new) if new:
             return [Conclusion(new, write.observer, write.observed)]
     return []
+
+
+class _Told:
+    """Keeps what a listener is told."""
+
+    def __init__(self) -> None:
+        self._admitted: Admitted | None = None
+        self._error: HonchoExecError | None = None
+
+    def begin(self) -> None:
+        """See `admission.Listener`."""
+
+    def stored(self, admitted: Admitted) -> None:
+        """See `admission.Listener`."""
+        self._admitted = admitted
+
+    def failed(self, error: HonchoExecError) -> None:
+        """See `admission.Listener`."""
+        self._error = error
+
+    def outcome(self) -> Admitted:
+        if self._error is not None:
+            raise self._error
+        if self._admitted is None:
+            raise Busy("another process locks the outbox; the turn is stored when the lock is released")
+        return self._admitted
+
+
+class _Release(Change):
+    """Another holder's rows become this one's."""
+
+    def __init__(
+        self, file: OutboxFile, before: str, after: str, then: Callable[[HonchoExecError | None], None]
+    ) -> None:
+        super().__init__(file)
+        self._before = before
+        self._after = after
+        self._then = then
+
+    def begin(self) -> None:
+        pass
+
+    def apply(self, connection: Connection) -> None:
+        connection.execute("UPDATE rows SET owner = ? WHERE owner = ?", (self._after, self._before))
+
+    def stored(self) -> None:
+        self._then(None)
+
+    def failed(self, error: HonchoExecError) -> None:
+        self._then(error)
 
 
 # Rows by their ids: in a file that was brought to the place of another the same id may be another row's.

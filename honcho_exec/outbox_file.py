@@ -15,8 +15,9 @@ from honcho_exec.connections import Incident, incidents
 from honcho_exec.errors import Busy, Damaged, StateError
 from honcho_exec.lease import Holder
 from honcho_exec.locks import exclusive
+from honcho_exec.offload import post
 from honcho_exec.reserve import Reserve
-from honcho_exec.spill import Entry, Spill
+from honcho_exec.spill import import_spill
 from honcho_exec.sqlite import Database, set_aside
 
 __all__ = ["OutboxFile"]
@@ -25,8 +26,6 @@ __all__ = ["OutboxFile"]
 _MAX_CHECKED = 4 * 1024 * 1024
 # An outbox that was emptied keeps at most this much for the next rows.
 _MOST_UNUSED_BYTES = 1024 * 1024
-# For so long (seconds) it is remembered what was taken in, should the file that it was in come back.
-_REMEMBERED = 30 * 86_400.0
 
 _log = logging.getLogger(__name__)
 
@@ -122,9 +121,9 @@ _MIGRATIONS = (
 
 
 class OutboxFile:
-    """The database of all destinations and processes of a state folder, and the spill beside it.
+    """The database of all destinations and processes of a state folder.
 
-    Whoever writes takes in first what is in the spill, so that nothing overtakes it.
+    An `outbox.spill` that an earlier version left beside it is imported when the file is opened.
 
     A damaged file is set aside and a new one is created. A file that is removed, renamed or replaced while it is open
     is given up for the one at its path: its rows are gone, and `incidents` reports how many were pending.
@@ -136,20 +135,40 @@ class OutboxFile:
 
     def __init__(self, path: Path, holder: Holder, clock: Clock) -> None:
         self.path = path.absolute()
-        self.spill = Spill(self.path.with_suffix(".spill"))
+        self._spill = self.path.with_suffix(".spill")
         self.reserve = Reserve(self.path.with_suffix(".reserve"))
         self._holder = holder
         self._clock = clock
         self._lock = threading.Lock()
+        self._trying = threading.Lock()
+        self._trouble: StateError | None = None
         self._opened: Database | None = None
         with suppress(Busy):
-            # Who locks it lets nobody read either; it is opened later, and until then there is the spill.
+            # Another process locks it exclusively; it is opened later.
             self._opened = self._begin()
 
-    @property
-    def is_open(self) -> bool:
-        """Whether the file could be opened yet."""
+    def usable(self) -> bool:
+        """Whether the file is open; if it could not be opened before, another thread tries again meanwhile.
+
+        Raises:
+            StateError: it cannot be opened, and not because another process locks it.
+        """
+        if self._opened is None and self._trying.acquire(blocking=False):
+            trouble, self._trouble = self._trouble, None
+            post(self._try)
+            if trouble is not None:
+                raise trouble
         return self._opened is not None
+
+    def _try(self) -> None:
+        try:
+            _ = self._db
+        except Busy:
+            pass
+        except StateError as error:
+            self._trouble = error
+        finally:
+            self._trying.release()
 
     @property
     def opening(self) -> str:
@@ -168,26 +187,27 @@ class OutboxFile:
         """Lend a connection to read with."""
         return self._db.connection()
 
-    @contextmanager
-    def writing(self, patience: float | None = None) -> Iterator[Connection]:
+    def writing(self, patience: float | None = None) -> AbstractContextManager[Connection]:
         """Lend a connection in autocommit mode to write with; see `Database.writing`."""
-        with self._db.writing(patience) as connection:
-            if self.spill:
-                self._take_in(connection)
-            yield connection
+        return self._db.writing(patience)
 
     @contextmanager
-    def transaction(self) -> Iterator[Connection]:
+    def transaction(self, patience: float | None = None) -> Iterator[Connection]:
         """Lend a connection inside one write transaction; commits at the end, rolls back on an exception."""
-        with self.writing() as connection:
+        with self.writing(patience) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
             connection.execute("COMMIT")
 
+    def size(self) -> int:
+        """How many rows the file holds; 0 if it cannot be read now."""
+        if self._opened is not None:
+            with suppress(StateError), self.reading() as connection:
+                return int(connection.execute("SELECT rows FROM size").fetchone()[0])
+        return 0
+
     def flush(self) -> None:
-        """Make what is committed or spilled survive a power cut as well."""
-        if self.spill:
-            self.spill.flush()
+        """Make what is committed survive a power cut as well."""
         self._db.checkpoint()
 
     def tidy(self) -> None:
@@ -230,7 +250,7 @@ class OutboxFile:
 
     def damaged(self) -> list[Path]:
         """Damaged files that were replaced and that a person should look at."""
-        names = (self.path.name, self.spill.path.name)
+        names = (self.path.name, self._spill.name)
         return sorted(found for name in names for found in self.path.parent.glob(f"{name}.damaged-*[0-9]"))
 
     def _open(self) -> Database:
@@ -244,7 +264,10 @@ class OutboxFile:
             if self.path.stat().st_size <= _MAX_CHECKED:
                 database.check()
         except Damaged:
-            return self._begin_anew()
+            database = self._begin_anew()
+        if self._spill.exists():
+            with database.writing() as connection:
+                import_spill(self._spill, connection, self._clock.now())
         return database
 
     def _begin_anew(self) -> Database:
@@ -278,25 +301,3 @@ class OutboxFile:
         if connection is None:
             return None
         return int(connection.execute("SELECT count(*) FROM rows WHERE parked_at IS NULL").fetchone()[0])
-
-    def _take_in(self, connection: Connection) -> None:
-        """Put what is in the spill into the outbox, in its order, each entry once."""
-        connection.execute("BEGIN IMMEDIATE")
-        now = self._clock.now()
-        with self.spill.taken(self._moment()) as entries:
-            for entry in entries:
-                if connection.execute("INSERT OR IGNORE INTO taken VALUES (?, ?)", (entry.key, now)).rowcount:
-                    _store(connection, entry)
-            connection.execute("DELETE FROM taken WHERE at < ?", (now - _REMEMBERED,))
-            connection.execute("COMMIT")
-
-
-def _store(connection: Connection, entry: Entry) -> None:
-    columns = {column for (column,) in connection.execute("SELECT name FROM pragma_table_info('rows')")} - {"id"}
-    for row in entry.rows:
-        values = {column: value for column, value in row.items() if column in columns}
-        connection.execute(
-            f"INSERT INTO rows ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})"
-            " ON CONFLICT (dedup) DO NOTHING",
-            list(values.values()),
-        )

@@ -32,7 +32,7 @@ from honcho_exec.machine_text import spoken
 from honcho_exec.messages import as_messages
 from honcho_exec.mirror import Mirror
 from honcho_exec.model import Hit, Receipt, SessionRef
-from honcho_exec.offload import begin_use, end_use, offloaded
+from honcho_exec.offload import begin_use, end_use, offload, offloaded
 from honcho_exec.outbox import Outbox
 from honcho_exec.parts import Parts, put_together
 from honcho_exec.preload import import_shared
@@ -199,7 +199,6 @@ class HonchoProvider:
         )
         self._initialize(told, hermes_home, agent_identity)
 
-    @offloaded
     def sync_turn(
         self,
         user_content: object,
@@ -223,7 +222,8 @@ class HonchoProvider:
             messages: the host's whole transcript; not used.
         """
         try:
-            conversation = self._opened()
+            # This call alone is not offloaded: turns are stored in the order in which they are given.
+            conversation = offload(self._opened) if self._parts is None else self._parts.conversation
             ref = self._refs.get(session_id, conversation.ref) if session_id else conversation.ref
             said = [(ref.user_peer, spoken(given.text(user_content, "user_content")))]
             if self._settings.save_assistant_messages:

@@ -17,11 +17,15 @@ __all__ = [
     "Delivery",
     "History",
     "OutboxRow",
+    "Value",
     "dump",
     "dump_session_key",
     "read_batch",
     "read_row",
 ]
+
+Value = str | int | float | None
+"""What a column of a row holds."""
 
 _KINDS: dict[str, type[Write]] = {
     "message": Message,
@@ -120,7 +124,7 @@ class Counts:
 
     Attributes:
         held: how many of the pending are held back on purpose.
-        spilled: how many of all are beside the file, which somebody else keeps locked.
+        unstored: how many of all wait in memory, because another process locks the file.
         oldest_at: when the oldest of the others that are pending was admitted.
     """
 
@@ -130,7 +134,7 @@ class Counts:
     elsewhere: int
     held: int
     oldest_at: float | None
-    spilled: int = 0
+    unstored: int = 0
 
 
 def dump(write: Write) -> str:

@@ -1,162 +1,66 @@
-"""The file beside the outbox: what could not be put into it just now, and is taken into it first by the next writer."""
+"""Import `outbox.spill`, in which earlier versions kept turns while another process locked the outbox."""
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from sqlite3 import Connection
 
 from honcho_exec.clock import Deadline, SystemClock
-from honcho_exec.errors import StateError
-from honcho_exec.folders import private_folder, using_folder
-from honcho_exec.forks import kept_off
+from honcho_exec.folders import using_folder
 from honcho_exec.locks import exclusive
+from honcho_exec.rows import Value
 
-__all__ = ["Entry", "Spill", "Value"]
+__all__ = ["import_spill"]
 
-Value = str | int | float | None
-"""What a column of a row holds."""
-
-# How long others may take who read the file or add to it (seconds).
-_OTHERS = 2.0
-# What a full disk says is worth another try after so long (seconds).
-_FULL = 30.0
+# How long another process may take to import the file, or to add to it (seconds).
+_PATIENCE_SECONDS = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """Rows that are taken in together.
+def import_spill(path: Path, connection: Connection, now: float) -> None:
+    """Store the turns in the file at `path`, in their order and each once, and remove the file.
 
-    Attributes:
-        key: no other entry has it, so that it is taken in once.
-        rows: columns and what they hold; without an `id` where the outbox is to give one.
-        origin: the file that the rows were in before, if they were in one.
-        last: the highest id that had been given there.
+    A file with a line that cannot be read is kept under another name.
+
+    Args:
+        path: the file.
+        connection: to the outbox, in no transaction.
+        now: seconds since the epoch.
+
+    Raises:
+        StateError: the file cannot be used now.
     """
-
-    key: str
-    rows: Sequence[Mapping[str, Value]]
-    origin: str | None = None
-    last: int = 0
-
-
-class Spill:
-    """A file of entries, one a line, to which any thread and process adds at the end (mode 0600).
-
-    It is there only while something is in it.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lock = threading.Lock()
-        self._seen: list[Entry] = []
-        self._head = b""
-        self._read = 0
-
-    def __bool__(self) -> bool:
-        """Whether something is in it."""
-        return os.path.exists(self.path)  # noqa: PTH110 - half the time of Path.exists, before every write
-
-    def add(self, entries: Sequence[Entry]) -> None:
-        """Keep entries, all or none; they survive the death of the process at once.
-
-        Raises:
-            StateError: they cannot be written.
-        """
-        data = b"".join(json.dumps(asdict(entry)).encode() + b"\n" for entry in entries)
-        private_folder(self.path.parent)
-        with self._alone():
-            file = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    with using_folder(path.parent), exclusive(path, Deadline.after(_PATIENCE_SECONDS, SystemClock()), keep=True):
+        if not path.exists():
+            return
+        # A line without an end was cut short; its caller was not told that it is kept.
+        lines = path.read_bytes().split(b"\n")[:-1]
+        unread = 0
+        connection.execute("BEGIN IMMEDIATE")
+        for line in lines:
             try:
-                _append(file, data)
-            finally:
-                os.close(file)
-
-    def entries(self) -> Sequence[Entry]:
-        """What is in it, in its order; nothing where it cannot be read."""
-        with self._lock:
-            try:
-                with self.path.open("rb") as file:
-                    head = file.readline()
-                    if head != self._head:
-                        self._head, self._seen, self._read = head, [], 0
-                    file.seek(self._read)
-                    lines = _whole(file.read())
-            except OSError:
-                return []
-            self._read += sum(len(line) + 1 for line in lines)
-            self._seen += filter(None, map(_parsed, lines))
-            return list(self._seen)
-
-    @contextmanager
-    def taken(self, moment: str) -> Iterator[Sequence[Entry]]:
-        """Lend what is in it to whoever stores it inside; afterwards the file is gone.
-
-        Where a line of it cannot be read, the file is set aside under that moment.
-
-        Raises:
-            StateError: others keep it locked.
-        """
-        with self._alone():
-            lines = _whole(self.path.read_bytes())
-            parsed = [_parsed(line) for line in lines]
-            yield [entry for entry in parsed if entry is not None]
-            if None in parsed:
-                self.path.rename(self.path.with_name(f"{self.path.name}.damaged-{moment}"))
-            else:
-                self.path.unlink()
-
-    def flush(self) -> None:
-        """Make what is in it survive a power cut as well."""
-        with using_folder(self.path.parent):
-            try:
-                file = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                return
-            try:
-                os.fsync(file)
-            finally:
-                os.close(file)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        with using_folder(self.path.parent), kept_off():
-            try:
-                with exclusive(self.path, Deadline.after(_OTHERS, SystemClock()), keep=True):
-                    yield
-            except OSError as error:
-                translated = StateError(f"the state file {self.path} cannot be used: {error}")
-                if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-                    translated.retryable, translated.retry_after = True, _FULL
-                raise translated from error
+                entry = json.loads(line)
+                key, rows = str(entry["key"]), [dict(row) for row in entry["rows"]]
+            except (ValueError, TypeError, KeyError):
+                unread += 1
+                continue
+            # Its file is still there if the process dies between the commit and the removal.
+            if connection.execute("INSERT OR IGNORE INTO taken VALUES (?, ?)", (key, now)).rowcount:
+                for row in rows:
+                    _store(connection, row)
+        connection.execute("COMMIT")
+        if unread:
+            path.rename(path.with_name(f"{path.name}.damaged-{int(now)}"))
+        else:
+            path.unlink()
 
 
-def _append(file: int, data: bytes) -> None:
-    """Add at the end, in the place of what was cut short before."""
-    size = os.fstat(file).st_size
-    if size and os.pread(file, 1, size - 1) != b"\n":
-        size = os.pread(file, size, 0).rfind(b"\n") + 1
-        os.ftruncate(file, size)
-    if os.write(file, data) != len(data):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def _whole(data: bytes) -> list[bytes]:
-    """The lines that have an end: the last has none where it was cut short, and nobody was told that it is kept."""
-    return data.split(b"\n")[:-1]
-
-
-def _parsed(line: bytes) -> Entry | None:
-    try:
-        entry = Entry(**json.loads(line))
-    except (ValueError, TypeError):
-        return None
-    whole = (
-        isinstance(entry.key, str) and isinstance(entry.rows, list) and all(isinstance(row, dict) for row in entry.rows)
+def _store(connection: Connection, row: Mapping[str, Value]) -> None:
+    columns = {column for (column,) in connection.execute("SELECT name FROM pragma_table_info('rows')")} - {"id"}
+    values = {column: value for column, value in row.items() if column in columns}
+    connection.execute(
+        f"INSERT INTO rows ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})"
+        " ON CONFLICT (dedup) DO NOTHING",
+        list(values.values()),
     )
-    return entry if whole else None

@@ -71,7 +71,7 @@ class Status:
         problem: what a person has to do something about, and `problem_cause` its class.
         breaker: `closed`, `open` or `half-open`, of this provider; `breaker_retry_in` seconds until it tries again.
         deriving: pieces that the server has stored and not yet derived; None when that is not known.
-        spilled: how many writes are kept beside the outbox, whose file somebody else locks.
+        unstored: how many writes wait in memory, because another process locks the outbox.
         findings: what all that means, the gravest first.
         llm_calls: requests of this session that a language model answered.
         injected_characters: how many characters were put before this session's turns.
@@ -98,7 +98,7 @@ class Status:
     parked: int
     elsewhere: int
     held: int
-    spilled: int
+    unstored: int
     oldest_pending_age: float | None
     last_delivery_at: str | None
     last_success_at: str | None
@@ -131,6 +131,12 @@ def _problems(status: Status) -> Iterator[Finding]:
             "problem",
             f"{status.parked} writes are parked: Honcho refused them, and nothing waits for them",
             "see why with: honcho-exec outbox list --parked; then retry or drop them",
+        )
+    if status.unstored:
+        yield Finding(
+            "problem",
+            f"{status.unstored} writes are not durable yet: they wait in memory, since another process locks outbox.db",
+            "see who has it open, with lsof or fuser; they are stored first when it is free",
         )
     age = status.oldest_pending_age
     if status.reachable and age is not None and age > _STUCK:
@@ -175,12 +181,6 @@ def _notes(status: Status) -> Iterator[Finding]:
             "note",
             f"{status.held} writes are held back by writeFrequency",
             "they are sent at the end of the session; HONCHO_WRITE_FREQUENCY=async sends each turn at once",
-        )
-    if status.spilled:
-        yield Finding(
-            "note",
-            f"{status.spilled} writes are kept in outbox.spill, since somebody else locks outbox.db",
-            "see who has it open, with lsof or fuser; they are delivered in their order when it is free",
         )
     if status.elsewhere:
         yield Finding(

@@ -207,12 +207,21 @@ class Turns:
         self._lock = threading.Lock()
         self._turns: dict[str, _Turn] = {}
 
-    def add(self, name: str, rows: int, *, held: bool = False) -> TurnFuture:
-        """The Future of a turn of `rows` rows that is about to be stored; one that is held is not on its way yet."""
-        turn = _Turn(TurnFuture(self._run), rows, math.inf if held else self._clock.monotonic())
+    def future(self) -> TurnFuture:
+        """A Future for `add`; takes no lock."""
+        return TurnFuture(self._run)
+
+    def add(self, name: str, future: TurnFuture, rows: int, *, since: float = math.inf) -> None:
+        """Begin to follow a turn of `rows` rows that is about to be stored.
+
+        Args:
+            name: the turn.
+            future: completed when the turn is delivered.
+            rows: how many rows it has.
+            since: when it was given, on the monotonic clock; infinite if it is held back.
+        """
         with self._lock:
-            self._turns[name] = turn
-        return turn.future
+            self._turns[name] = _Turn(future, rows, since)
 
     def stored(self, name: str) -> None:
         """Say that the rows of a turn are in the outbox."""

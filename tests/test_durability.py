@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -32,13 +34,16 @@ def test_a_turn_that_is_given_while_somebody_locks_the_outbox_is_kept_and_delive
         assert not any(future.done() for future in futures)
         status = provider.status()
         assert status.ok is False
-        assert (status.pending, status.spilled) == (3, 3)
-        assert any("outbox.spill" in finding.what for finding in status.findings)
+        assert (status.pending, status.unstored) == (3, 3)
+        assert any("not durable yet" in finding.what for finding in status.findings)
+        assert not any(future.durable for future in futures)
+        assert "not durable yet" in repr(futures[0])
     futures.append(provider.sync_turn("four", ""))
     assert provider.flush(20) == 0
     assert [future.result(10).written for future in futures] == [1, 1, 1, 1]
     assert messages_on(server.url, "s1") == ["zero", "one", "two", "three", "four"]
-    assert provider.status().spilled == 0
+    assert provider.status().unstored == 0
+    assert all(future.durable for future in futures)
 
 
 def test_what_is_held_back_while_somebody_locks_the_outbox_is_let_go_later(
@@ -62,29 +67,45 @@ def test_a_turn_that_is_given_where_the_outbox_cannot_even_be_opened_is_kept_and
     make_provider(**settings).shutdown()
     with locked(tmp_path / "state" / "outbox.db", "PRAGMA locking_mode=EXCLUSIVE;BEGIN EXCLUSIVE"):
         provider = make_provider(**settings)
+        begun = time.monotonic()
         futures = [provider.sync_turn(text, "") for text in ("one", "two")]
+        assert time.monotonic() - begun < LONGEST
         assert not any(future.done() for future in futures)
     assert provider.flush(20) == 0
     assert [future.result(10).written for future in futures] == [1, 1]
     assert messages_on(server.url, "s1") == ["one", "two"]
 
 
-def test_killed_while_somebody_locks_the_outbox(
+def test_shutdown_while_somebody_locks_the_outbox_tells_what_was_not_stored(
     server: FaultyServer, make_provider: MakeProvider, tmp_path: Path
 ) -> None:
-    home, settings = tmp_path / "state", {"base_url": server.url, "recall_mode": "tools"}
-    with Victim(home, "said", **settings) as victim:
-        victim.hear("ready")
-        victim.give("one")
-        with locked(home / "outbox.db"):
-            victim.give("two", "three")
-            victim.kill()
-            with Victim(home, "said", **settings) as second:
-                second.hear("ready")
-                second.give("four")
-                second.kill()
-    assert make_provider("later", **settings).flush(20) == 0
-    assert messages_on(server.url, "said") == ["one", "two", "three", "four"]
+    provider = make_provider(base_url=server.url, recall_mode="tools", shutdown_timeout=0.5)
+    provider.sync_turn("zero", "").result(10)
+    with locked(tmp_path / "state" / "outbox.db"):
+        lost = provider.sync_turn("lost", "")
+        begun = time.monotonic()
+        assert provider.shutdown() == 0
+        assert 0.4 < time.monotonic() - begun < 5
+        with pytest.raises(StateError, match="NOT stored"):
+            lost.result(0)
+    assert make_provider("later", base_url=server.url).flush(20) == 0
+    assert messages_on(server.url, "s1") == ["zero"]
+
+
+def test_shutdown_waits_for_somebody_who_releases_the_outbox_in_time(
+    server: FaultyServer, make_provider: MakeProvider, tmp_path: Path
+) -> None:
+    provider = make_provider(base_url=server.url, recall_mode="tools", shutdown_timeout=10)
+    provider.sync_turn("zero", "").result(10)
+    with ThreadPoolExecutor(1) as thread:
+        with locked(tmp_path / "state" / "outbox.db"):
+            kept = provider.sync_turn("kept", "")
+            closing = thread.submit(provider.shutdown)
+            threading.Event().wait(0.5)
+        closing.result(20)
+    assert make_provider("later", base_url=server.url).flush(20) == 0
+    assert messages_on(server.url, "s1") == ["zero", "kept"]
+    assert kept.done()
 
 
 def _remove_all(home: Path) -> None:

@@ -1,8 +1,7 @@
-"""What is done where the outbox's file is removed, renamed, replaced or locked while it is in use."""
+"""What is done where the outbox's file is removed, renamed or replaced while it is in use."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import stat
@@ -13,15 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.locking import locked
-from support.outboxes import REF, Process, another
+from support.outboxes import Process, another
 
-from honcho_exec.errors import Overloaded, StateError
-from honcho_exec.lease import Holder
-from honcho_exec.model import Message
-from honcho_exec.outbox import HELD
+from honcho_exec.errors import StateError
 from honcho_exec.outbox_file import _MIGRATIONS
-from honcho_exec.spill import Entry, Spill
 from honcho_exec.sqlite import Database
 
 
@@ -155,115 +149,6 @@ def test_processes_that_use_a_removed_folder_do_not_take_each_other_for_dead(hom
         ask("4")
         assert process.outbox.adopt() == 0
         assert [process.deliver(), ask("deliver")] == [["3"], ["4"]]
-
-
-def test_what_is_given_while_somebody_locks_the_file_is_kept_beside_it(home: Path, process: Process) -> None:
-    process.admit("before")
-    with locked(home / "outbox.db"):
-        process.admit("one")
-        assert process.outbox.counts().pending == 2
-        assert process.outbox.counts().spilled == 1
-        process.admit("two")
-        turn = process.admit("three", "four")
-        assert process.outbox.fate(turn) == (2, None)
-        assert process.outbox.pending() == (5, 0)
-        assert stat.S_IMODE((home / "outbox.spill").stat().st_mode) == 0o600
-    process.admit("after")
-    assert process.deliver() == ["before", "one", "two", "three", "four", "after"]
-    assert not (home / "outbox.spill").exists()
-    assert process.outbox.fate(turn) == (0, None)
-
-
-def test_what_is_kept_beside_a_locked_file_stands_before_what_others_give_later(home: Path, process: Process) -> None:
-    other = Process(home)
-    with locked(home / "outbox.db"):
-        process.admit("one")
-    other.admit("two")
-    assert [row.write.content for row in other.outbox.rows()] == ["one", "two"]  # type: ignore[union-attr]
-    assert [process.deliver(), other.deliver()] == [["one"], ["two"]]
-    other.close()
-
-
-def test_the_same_write_is_not_kept_twice_beside_a_locked_file(home: Path, process: Process) -> None:
-    waiting = process.admit("known", key="k")
-    with locked(home / "outbox.db"):
-        assert process.admit("known", key="k") == waiting
-        spilled = process.admit("new", key="l")
-        assert process.admit("new", key="l") == spilled
-    assert process.deliver() == ["known", "new"]
-
-
-def test_a_full_outbox_takes_nothing_beside_its_locked_file_either(home: Path) -> None:
-    process = Process(home, max_rows=3)
-    process.admit("one")
-    with locked(home / "outbox.db"):
-        process.admit("two")
-        with pytest.raises(Overloaded):
-            process.admit("three", "four")
-        process.admit("three")
-        with pytest.raises(Overloaded):
-            process.admit("four")
-    assert process.deliver() == ["one", "two", "three"]
-    process.close()
-
-
-def test_what_is_held_back_is_so_beside_a_locked_file_too(home: Path, process: Process) -> None:
-    held = Holder(home / "holders", mark=HELD)
-    with locked(home / "outbox.db"):
-        process.outbox.admit("held", REF, [Message("ada", "one")], holder=held)
-        assert process.outbox.counts().held == 1
-        with pytest.raises(StateError, match="locked"):
-            process.outbox.release(held)
-    assert process.deliver() == []
-    assert process.outbox.release(held) == 1
-    assert process.deliver() == ["one"]
-    held.close()
-
-
-def test_an_entry_is_taken_in_once_even_where_its_file_comes_back(home: Path, process: Process) -> None:
-    with locked(home / "outbox.db"):
-        process.admit("one")
-    shutil.copy(home / "outbox.spill", home / "copy")
-    assert process.deliver() == ["one"]
-    # As if the process had been killed before it could remove the file.
-    (home / "copy").rename(home / "outbox.spill")
-    assert process.deliver() == []
-    assert not (home / "outbox.spill").exists()
-
-
-def test_a_line_that_was_cut_short_costs_no_other(home: Path, process: Process) -> None:
-    with locked(home / "outbox.db"):
-        process.admit("one")
-        whole = (home / "outbox.spill").read_bytes()
-        with (home / "outbox.spill").open("ab") as file:
-            file.write(whole[: len(whole) // 2])
-        assert process.outbox.counts().spilled == 1
-        process.admit("two")
-    assert process.deliver() == ["one", "two"]
-    assert process.outbox.set_aside() == []
-
-
-def test_a_line_that_is_damaged_is_set_aside_and_the_others_are_taken(home: Path, process: Process) -> None:
-    with locked(home / "outbox.db"):
-        process.admit("one")
-        with (home / "outbox.spill").open("ab") as file:
-            file.write(b'{"key": 7, "rows": "x"}\n\xff\xfe nonsense\n')
-        process.admit("two")
-    assert process.deliver() == ["one", "two"]
-    assert [path.name.partition(".damaged-")[0] for path in process.outbox.set_aside()] == ["outbox.spill"]
-
-
-def test_a_disk_that_takes_half_a_line_has_none_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spill = Spill(tmp_path / "spill")
-    spill.add([Entry("one", [{"turn": "one"}])])
-    write = os.write
-    with monkeypatch.context() as patched:
-        patched.setattr(os, "write", lambda file, data: write(file, data[: len(data) // 2]))
-        with pytest.raises(StateError, match="No space") as caught:
-            spill.add([Entry("two", [{"turn": "two"}])])
-    assert (caught.value.retryable, caught.value.retry_after) == (True, 30.0)
-    spill.add([Entry("three", [{"turn": "three"}])])
-    assert [entry.key for entry in spill.entries()] == ["one", "three"]
 
 
 def test_threads_that_give_while_the_file_is_moved_again_and_again_go_on(home: Path, process: Process) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from support.hand_clock import HandTimer
-from support.manual_executor import ManualExecutor
+from support.manual_executor import ManualExecutor, at_once
 from support.scripted_honcho import WORKSPACE, ScriptedConnection, ScriptedHoncho
 
 from honcho_exec.breaker import Breaker
@@ -51,6 +51,8 @@ class Conversation:
             clock=timer,
             slow_after=5.0,
             notice=lambda _: None,
+            run=at_once,
+            wake=at_once,
         )
         self.ref = SessionRef(WORKSPACE, f"s{number}", "ada", "hermes")
 

@@ -16,7 +16,6 @@ from support.providers import MakeProvider
 
 from honcho_exec import HonchoProvider
 from honcho_exec.errors import StateError
-from honcho_exec.outbox import Outbox
 
 ALL = ["one", "1", "two", "2", "three", "3"]
 
@@ -103,7 +102,7 @@ def test_a_disk_that_fails_for_a_moment_delays_what_is_held_back(
     provider = make_provider(base_url=server.url, write_frequency="session", sync_join_timeout=0.5)
     talk(provider)
     with monkeypatch.context() as patched:
-        patched.setattr(Outbox, "release", fail)
+        patched.setattr("honcho_exec.outbox._Release.apply", fail)
         provider.on_session_end([])
         assert posted(server) == []
     assert provider.flush(20) == 0

@@ -80,7 +80,7 @@ def list_rows(run: Run, state: str | None, *, everywhere: bool, limit: int) -> N
     now = time.time()
     if run.as_json:
         shown = [to_dict(row, now) for row in rows]
-        numbers = {"more": more, "elsewhere": counts.elsewhere, "spilled": counts.spilled}
+        numbers = {"more": more, "elsewhere": counts.elsewhere}
         print_json({"rows": shown, **numbers, "last_error": failure})
         return
     console = stdout(widest=_TERMINAL_WIDEST)
@@ -95,12 +95,6 @@ def list_rows(run: Run, state: str | None, *, everywhere: bool, limit: int) -> N
         text(console, "Parked rows wait for you: `outbox show ID`, then `outbox retry ID` or `drop ID`.", style="dim")
     if failure is not None and counts.pending and state != "parked":
         text(console, f"Sending failed last: {failure}", style="red")
-    if counts.spilled:
-        text(
-            console,
-            f"{many(counts.spilled)} more in outbox.spill, for as long as somebody else locks outbox.db",
-            style="yellow",
-        )
     if counts.elsewhere and not everywhere:
         rows_are = f"{many(counts.elsewhere)} {'is' if counts.elsewhere == 1 else 'are'}"
         text(console, f"{rows_are} for another Honcho or workspace; --all shows them too", style="dim")

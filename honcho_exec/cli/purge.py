@@ -165,7 +165,6 @@ def _look(run: Run, loaded: LoadedSettings, chosen: Chosen, *, do: bool) -> _Fou
 
 
 def _from_outbox(outbox: Outbox, home: Path, chosen: Chosen, found: _Found, *, do: bool) -> None:
-    outbox.take_in()
     rows = [row for row in outbox.rows(everywhere=True, limit=EVERY) if _is_chosen(row, home, chosen)]
     found.outbox = outbox.drop([row.id for row in rows]) if do and rows else len(rows)
     if do and found.outbox < len(rows):

@@ -70,7 +70,7 @@ def test_an_empty_outbox_says_so(cli: Cli) -> None:
     assert cli("outbox", "list", "--waiting", "--all").stdout == "Nothing waits to be sent.\n"
     assert cli("outbox", "retry", "--all-parked").stdout == "Nothing is parked.\n"
     assert cli("outbox", "flush").stdout == "Nothing waits to be sent.\n"
-    assert answer(cli, "list") == {"rows": [], "more": 0, "elsewhere": 0, "spilled": 0, "last_error": None}
+    assert answer(cli, "list") == {"rows": [], "more": 0, "elsewhere": 0, "last_error": None}
     assert answer(cli, "flush") == {"delivered": 0, "left": 0, "refused": 0, "elsewhere": 0}
 
 

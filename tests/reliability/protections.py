@@ -31,6 +31,7 @@ PATIENCE = 300.0
 DELIVERY = "tests/test_delivery.py"
 OUTBOX = "tests/test_outbox.py"
 MOVED = "tests/test_outbox_moved.py"
+WRITER = "tests/test_writer.py"
 DURABILITY = "tests/test_durability.py"
 OUTAGE = "tests/test_outage.py"
 KILL = "tests/reliability/test_kill.py"
@@ -73,11 +74,45 @@ class Protection:
 PROTECTIONS = (
     Protection(
         "a turn is committed before sync_turn returns",
-        "admission.py",
-        "        with self._file.writing(PATIENCE) as connection:\n            added = connection.execute(",
-        '        with self._file.writing(PATIENCE) as connection:\n            connection.execute("BEGIN")\n'
-        "            added = connection.execute(",
+        "writer.py",
+        "            self._waiting.append(change)\n",
+        "            self._waiting.append(change)\n            change.answer()\n            time.sleep(0.1)\n",
         (f"{OUTBOX}::test_what_was_admitted_survives_the_process",),
+    ),
+    Protection(
+        "a turn given while the outbox is locked waits in memory",
+        "writer.py",
+        "            except Busy:\n                self._delay()\n                return False\n",
+        "",
+        (f"{DURABILITY}::test_a_turn_that_is_given_while_somebody_locks_the_outbox_is_kept_and_delivered",),
+    ),
+    Protection(
+        "turns that were not stored when the provider closes fail",
+        "writer.py",
+        "                self._fail(change, StateError(",
+        "                (lambda *_: None)(change, StateError(",
+        (f"{WRITER}::test_closing_tells_that_turns_in_memory_were_not_stored",),
+    ),
+    Protection(
+        "a change that cannot be made costs no other",
+        "writer.py",
+        "                if len(batch) == 1:\n                    self._fail(self._waiting.popleft(), _known(error))\n",
+        "                for _ in batch:\n                    self._fail(self._waiting.popleft(), _known(error))\n",
+        (f"{WRITER}::test_change_that_cannot_be_made_costs_no_other",),
+    ),
+    Protection(
+        "one thread at a time stores",
+        "writer.py",
+        "        while self._active.acquire(blocking=False):\n            try:\n",
+        "        self._active = threading.Lock()\n        while self._active.acquire():\n            try:\n",
+        (f"{WRITER}::test_threads_of_many_callers_are_served_by_one_at_a_time",),
+    ),
+    Protection(
+        "what was in the spill of an earlier version is imported once",
+        "spill.py",
+        '"INSERT OR IGNORE INTO taken VALUES (?, ?)"',
+        '"INSERT OR REPLACE INTO taken VALUES (?, ?)"',
+        (f"{WRITER}::test_spill_of_an_earlier_version_is_imported_first_and_once",),
     ),
     Protection(
         "what was committed is flushed to the disk by the lane",
@@ -358,35 +393,6 @@ PROTECTIONS = (
         "            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))\n",
         "            path.with_name(path.name + suffix).unlink()\n",
         (f"{OUTBOX}::test_a_damaged_file_is_set_aside_and_a_new_one_begun",),
-    ),
-    Protection(
-        "a turn given while the outbox is locked goes beside it",
-        "admission.py",
-        "            except Busy:\n                pass\n",
-        "            except Busy:\n                raise\n",
-        (f"{DURABILITY}::test_a_turn_that_is_given_while_somebody_locks_the_outbox_is_kept_and_delivered",),
-    ),
-    Protection(
-        "what is beside the outbox stands before what is given later",
-        "outbox_file.py",
-        "            if self.spill:\n                self._take_in(connection)\n",
-        "            if self.spill and not connection.execute('SELECT 1 FROM rows').fetchall():\n"
-        "                self._take_in(connection)\n",
-        (f"{MOVED}::test_what_is_given_while_somebody_locks_the_file_is_kept_beside_it",),
-    ),
-    Protection(
-        "what is beside the outbox is taken in once",
-        "outbox_file.py",
-        '"INSERT OR IGNORE INTO taken VALUES (?, ?)"',
-        '"INSERT OR REPLACE INTO taken VALUES (?, ?)"',
-        (f"{MOVED}::test_an_entry_is_taken_in_once_even_where_its_file_comes_back",),
-    ),
-    Protection(
-        "what was cut short is cut off before more is added",
-        "spill.py",
-        "        os.ftruncate(file, size)\n",
-        "",
-        (f"{MOVED}::test_a_line_that_was_cut_short_costs_no_other",),
     ),
     Protection(
         "a file that was moved is seen to be",

@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from support.hand_clock import HandTimer
 from support.machines import bounds
-from support.manual_executor import ManualExecutor
+from support.manual_executor import ManualExecutor, at_once
 from support.scripted_honcho import (
     LATE_AFTER_A_KILL,
     LOOK_FAULTS,
@@ -37,6 +37,7 @@ from support.scripted_honcho import (
     ScriptedHoncho,
 )
 
+from honcho_exec.admission import Listener
 from honcho_exec.breaker import Breaker
 from honcho_exec.delivery import Delivery
 from honcho_exec.errors import Closed, RequestError, StateError
@@ -78,9 +79,12 @@ class FragileOutbox(Outbox):
     plan: ClassVar[dict[str, str]] = {}
     given_away: ClassVar[set[int]] = set()
 
-    def admit(self, *args: Any, **kwargs: Any) -> Any:
-        with self._fragile("admit"):
-            return super().admit(*args, **kwargs)
+    def submit(self, turn: str, ref: Any, writes: Any, listener: Listener, **kwargs: Any) -> None:
+        try:
+            with self._fragile("admit"):
+                super().submit(turn, ref, writes, listener, **kwargs)
+        except StateError as error:
+            listener.failed(error)
 
     def claim(self, *args: Any, **kwargs: Any) -> Any:
         with self._fragile("claim"):
@@ -170,6 +174,8 @@ class Process:
             clock=timer,
             slow_after=5.0,
             notice=lambda _: None,
+            run=at_once,
+            wake=at_once,
         )
         self.futures: list[Future[Receipt]] = []
         self.settled: defaultdict[str, list[int]] = defaultdict(list)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -35,7 +36,10 @@ def interrupted_at(number: int, call: Callable[[], object]) -> BaseException | N
                 raise Interrupted
         return trace
 
+    # Collected objects of other tests are not what is interrupted.
+    gc.collect()
     before = sys.gettrace()
+    gc.disable()
     sys.settrace(trace)
     try:
         call()
@@ -43,4 +47,5 @@ def interrupted_at(number: int, call: Callable[[], object]) -> BaseException | N
         return interrupted
     finally:
         sys.settrace(before)
+        gc.enable()
     return None

@@ -5,7 +5,12 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any
 
-__all__ = ["ManualExecutor"]
+__all__ = ["ManualExecutor", "at_once"]
+
+
+def at_once(job: Callable[[], None]) -> None:
+    """Run a job on the caller's thread."""
+    job()
 
 
 class ManualExecutor(Executor):
