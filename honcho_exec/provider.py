@@ -214,6 +214,9 @@ class HonchoProvider:
         now (the turn is kept and delivered later) or for good (it is parked with the reason). `writeFrequency` says
         when turns are sent, and whether this waits for it.
 
+        While another process locks the outbox for longer than 0.2 s, the Future is returned before the turn is durable,
+        and its attribute `durable` is False until it is; it fails with `StateError` if the provider closes first.
+
         Args:
             user_content: what the user said: text, or OpenAI-style parts; may be empty. What the host says in the
                 user's name (see `machine_text`) is not stored.
