@@ -34,6 +34,7 @@ from honcho_exec.model import Message, Receipt, SessionRef, Write
 from honcho_exec.offload import offload
 from honcho_exec.opening import Opening
 from honcho_exec.outbox import Outbox
+from honcho_exec.pace import embedded_pace
 from honcho_exec.retry import RetryPolicy
 from honcho_exec.settings import Settings
 from honcho_exec.stats import Meter
@@ -152,6 +153,7 @@ class Conversation:
             clock=clock,
             slow_after=settings.sync_join_timeout / 2,
             notice=notice,
+            pace=embedded_pace() if settings.backend == "embedded" else None,
         )
         enough = settings.write_frequency if isinstance(settings.write_frequency, int) else None
         self._hold = Hold(self.delivery, home / "holders", enough=enough)

@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from honcho_exec.lease import Holder
 from honcho_exec.model import Receipt, SessionRef, Write
 from honcho_exec.offload import Serial, post, post_in_order
 from honcho_exec.outbox import Outbox
+from honcho_exec.pace import Pace
 from honcho_exec.retry import RetryPolicy
 from honcho_exec.rows import Admitted, Batch, OutboxRow
 from honcho_exec.sending import Sender
@@ -121,6 +122,7 @@ class Delivery:
             thread of its own.
         run: runs what is not ours, such as callbacks, where it holds nothing up.
         wake: runs what wakes the lane.
+        pace: shares the processor with callers, if delivering is this process's own work.
 
     Attributes:
         last_sync: the Future of the last turn that tool calls wait for.
@@ -140,6 +142,7 @@ class Delivery:
         notice: Callable[[HonchoExecError | None], None],
         run: Callable[[Callable[[], None]], object] = post,
         wake: Callable[[Callable[[], None]], object] = post_in_order,
+        pace: Pace | None = None,
     ) -> None:
         self._lane = lane
         self._outbox = outbox
@@ -149,6 +152,7 @@ class Delivery:
         self._given_notice = notice
         self._notices = Serial(run)
         self._wake = wake
+        self._pace = pace
         self.last_sync: TurnFuture | None = None
         self.clock = self._clock = clock
         self._key = (outbox.path, outbox.destination)
@@ -243,6 +247,8 @@ class Delivery:
         """See `_Admission.begin`."""
         if self._closed:
             raise Closed("the provider is closed; nothing was stored")
+        if self._pace is not None:
+            self._pace.given()
         # Whoever waits must be known before the lane can deliver the rows.
         self._turns.add(admission.name, admission.future, admission.rows, since=admission.since)
         if admission.awaited:
@@ -380,6 +386,10 @@ class Delivery:
             if self._closed:
                 return
             self._jobs += 1
+        with self._pace.work() if self._pace is not None else nullcontext():
+            self._work()
+
+    def _work(self) -> None:
         try:
             self._outbox.flush_to_disk()
             failed, self._unreleased = self._unreleased, set()

@@ -8,7 +8,6 @@ in memory, in order, and are stored first when the lock is released.
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 import weakref
@@ -24,6 +23,7 @@ from sqlite3 import Connection
 from typing import TYPE_CHECKING
 
 from honcho_exec.errors import Busy, Damaged, HonchoExecError, Overloaded, StateError
+from honcho_exec.forks import on_fork_in_child
 from honcho_exec.offload import start_daemon
 from honcho_exec.rows import Value
 from honcho_exec.unforeseen import foreign, record
@@ -280,9 +280,7 @@ def writer_of(path: Path) -> Writer:
         return writer
 
 
+@on_fork_in_child
 def _after_fork() -> None:
     global _writers, _writers_lock
     _writers, _writers_lock = weakref.WeakValueDictionary(), threading.Lock()
-
-
-os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,71 @@
+"""Keep the embedded Honcho's work from slowing down callers: one lane at a time, and not all the time."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from honcho_exec.forks import on_fork_in_child
+
+__all__ = ["Pace", "embedded_pace"]
+
+# While more turns a second than this are given, lanes rest this many times as long as they work.
+_BUSY_PER_SECOND = 150.0
+_REST = 3.0
+_LONGEST_REST_SECONDS = 0.5
+# How often the rate is taken.
+_WINDOW_SECONDS = 0.2
+
+
+class Pace:
+    """Shares the processor between those who give turns and the lanes that deliver them in this process.
+
+    Delivering to the embedded Honcho is work of this process, and Python runs one thread at a time: two lanes at work
+    deliver no more than one, and each of them keeps every caller waiting. What is not delivered now is in the outbox,
+    and later goes in larger batches. Only for threads of ours.
+    """
+
+    def __init__(self) -> None:
+        self._turn = threading.Lock()
+        self._given = 0
+        self._seen = (time.monotonic(), 0)
+        self._rate = 0.0
+
+    def given(self) -> None:
+        """Count a turn that was given."""
+        self._given += 1
+
+    @contextmanager
+    def work(self) -> Iterator[None]:
+        """Deliver inside, alone; rest afterwards while callers give many turns."""
+        with self._turn:
+            begun = time.monotonic()
+            try:
+                yield
+            finally:
+                worked = time.monotonic() - begun
+            if self._busy():
+                threading.Event().wait(min(_LONGEST_REST_SECONDS, _REST * worked))
+
+    def _busy(self) -> bool:
+        now, (at, given) = time.monotonic(), self._seen
+        if now - at >= _WINDOW_SECONDS:
+            self._rate = (self._given - given) / (now - at)
+            self._seen = (now, self._given)
+        return self._rate > _BUSY_PER_SECOND
+
+
+_pace = Pace()
+
+
+def embedded_pace() -> Pace:
+    """The pace of this process."""
+    return _pace
+
+
+@on_fork_in_child
+def _after_fork() -> None:
+    global _pace  # noqa: PLW0603 - a thread of the parent may be at work
+    _pace = Pace()
