@@ -16,7 +16,7 @@ _BUSY_PER_SECOND = 150.0
 _REST = 3.0
 _LONGEST_REST_SECONDS = 0.5
 # How often the rate is taken.
-_WINDOW_SECONDS = 0.2
+_WINDOW_SECONDS = 0.05
 
 
 class Pace:
