@@ -252,8 +252,8 @@ PROTECTIONS = (
     Protection(
         "only the lane reaches the cache",
         "cache.py",
-        "        self._lane.check()\n        wanted = ",
-        "        wanted = ",
+        "        self._lane.check()\n        if not ref.key:",
+        "        if not ref.key:",
         ("tests/test_race.py::test_the_cache_cannot_be_reached_from_another_thread",),
     ),
     Protection(
