@@ -42,7 +42,9 @@ def fetch_base_context(api: HonchoApi, ref: SessionRef, query: str, *, observer:
     summary = without_thinking(_known(lambda: api.session_context(ref.session, tokens=_SUMMARY_TOKENS)).summary)
     user = _known(lambda: api.peer_context(observer, target, query=asked))
     itself = (
-        partial(api.self_context, ref.ai_peer, ref.session) if shared else partial(api.peer_context, ref.ai_peer, None)
+        partial(api.self_context, ref.ai_peer, ref.session, ref.user_peer)
+        if shared
+        else partial(api.peer_context, ref.ai_peer, None)
     )
     assistant = _known(itself)
     return [

@@ -255,6 +255,28 @@ class HonchoApi:
                 raise Inconclusive(f"the conclusions about {observed}")
         return found
 
+    def has_conclusion(self, conclusion_id: str, observer: str, observed: str, *, session: str | None) -> bool:
+        """Whether `observer` holds this conclusion about `observed`; from one session where one is named.
+
+        Raises:
+            Inconclusive: the list has no end within the bounds of a look-up.
+        """
+        found = False
+
+        def collect(conclusions: Sequence[Any]) -> bool:
+            nonlocal found
+            found = any(
+                (one.id, one.observer_id, one.observed_id) == (conclusion_id, observer, observed)
+                and session in (None, one.session_id)
+                for one in conclusions
+            )
+            return found
+
+        with self._door.open():
+            if not self._scan(self._scope(observer, observed).list(size=_PAGE, session=session), collect):
+                raise Inconclusive(f"the conclusions about {observed}")
+        return found
+
     def _scan(self, page: Any, collect: Callable[[Sequence[Any]], bool]) -> bool:
         """Hand the items of one page after another over until they are enough or there is no further page.
 
@@ -412,15 +434,15 @@ class HonchoApi:
 
         return self._known(ask, Context())
 
-    def self_context(self, peer: str, session: str) -> Context:
-        """What a peer knows of itself from one session, and its own card, which belongs to no session."""
+    def self_context(self, peer: str, session: str, viewer: str) -> Context:
+        """What a peer knows of itself from one session, and the card that `viewer` keeps of it, or else its own."""
 
         def ask() -> str:
             representation = honcho.Peer(peer, self._sdk).representation(session=session) or ""
             self._door.check_answer("representation")
             return representation
 
-        return Context(representation=self._known(ask, ""), card=self.card(peer, None))
+        return Context(representation=self._known(ask, ""), card=self.card(viewer, peer) or self.card(peer, None))
 
     def session_context(
         self, session: str, *, target: str | None = None, observer: str | None = None, tokens: int | None = None

@@ -83,8 +83,9 @@ class Tools:
 
     Args:
         asking: entered around a request that a language model answers.
-        shared: whether other people talk to the same assistant. Nothing is told then of these people, and of the
-            assistant what belongs to the sessions of this user: it answered the others, too.
+        shared: whether other people talk to the same assistant. Nothing of these people is told or deleted then. Of the
+            assistant, which answered the others too, only what belongs to the present session is told, and a card of
+            it that is written here is only this user's.
     """
 
     def __init__(
@@ -152,7 +153,7 @@ class Tools:
         if args.card and not facts:
             raise InputError("`card`: holds no fact, only blanks or recalled memory; say the facts in your own words")
         ref = self._memory.ready()
-        observer, target = self._view(ref, args.peer)
+        observer, target = self._card_view(ref, args.peer)
         if facts:
             future = self._memory.write(Card(observer, target or observer, facts))
             self._memory.settled(future)
@@ -216,7 +217,11 @@ class Tools:
         known = PeerContext()
         try:
             found = self._memory.read(lambda api: api.session_context(ref.session, target=about, observer=viewer))
-            known = found if about else self._memory.read(lambda api: api.self_context(ref.ai_peer, ref.session))
+            known = (
+                found
+                if about
+                else self._memory.read(lambda api: api.self_context(ref.ai_peer, ref.session, ref.user_peer))
+            )
         except Rejected as error:
             if error.cause != "not_found" or self._memory.deleted() is None:
                 raise
@@ -258,13 +263,30 @@ class Tools:
         return f"The conclusion about {target or observer} is kept: {content}"
 
     def _delete(self, conclusion_id: str) -> str:
+        missing = InputError(f"there is no conclusion with the id {conclusion_id!r}; list=true shows the ids")
+        if self._shared and not self._is_listed(conclusion_id):
+            raise missing
         try:
             self._memory.settled(self._memory.write(Deletion(conclusion_id)))
         except Rejected as error:
             if error.cause != "not_found":
                 raise
-            raise InputError(f"there is no conclusion with the id {conclusion_id!r}; list=true shows the ids") from None
+            raise missing from None
         return f"The conclusion {conclusion_id} was deleted."
+
+    def _is_listed(self, conclusion_id: str) -> bool:
+        """Whether a listing about the user or the assistant can show this conclusion."""
+        ref = self._memory.ready()
+
+        def listed(api: HonchoApi) -> bool:
+            return any(
+                api.has_conclusion(
+                    conclusion_id, observer_of(self._settings, ref, peer), peer, session=self._only(ref, peer)
+                )
+                for peer in (ref.user_peer, ref.ai_peer)
+            )
+
+        return self._memory.read(listed)
 
     def _said(self, text: str, argument: str) -> str:
         """The argument's text, as it is stored and sent."""
@@ -278,6 +300,11 @@ class Tools:
         target = self._target(ref, peer)
         observer = observer_of(self._settings, ref, target)
         return observer, None if observer == target else target
+
+    def _card_view(self, ref: SessionRef, peer: str) -> tuple[str, str | None]:
+        """Whose card of whom is read and written (None: its own); a card belongs to no session."""
+        observer, target = self._view(ref, peer)
+        return (ref.user_peer, ref.ai_peer) if self._only(ref, target or observer) else (observer, target)
 
     def _only(self, ref: SessionRef, about: str) -> str | None:
         """The one session from which something is told about a peer; None when from all."""

@@ -125,7 +125,8 @@ CALLS: dict[str, Callable[[HonchoApi], object]] = {
     "chat": lambda api: api.chat("what?", observer="hermes", target="ada", level="low"),
     "card": lambda api: api.card("hermes", "ada"),
     "peer_context": lambda api: api.peer_context("hermes", "ada"),
-    "self_context": lambda api: api.self_context("hermes", "s"),
+    "self_context": lambda api: api.self_context("hermes", "s", "ada"),
+    "has_conclusion": lambda api: api.has_conclusion("c1", "hermes", "ada", session=None),
     "session_context": lambda api: api.session_context("s"),
 }
 

@@ -133,6 +133,9 @@ ACTS = {
     ),
     "conclude": conclude,
     "card": card,
+    "card of the assistant": lambda one: one.provider.handle_tool_call(
+        "honcho_profile", {"card": [one.text()], "peer": "ai"}
+    ),
     "go on": go_on,
     "mirror": mirror,
     "search": tool("honcho_search", query=ASKED),
@@ -225,11 +228,13 @@ def test_a_user_of_a_gateway_is_told_nothing_of_the_others_and_changes_nothing_o
         for one in (ada, eve):
             one.begin(tmp_path, "")
             stack.callback(one.provider.shutdown)
-            for act in ("turn", "conclude", "conclude about the assistant", "card"):
+            for act in ("turn", "conclude", "conclude about the assistant", "card", "card of the assistant"):
                 ACTS[act](one)
             assert one.provider.flush(20) == 0
         told = about_the_others(eve)
         assert of_others(told, eve) == set()
+        assert of_others(eve.provider.prefetch(ASKED), eve) == set()
+        assert ada.word in ada.provider.handle_tool_call("honcho_profile", {"peer": "ai"})
         assert eve.word in told
         refused = json.loads(eve.provider.handle_tool_call("honcho_profile", {"peer": ada.user, "card": ["hacked"]}))
         assert (refused["cause"], refused["retryable"]) == ("argument", False)
@@ -237,6 +242,29 @@ def test_a_user_of_a_gateway_is_told_nothing_of_the_others_and_changes_nothing_o
         assert "hacked" not in ada.provider.handle_tool_call("honcho_profile", {})
         with pytest.raises(InputError):
             eve.provider.search("fact", peer=ada.user)
+
+
+@pytest.mark.parametrize("peer", ["user", "ai"])
+def test_a_user_of_a_gateway_deletes_no_conclusion_of_another_user(
+    server: FaultyServer, tmp_path: Path, peer: str
+) -> None:
+    ada, eve = people()[:2]
+    with ExitStack() as stack:
+        for one in (ada, eve):
+            one.begin(tmp_path, server.url)
+            stack.callback(one.provider.shutdown)
+        ada.provider.handle_tool_call("honcho_conclude", {"conclusion": ada.text(), "peer": peer})
+
+        def listed() -> list[dict[str, str]]:
+            answer = ada.provider.handle_tool_call("honcho_conclude", {"list": True, "peer": peer})
+            return list(json.loads(answer)["conclusions"])
+
+        (kept,) = listed()
+        answer = json.loads(eve.provider.handle_tool_call("honcho_conclude", {"delete_id": kept["id"]}))
+        assert (answer["cause"], answer["retryable"]) == ("argument", False)
+        assert listed() == [kept]
+        assert "error" not in json.loads(ada.provider.handle_tool_call("honcho_conclude", {"delete_id": kept["id"]}))
+        assert listed() == []
 
 
 @dataclass(frozen=True)
