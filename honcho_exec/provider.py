@@ -31,7 +31,7 @@ from honcho_exec.lease import Holder
 from honcho_exec.machine_text import spoken
 from honcho_exec.messages import as_messages
 from honcho_exec.mirror import Mirror
-from honcho_exec.model import Hit, Receipt, SessionRef
+from honcho_exec.model import Found, Hit, Receipt, SessionRef
 from honcho_exec.offload import begin_use, end_use, offload, offloaded
 from honcho_exec.outbox import Outbox
 from honcho_exec.parts import Parts, put_together
@@ -282,9 +282,17 @@ class HonchoProvider:
         parts = as_messages(peer, text, self._settings, created_at=said_at, metadata=beside, source_key=key)
         return conversation.sync(parts, ref)
 
-    @offloaded
     def search(self, query: str, *, peer: str = "user", limit: int = 10) -> list[Hit]:
-        """The messages that match `query` best, in every session that the user and `peer` are members of.
+        """Return the hits of `find`.
+
+        Raises:
+            InputError, HonchoExecError: see `find`.
+        """
+        return list(self.find(query, peer=peer, limit=limit).hits)
+
+    @offloaded
+    def find(self, query: str, *, peer: str = "user", limit: int = 10) -> Found:
+        """Search every session that the user and `peer` are members of, and report what was left out.
 
         Args:
             query: what is looked for.
@@ -295,12 +303,11 @@ class HonchoProvider:
             InputError: an argument cannot be used.
             HonchoExecError: they are not to be had, and why.
         """
-        found = self._begun().tools.find(
+        return self._begun().tools.find(
             given.string(query, "query"),
             peer=given.name(peer, "peer"),
             limit=given.count(limit, "limit", most=_MOST_HITS),
         )
-        return list(found.hits)
 
     def get_tool_schemas(self) -> list[dict[str, Any]]:
         """The tools as function schemas; none where `recallMode` is `context` or memory is switched off."""

@@ -34,7 +34,7 @@ _ADVICE = {
     "sync_pending": "wait a moment, then send what waits with: honcho-exec outbox flush",
     "closed": "this provider was shut down; look with a new process: honcho-exec status",
 }
-_WATCH = "if this stays so, see what happens with: honcho-exec -v status"
+_WATCH = "if this stays so, look at everything with: honcho-exec doctor"
 
 # Warnings that need a person, by what they contain.
 _GRAVE = {

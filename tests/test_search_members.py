@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.api import api_of
@@ -19,6 +20,7 @@ from support.faulty import FaultyServer
 from honcho_exec import HonchoProvider
 from honcho_exec import honcho_api as api_module
 from honcho_exec.backend import open_backend
+from honcho_exec.cli.main import main
 from honcho_exec.clock import SystemClock
 from honcho_exec.embedded import EmbeddedHoncho
 from honcho_exec.embedded.wire import FILTERS_HEADER, MEMBERS_FILTER
@@ -179,3 +181,20 @@ def test_tools_find_nothing_of_sessions_without_the_user(tmp_path: Path, *, shar
             assert "in foreign" not in answer, peer
             if not shared:
                 assert "in both" in answer, peer
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["embedded", "server"])
+def test_search_by_hand_shows_what_was_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, plain: bool
+) -> None:
+    monkeypatch.setenv("HONCHO_PEER_NAME", "ada")
+    monkeypatch.setenv("HONCHO_WORKSPACE", "w")
+    sessions = [(f"s{n}", ("ada", "ai"), AT) for n in range(110)]
+    with server_of(tmp_path, sessions, plain=plain) as (server, _):
+        monkeypatch.setenv("HONCHO_BASE_URL", server.url)
+        shown = CliRunner().invoke(main, ["search", "heron"])
+        answer = json.loads(CliRunner().invoke(main, ["search", "heron", "--json"]).stdout)
+    assert shown.exit_code == 0
+    assert ("Left out: only the newest 100 sessions of ada" in shown.stderr) is plain
+    assert ("newest 100 sessions" in answer.get("left_out", "")) is plain
+    assert len(answer["hits"]) == 10

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 import statistics
 import tempfile
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from honcho_exec.cli.lines import Line, Source, checked
-from honcho_exec.cli.run import FAILED, command
+from honcho_exec.cli.run import FAILED, command, hint
 from honcho_exec.cli.show import fields, plain, progress, stdout, text
 
 if TYPE_CHECKING:
@@ -164,8 +165,8 @@ def _shortened(answer: str) -> Iterator[str]:
 
 
 def _tell(console: Console, kept: Path | None, seconds: float) -> None:
-    state = "removed; honcho-exec demo --keep keeps it" if kept is None else f"kept in {kept}"
-    look = "" if kept is None else f'honcho-exec --hermes-home {kept} search "Biscuit"'
+    state = hint("removed; honcho-exec demo --keep keeps it") if kept is None else f"kept in {kept}"
+    look = "" if kept is None else f'honcho-exec --hermes-home {shlex.quote(str(kept))} search "Biscuit"'
     rows = [
         ("backend", "embedded: no key, no server", ""),
         ("folder", state, ""),
@@ -178,8 +179,8 @@ def _tell(console: Console, kept: Path | None, seconds: float) -> None:
     fields(
         console,
         [
-            ("Hermes", "honcho-exec install", ""),
+            ("Hermes", hint("honcho-exec install"), ""),
             ("Python", 'with HonchoProvider("my-session") as memory: memory.sync_turn("hi", "hello")', ""),
-            ("a server", "HONCHO_BASE_URL=http://localhost:8000 honcho-exec status (or HONCHO_API_KEY=…)", ""),
+            ("a server", hint("HONCHO_BASE_URL=http://localhost:8000 honcho-exec status (or HONCHO_API_KEY=…)"), ""),
         ],
     )

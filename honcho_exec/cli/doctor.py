@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from honcho_exec.cli.run import FAILED, Run, command, hint, json_option, opened, pass_run, print_json
+from honcho_exec.cli.run import FAILED, Run, command, json_option, opened, pass_run, print_json, with_hints
 from honcho_exec.cli.show import stdout, text
 from honcho_exec.cli.status import look
 from honcho_exec.hermes.host_config import read_provider
@@ -38,12 +38,10 @@ def doctor(ctx: click.Context, run: Run) -> None:
     Makes real requests: settings, state, server, key, versions, outbox. Exits with 1 when something needs a person.
     """
     with opened(run, writes=False) as provider:
-        found = (*provider.doctor(look(provider)), *_hermes(run))
+        found = with_hints((*provider.doctor(look(provider)), *_hermes(run)))
     healthy = all(finding.level != "problem" for finding in found)
     if run.as_json:
-        print_json(
-            {"ok": healthy, "findings": [asdict(replace(finding, advice=hint(finding.advice))) for finding in found]}
-        )
+        print_json({"ok": healthy, "findings": list(map(asdict, found))})
     else:
         _show(found, healthy=healthy)
     ctx.exit(0 if healthy else FAILED)
@@ -56,7 +54,7 @@ def _show(found: tuple[Finding, ...], *, healthy: bool) -> None:
         console.print(f"{mark:>7}  ", style=style, end="")
         console.print(finding.what, soft_wrap=True, markup=False)
         if finding.advice:
-            text(console, hint(finding.advice), indent=9, style="dim")
+            text(console, finding.advice, indent=9, style="dim")
     console.print()
     verdict = (
         ("Nothing needs you.", "bold green") if healthy else ("Something needs you: see PROBLEM above.", "bold red")

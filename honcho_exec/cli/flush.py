@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from honcho_exec.cli.rows import EVERY, many
-from honcho_exec.cli.run import FAILED, Run, command, hint, json_option, lent, opened, pass_run, print_json
+from honcho_exec.cli.run import FAILED, SECONDS, Run, command, hint, json_option, lent, opened, pass_run, print_json
 from honcho_exec.cli.show import Told, plain, progress, stdout, text, without_password
 from honcho_exec.errors import HonchoExecError
 
@@ -39,10 +39,10 @@ class _Unfinished(HonchoExecError):  # noqa: N818 - reads as the state it report
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=SECONDS,
     metavar="SECONDS",
     default=60.0,
-    help="Stop waiting after so long (60).",
+    help="Stop waiting after this many seconds (60).",
 )
 @json_option
 @pass_run

@@ -11,26 +11,28 @@ from pathlib import Path
 import click
 
 from honcho_exec.cli.feed import Feed, Outcome, Said
-from honcho_exec.cli.lines import Line, Source, checked
-from honcho_exec.cli.run import FAILED, INTERRUPTED, Run, command, hint, json_option, opened, pass_run, print_json
+from honcho_exec.cli.lines import Line, NothingToRead, Source, checked
+from honcho_exec.cli.run import (
+    FAILED,
+    INTERRUPTED,
+    SECONDS,
+    Run,
+    command,
+    hint,
+    json_option,
+    opened,
+    pass_run,
+    print_json,
+)
 from honcho_exec.cli.show import fields, plain, progress, stdout, text
-from honcho_exec.errors import HonchoExecError
 
 __all__ = ["ingest"]
 
 _SHARED_SHOWN = 3
-
-
-class _NoMessages(HonchoExecError):  # noqa: N818 - reads as the state it reports
-    """The input holds nothing that could be stored."""
-
-    cause = "input"
-
-    def __init__(self, names: str) -> None:
-        super().__init__(
-            f"there are no messages in {names}; known formats are JSON lines with `role` and `content`, lists of"
-            " messages as OpenAI's API has them, and Hermes's session store, state.db"
-        )
+_FORMATS = (
+    "known formats are JSON lines with `role` and `content`, lists of messages as OpenAI's API has them, and Hermes's"
+    " session store, state.db"
+)
 
 
 @command(
@@ -47,10 +49,10 @@ class _NoMessages(HonchoExecError):  # noqa: N818 - reads as the state it report
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=SECONDS,
     metavar="SECONDS",
     default=60.0,
-    help="Stop waiting when nothing has gone in for so long (60).",
+    help="Stop waiting when nothing has gone in for this many seconds (60).",
 )
 @click.option("--dry-run", is_flag=True, help="Only check the files and say what would go in.")
 @json_option
@@ -77,7 +79,10 @@ def ingest(
         _warn_shared(sessions)
         total = sum(sum(of_source.values()) for of_source in sessions.values())
         if not total:
-            raise _NoMessages(", ".join(sessions))
+            raise NothingToRead(f"there are no messages in {', '.join(sessions)}; {_FORMATS}")
+        without = [name for name, of_source in sessions.items() if not of_source]
+        if without:
+            click.echo(f"Warning: there are no messages in {plain(', '.join(without))}", err=True)
         if dry_run:
             _tell_plan(sessions, total, as_json=run.as_json)
             return
@@ -109,9 +114,9 @@ def _said(source: Source, line: Line, prefix: str) -> Said:
 
 def _survey(sources: Sequence[Source], prefix: str) -> dict[str, Counter[str]]:
     """How many messages each session of each source has; looks at every line."""
-    sessions: dict[str, Counter[str]] = {source.name: Counter() for source in sources}
+    sessions: dict[str, Counter[str]] = {source.shown: Counter() for source in sources}
     for source, line in checked(sources):
-        sessions[source.name][_said(source, line, prefix).session] += 1
+        sessions[source.shown][_said(source, line, prefix).session] += 1
     return sessions
 
 

@@ -17,7 +17,7 @@ import click
 from honcho_exec.cli.histories import is_conversation, is_store, of_conversation, of_document, of_store
 from honcho_exec.errors import HonchoExecError
 
-__all__ = ["BadLines", "Line", "Source", "parse"]
+__all__ = ["BadLines", "Line", "NothingToRead", "Source", "parse"]
 
 _SHOWN = 20
 _HEAD = 512
@@ -54,6 +54,12 @@ class BadLines(HonchoExecError):  # noqa: N818 - reads as the state it reports
         super().__init__(f"{lines}, so nothing was sent:\n  " + "\n  ".join(problems) + more)
 
 
+class NothingToRead(HonchoExecError):  # noqa: N818 - reads as the state it reports
+    """The input holds nothing that could be stored."""
+
+    cause = "input"
+
+
 @dataclass
 class Source:
     """A file of messages, or stdin as `-`, that can be read more than once.
@@ -65,18 +71,22 @@ class Source:
     _copy: IO[bytes] | None = field(default=None, init=False, repr=False)
 
     @property
+    def shown(self) -> str:
+        """What to call it in messages."""
+        return "stdin" if self.name == "-" else self.name
+
+    @property
     def stem(self) -> str:
         """What its session is called where a line does not say."""
         return "stdin" if self.name == "-" else Path(self.name).stem
 
     def lines(self) -> Iterator[tuple[str, bytes]]:
         """Every line that is not blank, with its place."""
-        shown = "stdin" if self.name == "-" else self.name
         with self._open() as file:
             for number, raw in enumerate(file, 1):
                 text = raw.removeprefix(_BOM) if number == 1 else raw
                 if text.strip():
-                    yield f"{shown}:{number}", text
+                    yield f"{self.shown}:{number}", text
 
     def read(self) -> Iterator[tuple[str, Line | str]]:
         """Every message: its place, and the message or what is wrong with it."""
@@ -102,15 +112,14 @@ class Source:
             return isinstance(_json(file.read().removeprefix(_BOM)), dict)
 
     def _document(self) -> Iterator[tuple[str, Line | str]]:
-        shown = "stdin" if self.name == "-" else self.name
         with self._open() as file:
             found = _json(file.read().removeprefix(_BOM))
         if isinstance(found, dict):
-            yield from _of_value(shown, found)
+            yield from _of_value(self.shown, found)
         elif isinstance(found, list):
-            yield from ((f"{shown}{place}", checked_line(one)) for place, one in of_document(found))
+            yield from ((f"{self.shown}{place}", checked_line(one)) for place, one in of_document(found))
         else:
-            yield shown, str(found)
+            yield self.shown, str(found)
 
     def close(self) -> None:
         """Give the copy of a stream back."""

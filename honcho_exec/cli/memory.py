@@ -26,7 +26,7 @@ _peer_option = click.option(
 )
 @click.argument("query")
 @_peer_option
-@click.option("--limit", type=click.IntRange(1, 100), default=10, help="At most so many messages (10).")
+@click.option("--limit", type=click.IntRange(1, 100), default=10, help="Messages to find at most (10).")
 @json_option
 @pass_run
 def search(run: Run, query: str, peer: str, limit: int) -> None:
@@ -34,19 +34,22 @@ def search(run: Run, query: str, peer: str, limit: int) -> None:
     if not query.strip():
         raise InputError("the query must not be empty: say what to look for")
     with opened(run, writes=False) as provider:
-        hits = provider.search(query, peer=peer, limit=limit)
+        found = provider.find(query, peer=peer, limit=limit)
     if run.as_json:
-        print_json({"hits": [{**asdict(hit), "metadata": dict(hit.metadata)} for hit in hits]})
+        hits = [{**asdict(hit), "metadata": dict(hit.metadata)} for hit in found.hits]
+        print_json({"hits": hits} | ({"left_out": found.left_out} if found.left_out else {}))
         return
     console = stdout()
-    if not hits:
+    if not found.hits:
         text(console, "Nothing was found.")
-    for place, hit in enumerate(hits):
+    for place, hit in enumerate(found.hits):
         if place:
             console.print()
         when = hit.created_at[:16].replace("T", " ")
         text(console, f"{hit.peer} · {when} · {hit.session}", style="cyan")
         text(console, hit.content, indent=2)
+    if found.left_out:
+        click.echo(f"Left out: {plain(found.left_out)}", err=True)
 
 
 @command(

@@ -67,7 +67,7 @@ def outbox() -> None:
 @click.option("--parked", "state", flag_value="parked", help="Only what Honcho refused.")
 @click.option("--waiting", "state", flag_value="waiting", help="Only what is still to be sent.")
 @click.option("--all", "everywhere", is_flag=True, help="Also what is for another Honcho or workspace.")
-@click.option("--limit", type=click.IntRange(1), metavar="N", default=50, help="At most so many rows (50).")
+@click.option("--limit", type=click.IntRange(1, EVERY), metavar="N", default=50, help="Rows to list at most (50).")
 @json_option
 @pass_run
 def list_rows(run: Run, state: str | None, *, everywhere: bool, limit: int) -> None:

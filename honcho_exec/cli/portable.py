@@ -13,7 +13,7 @@ from typing import BinaryIO
 import click
 
 from honcho_exec.cli.homes import environment
-from honcho_exec.cli.lines import Source
+from honcho_exec.cli.lines import NothingToRead, Source
 from honcho_exec.cli.run import Run, command, json_option, memory, pass_run, print_json
 from honcho_exec.cli.show import Told, progress, stdout, text
 from honcho_exec.errors import InputError
@@ -62,9 +62,11 @@ def import_(run: Run, file: str) -> None:
 
     All of it goes in, or nothing. What is there already stays as it is: running it again adds nothing twice.
     """
-    with closing(Source(file)) as source, memory(run, make=True) as honcho:
+    with closing(Source(file)) as source:
         total = sum(1 for _ in source.lines())
-        with progress("Importing", total) as told:
+        if not total:
+            raise NothingToRead(f"there are no records in {source.shown}; import takes what export wrote")
+        with memory(run, make=True) as honcho, progress("Importing", total) as told:
             counts = honcho.load(_records(source, told, redact=_redacts(run)))
     if run.as_json:
         print_json({**{plural: counts[kind] for kind, plural in PLURALS.items()}, "already": counts["already"]})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from honcho_exec.cli.rows import many
-from honcho_exec.cli.run import Run, command, json_option, lent, pass_run, print_json
+from honcho_exec.cli.run import Run, command, hint, json_option, lent, pass_run, print_json
 from honcho_exec.cli.show import plain, stdout, text, without_password
 from honcho_exec.errors import HonchoExecError
 from honcho_exec.text import duration
@@ -116,7 +116,7 @@ def _tell(moved: int, duplicates: int, workspaces: set[str], configured: str) ->
     if not moved:
         text(console, "Nothing was moved.")
         return
-    text(console, f"{many(moved)} moved. Send them now with: honcho-exec outbox flush")
+    text(console, hint(f"{many(moved)} moved. Send them now with: honcho-exec outbox flush"))
     for workspace in sorted(workspaces - {configured}):
         text(console, f"Rows of the workspace {workspace} are sent when it is in use: HONCHO_WORKSPACE={workspace}")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from honcho_exec.provider import HonchoProvider
     from honcho_exec.raw_api import RawApi
     from honcho_exec.settings import LoadedSettings
+    from honcho_exec.status import Finding
 
 __all__ = [
+    "SECONDS",
     "Run",
     "Taught",
     "TaughtGroup",
@@ -39,12 +41,14 @@ __all__ = [
     "print_json",
     "reached",
     "tell_error",
+    "with_hints",
 ]
 
 FAILED = 1
 WRONG_USE = 2
 INTERRUPTED = 130
 MEMORY = "memory.db"
+_YEAR_SECONDS = 365 * 86_400.0
 # A command of ours in a text; one with an option names its own home.
 _PROGRAM = re.compile(r"\bhoncho-exec(?= [a-z])")
 
@@ -62,6 +66,23 @@ class Run:
     hermes_home: str | None = None
     as_json: bool = False
     told: bool = False
+
+
+class _Seconds(click.FloatRange):
+    """A positive number of seconds that can be waited for."""
+
+    name = "number of seconds"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse what is no number, which is in every range."""
+        seconds = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is not a number of seconds", param, ctx)
+        return seconds
+
+
+SECONDS = _Seconds(0, _YEAR_SECONDS, min_open=True)
+"""The type of an option for how long to wait: more than nothing, and at most a year."""
 
 
 class Taught(click.Command):
@@ -106,6 +127,11 @@ json_option = click.option(
 def hint(told: str) -> str:
     """Return a text of ours with every `honcho-exec` in it as the command was called, so that it works as printed."""
     return _PROGRAM.sub(lambda _: called(), told)
+
+
+def with_hints(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return findings whose advice works as printed; see `hint`."""
+    return tuple(replace(finding, advice=hint(finding.advice)) for finding in findings)
 
 
 def tell_memory(run: Run) -> None:

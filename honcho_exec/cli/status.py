@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from honcho_exec import __version__
-from honcho_exec.cli.run import FAILED, Run, command, hint, json_option, opened, pass_run, print_json
+from honcho_exec.cli.run import FAILED, Run, command, json_option, opened, pass_run, print_json, with_hints
 from honcho_exec.cli.show import fields, stdout
 from honcho_exec.text import duration
 
@@ -51,6 +53,7 @@ def status(ctx: click.Context, run: Run) -> None:
     run.told = True
     with opened(run, writes=False) as provider:
         seen = look(provider)
+    seen = replace(seen, findings=with_hints(seen.findings))
     elsewhere = _elsewhere(seen.state)
     if run.as_json:
         print_json({**seen.to_dict(), "hint": elsewhere})
@@ -104,7 +107,7 @@ def _rows(seen: Status, elsewhere: str | None) -> Iterator[tuple[str, str, str]]
 
 
 def _told(finding: Finding) -> str:
-    return f"{finding.what}; {hint(finding.advice)}" if finding.advice else finding.what
+    return f"{finding.what}; {finding.advice}" if finding.advice else finding.what
 
 
 def _outbox(seen: Status) -> str:
@@ -140,4 +143,5 @@ def _elsewhere(state: str) -> str | None:
         return None
     if not (hermes / "honcho_exec").is_dir():
         return None
-    return f"Hermes's own memory is in {hermes / 'honcho_exec'}; see it with: honcho-exec --hermes-home {hermes} status"
+    see = f"honcho-exec --hermes-home {shlex.quote(str(hermes))} status"
+    return f"Hermes's own memory is in {hermes / 'honcho_exec'}; see it with: {see}"

@@ -85,13 +85,19 @@ def test_hints_name_the_command_as_it_was_called(
     def by_itself(*arguments: str) -> str:
         return cli("--hermes-home", str(home), *arguments).stdout
 
-    def advice(call: Callable[..., str]) -> str:
-        return " ".join(finding["advice"] for finding in json.loads(call("doctor", "--json"))["findings"])
+    def advice(call: Callable[..., str], command: str) -> str:
+        return " ".join(finding["advice"] for finding in json.loads(call(command, "--json"))["findings"])
 
     for call, name in ((by_host, called), (by_itself, f"honcho-exec --hermes-home {home}")):
-        assert f"{name} config" in advice(call)
+        for command in ("doctor", "status"):
+            assert f"{name} config" in advice(call, command)
+            assert f"{name} config" in call(command)
         assert f"{name} search" in call("search", "--help")
-    assert "honcho-exec config" not in advice(by_host)
+        played = call("demo")
+        assert f"{name} install" in played
+        assert f"{name} demo --keep" in played
+    for command in ("doctor", "status"):
+        assert "honcho-exec config" not in advice(by_host, command)
 
 
 def test_hints_of_a_plain_call_are_plain(cli: Cli) -> None:

@@ -166,6 +166,17 @@ def test_a_file_without_messages_names_the_known_formats(cli: Cli, write_lines: 
         assert (done.exit_code, json.loads(done.stdout)["cause"]) == (1, "input")
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"], ["--json"]])
+def test_files_without_messages_among_others_are_named(cli: Cli, write_lines: WriteLines, more: list[str]) -> None:
+    write_lines("full.jsonl", [{"role": "user", "content": "I like tea"}])
+    write_lines("empty.jsonl", [])
+    write_lines("list.json", ["[]"])
+    done = cli("ingest", "empty.jsonl", "full.jsonl", "list.json", "-", *more)
+    assert done.exit_code == 0
+    assert "Warning: there are no messages in empty.jsonl, list.json, stdin" in done.stderr
+    assert "full.jsonl" not in done.stderr
+
+
 def test_files_that_share_a_session_are_warned_of(cli: Cli, write_lines: WriteLines) -> None:
     names = ("may/chat.jsonl", "june/chat.jsonl")
     files = [write_lines(name, [*SAID, {"role": "user", "content": name}]) for name in names]

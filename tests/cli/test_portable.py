@@ -112,6 +112,17 @@ def test_imported_records_hold_no_secret(cli: Cli, monkeypatch: pytest.MonkeyPat
     assert "nothing was imported" in cli("import", "-", stdin=nested.encode()).output
 
 
+@pytest.mark.parametrize("content", ["", "\n \n"])
+def test_import_of_nothing_fails_and_makes_nothing(cli: Cli, tmp_path: Path, here: Path, content: str) -> None:
+    (here / "empty.jsonl").write_text(content)
+    done = cli("import", "empty.jsonl")
+    assert done.exit_code == 1
+    assert "no records in empty.jsonl" in done.stderr
+    answer = json.loads(cli("import", "-", "--json", stdin=content).stdout)
+    assert (answer["cause"], "no records in stdin" in answer["error"]) == ("input", True)
+    assert not list(tmp_path.rglob("memory.db"))
+
+
 def test_only_a_file_is_replaced(cli: Cli, here: Path) -> None:
     assert cli("conclude", "Nadia keeps bees").exit_code == 0
     os.mkfifo(here / "pipe")
