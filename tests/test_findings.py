@@ -53,7 +53,7 @@ CASES: dict[str, dict[str, Any]] = {
     "breaker": {"breaker": "open", "breaker_retry_in": 3.0},
     "kept": {"pending": 3, "reachable": False},
     "held": {"pending": 3, "held": 3},
-    "spilled": {"pending": 3, "spilled": 3},
+    "unstored": {"pending": 3, "unstored": 3},
     "elsewhere": {"elsewhere": 3},
     "deriving": {"deriving": 7},
     "not deriving": {"backend": "server", "deriving": None, "latency": 0.1},
@@ -62,7 +62,7 @@ CASES: dict[str, dict[str, Any]] = {
     "a warning": {"warnings": ("HONCHO_X is not a setting",)},
     "no SDK": {"sdk_version": ""},
     "everything": {
-        "pending": 9, "held": 1, "spilled": 1, "elsewhere": 1, "parked": 1, "deriving": 1, "breaker": "half-open",
+        "pending": 9, "held": 1, "unstored": 1, "elsewhere": 1, "parked": 1, "deriving": 1, "breaker": "half-open",
         "problem": "x", "problem_cause": "auth", "warnings": ("a", "b damaged"),
     },
 }  # fmt: skip
