@@ -68,6 +68,7 @@ class SessionCache:
         self._members: dict[str, frozenset[str]] = {}
         self._names: dict[str, str] = {}
         self._peers: set[str] = set()
+        self._deletions = self._known.deletions()
         # When to ask again for the sessions that were deleted, on the monotonic clock.
         self._deleted: dict[str, float] = {}
 
@@ -86,6 +87,7 @@ class SessionCache:
         if wait > 0:
             raise SessionDeleted(ref.session, retry_after=wait)
         wanted = {ref.user_peer: self._user, ref.ai_peer: self._assistant}
+        self._notice_deletions()
         if not self._members.get(ref.session, frozenset()).issuperset(wanted):
             with self._known.at_hand():
                 self._make(ref.session, wanted)
@@ -140,6 +142,14 @@ class SessionCache:
                 # Another process may have joined them while this one waited.
                 if not self._has(session, wanted):
                     self._join(session, wanted)
+
+    def _notice_deletions(self) -> None:
+        """Forget who is a member of what if another process deleted something, or met a deleted session."""
+        deletions = self._known.deletions()
+        if deletions != self._deletions:
+            self._deletions = deletions
+            self._members.clear()
+            self._peers.clear()
 
     def peers(self, ref: SessionRef) -> None:
         """Make sure that both peers exist, in whichever session.

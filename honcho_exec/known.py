@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ _log = logging.getLogger(__name__)
 # Somebody may have deleted a session and made it anew elsewhere, which shows nowhere: after this long (seconds) the
 # server is asked again.
 _TRUSTED = 7 * 86_400.0
+_APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _MIGRATIONS = (
     """
@@ -87,6 +89,7 @@ class Known:
 
     def __init__(self, path: Path, *, destination: str, clock: Clock) -> None:
         self._path = path
+        self._deletions = path.with_name(f"{path.name}-deletions")
         self._destination = destination
         self._clock = clock
         self._database: Database | None = None
@@ -137,6 +140,28 @@ class Known:
     def forget(self, session: str) -> None:
         """Know nobody who has joined a session any more."""
         self._write(("DELETE FROM members WHERE destination = ? AND session = ?", (self._destination, session)))
+        self._note_deletion()
+
+    def deletions(self) -> int:
+        """Return how many deletions were noted in this state folder, by any process.
+
+        Costs one system call. What a process keeps in memory of a session is out of date when the number changes.
+        """
+        try:
+            return self._deletions.stat().st_size
+        except OSError:
+            return 0
+
+    def _note_deletion(self) -> None:
+        # A byte for each: appended by all processes without a lock, and it only grows.
+        try:
+            file = os.open(self._deletions, _APPEND, 0o600)
+            try:
+                os.write(file, b"-")
+            finally:
+                os.close(file)
+        except OSError as error:
+            _log.info("other processes do not learn that a session was deleted: %s", error)
 
     def named(self, own: str) -> NamedSession | None:
         """Which session was decided on for the key with this own name."""
@@ -193,6 +218,7 @@ class Known:
             ("DELETE FROM entries WHERE ? OR ? IN (observer, observed)", (everything, chosen.peer)),
             ("DELETE FROM entries WHERE content IN (SELECT value FROM json_each(?))", (json.dumps(held),)),
         )
+        self._note_deletion()
 
     def is_done(self, what: str) -> bool:
         """Whether a job has been done that is done once."""

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from contextlib import ExitStack
 
 import httpx
 import pytest
@@ -133,3 +137,30 @@ def test_embedded_session_purged_by_another_process_begins_again(make_provider: 
     assert "after" in answer
     assert "before" not in answer
     assert provider.status().parked == 0
+
+
+@pytest.mark.parametrize("served", [False, True], ids=["embedded", "served"])
+def test_running_process_joins_again_what_another_process_purged(
+    server: FaultyServer, make_provider: MakeProvider, *, served: bool
+) -> None:
+    settings = {"base_url": server.url} if served else {}
+    provider, other = make_provider(**settings), make_provider(**settings)
+    for each in (provider, other):
+        assert each.sync_turn("before", "noted").result(10).written == 2
+    environ = {"HONCHO_EXEC_HOME": str(provider.home), "HONCHO_BASE_URL": server.url if served else "embedded"}
+    purge = [sys.executable, "-m", "honcho_exec", "purge", "--session", "s1", "--yes"]
+    subprocess.run(purge, env=os.environ | environ, check=True, capture_output=True, timeout=30)
+    assert provider.sync_turn("after", "").result(10).written == 1
+    assert other.remember("s1", "assistant", "noted too").result(10).written == 1
+    provider.shutdown()
+    other.shutdown()
+    with ExitStack() as stack:
+        url = server.url
+        if not served:
+            honcho = EmbeddedHoncho(provider.home / "memory.db")
+            stack.callback(honcho.close)
+            url = stack.enter_context(FaultyServer(honcho.app)).url
+        assert messages_on(url, "s1") == ["after", "noted too"]
+        for peer in ("ada", "hermes"):
+            config = httpx.get(f"{url}{WORKSPACE}/sessions/s1/peers/{peer}/config", trust_env=False).json()
+            assert config == {"observe_me": True, "observe_others": True}, peer

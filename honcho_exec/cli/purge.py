@@ -153,11 +153,12 @@ def _look(run: Run, loaded: LoadedSettings, chosen: Chosen, *, do: bool) -> _Fou
                 honcho.flush()
             if do and chosen.everything and not honcho.shrink():
                 found.left.append(_NOT_SHRUNK.format(MEMORY))
+        if do:
+            # Running processes learn by it that the session is another one.
+            _from_other_files(home, outbox, chosen)
         outbox.tidy()
         if do and chosen.everything and not outbox.shrink():
             found.left.append(_NOT_SHRUNK.format(outbox.path.name))
-        if do:
-            _from_other_files(home, outbox, chosen)
         found.left += [f"{path.name}, which was damaged and set aside, may hold some" for path in _aside(home)]
         if chosen.text is not None and (do or found.nothing):
             found.left += _still(home, chosen.text)
