@@ -116,15 +116,23 @@ class RequestError(HonchoExecError):
 
     Attributes:
         status: the HTTP status that was answered, None when there was none.
+        by_honcho: whether Honcho said it. An intermediary may refuse the answer to work that Honcho has done.
     """
 
     def __init__(
-        self, message: str, *, cause: str, status: int | None = None, retry_after: float | None = None
+        self,
+        message: str,
+        *,
+        cause: str,
+        status: int | None = None,
+        retry_after: float | None = None,
+        by_honcho: bool = True,
     ) -> None:
         super().__init__(message)
         self.cause = cause
         self.status = status
         self.retry_after = retry_after
+        self.by_honcho = by_honcho
 
 
 class Rejected(RequestError):  # noqa: N818 - one of the three fates

@@ -18,9 +18,9 @@ _SOON = 1.0
 _NO_CONNECTION = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
 _KEY = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 _WAIT = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
-# An intermediary may answer with these after Honcho has done the work: a login page, a bot check, a rate limit that
-# counts answers. Honcho never sends the first two kinds, and the last two only in JSON with a `detail`.
-_INTERMEDIARY = {HTTPStatus.IM_A_TEAPOT, HTTPStatus.TOO_MANY_REQUESTS}
+# An intermediary may answer with these after Honcho has done the work: a bot check, a rate limit that counts answers, a
+# time limit. Another attempt may pass. Honcho sends them only in JSON with a `detail`.
+_INTERMEDIARY = {HTTPStatus.IM_A_TEAPOT, *_WAIT}
 _LATER: dict[int, float] = {
     HTTPStatus.BAD_GATEWAY: _SOON,
     HTTPStatus.SERVICE_UNAVAILABLE: _SOON,
@@ -75,7 +75,7 @@ def was_refused(
     if redirected or status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED or (status in _INTERMEDIARY and not by_honcho):
         return Ambiguous(
             f"something in front of {shown} answered ({status}): {said}",
-            cause="rate_limited" if status == HTTPStatus.TOO_MANY_REQUESTS else "refused",
+            cause="rate_limited" if status in _WAIT else "refused",
             status=status,
             retry_after=retry_after,
             late=_SOON,
@@ -85,6 +85,7 @@ def was_refused(
             f"{shown} refused the key ({status}); set HONCHO_API_KEY to one that is valid for this server",
             cause="auth",
             status=status,
+            by_honcho=by_honcho,
         )
     if status in _WAIT:
         return Unavailable(
@@ -99,4 +100,4 @@ def was_refused(
             late=_LATER.get(status, 0.0),
         )
     cause = "not_found" if status == HTTPStatus.NOT_FOUND else "refused"
-    return Rejected(f"{shown} refused the request ({status}): {said}", cause=cause, status=status)
+    return Rejected(f"{shown} refused the request ({status}): {said}", cause=cause, status=status, by_honcho=by_honcho)

@@ -100,6 +100,8 @@ class Sender:
         try:
             self._retry.call(lambda: self._attempt(link.api, batch))
         except Rejected as error:
+            if self._was_done_after_all(link.api, batch, error):
+                return
             if error.cause == "auth" or error.status not in _BLAMES_ROWS:
                 raise
             if error.cause == "not_found" and batch.id not in self._reopened:
@@ -201,7 +203,10 @@ class Sender:
             self._outbox.unknown(batch, str(error), may_land_for=error.late)
             raise
         except (Unavailable, Rejected) as error:
-            self._outbox.not_done(batch, str(error))
+            if error.by_honcho:
+                self._outbox.not_done(batch, str(error))
+            else:
+                self._outbox.unknown(batch, str(error), may_land_for=0.0)
             raise
         self._settle(batch, rows)
 
@@ -334,8 +339,19 @@ class Sender:
         self._isolate(batch, error)
         return True
 
+    def _was_done_after_all(self, api: HonchoApi, batch: Batch, error: Rejected) -> bool:
+        """Whether Honcho did what an intermediary refused; settles the batch then.
+
+        Raises:
+            Rejected: the same error, if that is not known.
+        """
+        try:
+            return not error.by_honcho and self._was_done(api, batch)
+        except RequestError:
+            raise error from None
+
     def _was_done(self, api: HonchoApi, batch: Batch) -> bool:
-        """Whether Honcho did what it says it failed at; settles the batch then."""
+        """Whether Honcho did what it is said to have failed at; settles the batch then."""
         current = self._outbox.reread(batch)
         if not self._arrived(api, current):
             return False
@@ -375,6 +391,8 @@ class Sender:
             api = self._open(batch).api
             self._attempt(api, batch)
         except Rejected as error:
+            if self._was_done_after_all(api, batch, error):
+                return True
             if error.cause != "refused" or error.status not in _BLAMES_ROWS:
                 raise
             self._refusals += 1

@@ -177,7 +177,9 @@ def test_slow_attempt_is_waited_for_although_the_wall_clock_jumps_forward(server
 # Intermediaries.
 
 
-@pytest.mark.parametrize("code", [301, 302, 303, 307, 308, 407, 418, 429])
+@pytest.mark.parametrize(
+    "code", [301, 302, 303, 307, 308, 400, 401, 403, 404, 405, 407, 408, 409, 413, 418, 422, 425, 429, 451, 501]
+)
 def test_answer_of_an_intermediary_may_hide_that_the_work_was_done(
     server: FaultyServer, tmp_path: Path, code: int
 ) -> None:
