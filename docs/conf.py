@@ -10,6 +10,7 @@ version = release = honcho_exec.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinxcontrib.mermaid"]
 source_suffix = {".md": "markdown"}
 myst_fence_as_directive = ["mermaid"]
+myst_heading_anchors = 3
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_format = "short"

@@ -52,16 +52,17 @@ SHA-256. So does a user id that Honcho does not take as it is or that reads like
 (`peerName`, aliases, `sessions`) is taken as it is; `doctor` notes directories that share a session. Users of a gateway
 without chats work in sessions of their own, also in one directory.
 
-Sessions of earlier versions, whose names could be shared, are continued only if nobody but this user and the assistant
-is in them; otherwise they are left alone and a new session begins. This is decided once for each chat and remembered in
-`known.db`; `doctor` lists the decisions. Rows that wait in the outbox keep the session they were stored for.
+Sessions of earlier versions, whose names could be shared, are continued only if they have no members but this user
+and the assistant; otherwise they are left alone and a new session begins. This is decided once for each chat and
+remembered in `known.db`; `doctor` lists the decisions. Rows that wait in the outbox keep the session they were stored
+for.
 
 The same configuration gives the same ids as Honcho's own plugin, with these exceptions, which a test holds to
 (`test_present_users_find_what_they_have`):
 
 - A chat key gets a digest unless no other key gives the same name.
 - A runtime id that Honcho does not take as it is (`@ada:matrix.org`, `+49…`), or that meets a chosen name, the system's
-  user or the assistant's, gets a digest also without a prefix. Whoever has a peer from before keeps it by an alias:
+  user or the assistant's, gets a digest also without a prefix. A peer from before is kept by an alias:
   `"userPeerAliases": {"@ada:matrix.org": "-ada-matrix-org"}`; the chat's earlier session is continued then, too.
 - Without a runtime id and `peerName` the peer is the system's user, not one made up from the session.
 - `sessionPeerPrefix` puts the peer of whoever speaks before the name, not only a configured one.

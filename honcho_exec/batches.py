@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def stored(api: HonchoApi, batch: Batch, rows: Sequence[OutboxRow]) -> list[OutboxRow]:
-    """Return those of some rows of a batch that Honcho has, whoever sent them.
+    """Return those of some rows of a batch that Honcho has, no matter which process sent them.
 
     Messages are found by the keys of their rows, conclusions by their content: equal ones are one.
 

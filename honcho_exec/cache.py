@@ -96,7 +96,7 @@ class SessionCache:
     def named(self, ref: SessionRef) -> SessionRef:
         """Return `ref` with the session that its key goes to, decided once and remembered; creates nothing.
 
-        A session that already exists is only used if nobody else can be in it by mistake: names of earlier versions
+        A session that already exists is only used if no other person can be in it by mistake: names of earlier versions
         could be shared by several keys.
 
         Raises:

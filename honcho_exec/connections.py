@@ -55,7 +55,7 @@ class Pool:
     """The connections of this process to one file, identified by device and inode.
 
     The file at the path is compared with the open one before each use, so that nothing is written to a file that
-    nobody will find again.
+    is not at the path any more.
     """
 
     def __init__(self, path: Path, *, busy_timeout: float, background_checkpoints: bool) -> None:
@@ -123,7 +123,7 @@ class Pool:
         self.close_idle()
 
     def close_idle(self) -> None:
-        """Close the connections that nobody uses; the next use opens another."""
+        """Close unused connections; the next use opens another."""
         with self._lock:
             idle, self._idle = self._idle, []
         with kept_off():
@@ -164,8 +164,8 @@ class Pool:
             if isinstance(error, sqlite3.Error) and _identity(self._path) != there:
                 raise Moved from error
             raise
-        beside = (self._path.with_name(self._path.name + suffix) for suffix in ("-wal", "-shm"))
-        self._open = {self._path: there} | {path: _identity(path) for path in beside}
+        logs = (self._path.with_name(self._path.name + suffix) for suffix in ("-wal", "-shm"))
+        self._open = {self._path: there} | {path: _identity(path) for path in logs}
         return connection
 
 
@@ -175,7 +175,7 @@ _Identity = tuple[int, int] | None
 def _identity(path: Path) -> _Identity:
     """Which file is at a path; None when none is."""
     try:
-        # A link that leads to the file is another one: SQLite would look for the log beside the file.
+        # A link that leads to the file is another one: SQLite would look for the log next to the file.
         found = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None

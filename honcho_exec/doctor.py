@@ -117,7 +117,7 @@ def _earlier_sessions(conversation: Conversation) -> Iterator[Finding]:
     for one in conversation.earlier_sessions():
         if one.session == one.earlier:
             yield Finding(
-                "ok", f"a chat continues in {one.session}, which earlier versions named; nobody else is in it"
+                "ok", f"a chat continues in {one.session}, which earlier versions named; no other person is in it"
             )
         else:
             yield Finding(

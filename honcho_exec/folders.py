@@ -15,7 +15,7 @@ __all__ = ["ADVICE", "access_warnings", "private_folder", "secure_file", "secure
 
 ADVICE = "make it writable or set HONCHO_EXEC_HOME"
 
-# What is ours in a state folder: databases with what SQLite, locks and damage leave beside them, and `outbox.spill`.
+# What is ours in a state folder: databases with what SQLite, locks and damage leave next to them, and `outbox.spill`.
 _OURS = ("outbox.*", "memory.db*", "known.db*", "recall.db*", "holders/*.alive", "joining/*")
 _OUR_FOLDERS = ("holders", "joining")
 

@@ -12,7 +12,7 @@ __all__ = ["ADVICE", "before_fork", "fork_count", "kept_off", "on_fork_in_child"
 ADVICE = "created before fork(); create a new HonchoProvider"
 """What objects of the parent answer in a forked child."""
 
-# A fork waits at most so long for threads to come out of SQLite.
+# The longest time that a fork waits for threads to come out of SQLite.
 _FORK_WAIT_SECONDS = 1.0
 
 _before: list[Callable[[], None]] = []

@@ -39,7 +39,7 @@ _UNSAFE_RUN = re.compile(r"[^a-zA-Z0-9_-]+")
 _PLAIN_KEY = re.compile(r"[a-zA-Z0-9_]+(:[a-zA-Z0-9_]+)*")
 _MAX_SESSION = 100
 _MAX_PEER = 512
-# 80 bits: nobody can find a second identifier with the digest of a given one. The length is not a usual one for ids.
+# 80 bits: too many to search for a second identifier with the same digest. The length is not a usual one for ids.
 _DIGEST_CHARS = 20
 _SHORT_DIGEST_CHARS = 8
 _ENDS_LIKE_DIGEST = re.compile(rf".*-[0-9a-f]{{{_DIGEST_CHARS}}}", re.DOTALL)

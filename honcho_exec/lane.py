@@ -32,7 +32,7 @@ class Lane:
     """Runs jobs one at a time, in order, on one thread.
 
     What belongs to the lane calls `check` and so cannot be reached from anywhere else. A job runs in the
-    context variables of whoever submitted it. A lane without jobs gives its thread back after a second. In a
+    context variables of the caller that submitted it. A lane without jobs gives its thread back after a second. In a
     forked child the lanes of the parent are closed.
 
     Args:

@@ -123,7 +123,7 @@ class Holder:
         return False
 
     def renew(self) -> None:
-        """Create this process's mark again if somebody removed it.
+        """Create this process's mark again if it was removed.
 
         Raises:
             StateError: the state folder cannot be used.

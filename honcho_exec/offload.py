@@ -2,7 +2,7 @@
 
 A signal handler, or `PyThreadState_SetAsyncExc`, may raise at any bytecode of a caller's thread, also between taking a
 lock and the `with` block that releases it. A caller's thread therefore takes no lock that other threads wait for: it
-queues the call with one atomic operation, and waits on a lock that nobody else waits for.
+queues the call with one atomic operation, and waits on a lock that no other thread waits for.
 """
 
 from __future__ import annotations

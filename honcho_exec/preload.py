@@ -1,4 +1,4 @@
-"""Import what callers may import as well on the caller's thread, so that nobody sees half of it.
+"""Import what callers may import as well on the caller's thread, so that no thread sees half of it.
 
 An `import` statement waits for another thread's import of the same module; a look into `sys.modules` does not. Programs
 do that: `openai` reads `sys.modules["httpx"]`, and fails if a background thread of ours is importing it just then.

@@ -11,7 +11,7 @@ from honcho_exec.errors import StateError
 __all__ = ["Reserve"]
 
 _RESERVE_BYTES = 8 * 1024 * 1024
-# A full disk is worth another try after so long (seconds).
+# How long to wait on a full disk before the next try.
 _TRY_AGAIN_SECONDS = 30.0
 
 

@@ -44,7 +44,7 @@ class OutboxRow:
         destination: backend and workspace that it is meant for.
         admitted_at, parked_at: seconds since the epoch.
         in_flight: whether an attempt may have arrived and has not been confirmed.
-        key: unique, and kept in Honcho beside the message; None if an earlier version may have sent it without one.
+        key: unique, and kept in the message's metadata; None if an earlier version may have sent it without one.
         admitted_by: the opening of the file in which it was admitted; empty if that is not to be relied on.
         place: the state folder and machine where it was admitted; None if that is not known.
         admitted: when, on a clock that does not jump.

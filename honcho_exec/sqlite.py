@@ -299,7 +299,7 @@ class Database:
                 pool.give(connection)
 
     def _secure(self) -> bool:
-        """Make the file and what is beside it private; return whether it is there."""
+        """Make the file and its logs private; return whether it is there."""
         for suffix in ("-wal", "-shm"):
             secure_file(self.path.with_name(self.path.name + suffix))
         return secure_file(self.path)

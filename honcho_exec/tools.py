@@ -212,7 +212,7 @@ class Tools:
         ref = self._memory.ready()
         observer, target = self._view(ref, args.peer)
         about = None if self._only(ref, target or observer) else target or observer
-        # The SDK refuses an observer of nobody.
+        # The SDK takes an observer only with a peer to observe.
         viewer = observer if about else None
         known = PeerContext()
         try:

@@ -43,8 +43,8 @@ class TurnFuture(Future[Receipt]):
     """The Future of a turn; completing it waits for no lock that a caller can hold.
 
     The base class's condition is taken by a caller who waits with `concurrent.futures.wait`, and stays locked if that
-    caller is interrupted. The outcome is therefore kept beside it, and each caller of `result` waits on a lock of its
-    own. Callbacks run on a thread of their own.
+    caller is interrupted. The outcome is therefore kept apart from it, and each caller of `result` waits on a lock of
+    its own. Callbacks run on a thread of their own.
 
     Attributes:
         durable: whether the turn is stored; False only while another process locks the outbox.
@@ -109,7 +109,7 @@ class TurnFuture(Future[Receipt]):
         callback = partial(fn, self)
         self._callbacks.append(callback)
         if self._outcome is not None:
-            # Whoever takes it out of the queue calls it.
+            # The thread that takes it out of the queue calls it.
             with suppress(ValueError):
                 self._callbacks.remove(callback)
                 foreign(_log, "a callback of a Future", callback, None)

@@ -19,7 +19,7 @@ def record(log: logging.Logger, what: str, error: BaseException) -> None:
 
 
 def foreign(log: logging.Logger, what: str, call: Callable[[], T], otherwise: T) -> T:
-    """Return what a function of somebody else returns; `otherwise` if it raises anything, which is recorded.
+    """Call a function that is not ours; return `otherwise` if it raises anything, which is recorded.
 
     Also `CancelledError`, `SystemExit` and `KeyboardInterrupt` go no further: they would end a thread of ours.
     """

@@ -41,12 +41,14 @@ provider.prefetch("herons?")
 provider.shutdown()
 """
 
-# A caller that looks into `sys.modules`, while an import of httpx in the background takes long.
-LOOK = """
+# Importing a module takes long on every thread but the main one.
+SLOW = """
 import importlib.util, json, sys, threading
 class Slow:
+    def __init__(self, name, seconds):
+        self.name, self.seconds = name, seconds
     def find_spec(self, name, path=None, target=None):
-        if name != "httpx._config":
+        if name != self.name:
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)
@@ -54,12 +56,18 @@ class Slow:
         def slowly(module):
             if threading.current_thread() is not threading.main_thread():
                 begun.set()
-                threading.Event().wait(1)
+                threading.Event().wait(self.seconds)
             run(module)
         spec.loader.exec_module = slowly
         return spec
 begun = threading.Event()
-sys.meta_path.insert(0, Slow())
+"""
+
+# A caller that looks into `sys.modules`, while an import of httpx in the background takes long.
+LOOK = (
+    SLOW
+    + """
+sys.meta_path.insert(0, Slow("httpx._config", 1))
 from honcho_exec import HonchoProvider
 provider = HonchoProvider("s", environ=json.loads(sys.argv[1]))
 provider.initialize()
@@ -71,6 +79,7 @@ if (httpx := sys.modules.get("httpx")) is not None:
 future.result(30)
 provider.shutdown()
 """
+)
 
 OURS = {"honcho", "honcho_exec", "falcon"}
 
@@ -124,23 +133,10 @@ def importable(top: str) -> bool:
 
 
 # The interpreter exits in the middle of an import that the lane makes.
-LEAVE = """
-import importlib.util, json, sys, threading
-class Slow:
-    def find_spec(self, name, path=None, target=None):
-        if name != sys.argv[2]:
-            return None
-        sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(name)
-        run = spec.loader.exec_module
-        def slowly(module):
-            begun.set()
-            threading.Event().wait(0.7)
-            run(module)
-        spec.loader.exec_module = slowly
-        return spec
-begun = threading.Event()
-sys.meta_path.insert(0, Slow())
+LEAVE = (
+    SLOW
+    + """
+sys.meta_path.insert(0, Slow(sys.argv[2], 0.7))
 from honcho_exec import HonchoProvider
 provider = HonchoProvider("s", environ=json.loads(sys.argv[1]))
 provider.initialize()
@@ -148,6 +144,7 @@ provider.queue_prefetch("herons?")
 provider.sync_turn("I like herons.", "Noted.")
 assert begun.wait(20)
 """
+)
 
 
 @pytest.mark.parametrize("module", ["falcon", "honcho_exec.embedded.app", "honcho", "honcho.session"])

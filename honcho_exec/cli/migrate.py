@@ -152,7 +152,7 @@ def _tell(plan: _Plan, loaded: LoadedSettings | None, *, done: bool, as_json: bo
     if not done:
         text(console, hint("\nNothing was changed. Do it with: honcho-exec migrate --from honcho --apply"))
     elif plan.then == _OURS:
-        text(console, hint("\nStart Hermes anew, so that it is used. Back again: honcho-exec migrate --undo"))
+        text(console, hint("\nRestart Hermes, so that it is used. Back again: honcho-exec migrate --undo"))
 
 
 def _used(loaded: LoadedSettings) -> dict[str, str]:

@@ -31,7 +31,7 @@ PLURALS = {
 """What people count, by the kind of its records."""
 
 _TEXTS = ("content", "lines", "metadata", "configuration")
-"""Where a record holds text that somebody wrote."""
+"""The fields of a record that hold text of a person or a model."""
 
 
 @command(

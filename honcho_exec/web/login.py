@@ -1,4 +1,4 @@
-"""Open the page in a browser that then has the key, without showing the key to anybody else.
+"""Open the page in a browser that then has the key, without showing the key to other users.
 
 A command line can be read by every user of a machine, and a URL stays in a browser's history. So the browser is given
 a file that only its owner can read; it sends the browser on to the page with a code, which the page exchanges for the

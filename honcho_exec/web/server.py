@@ -81,7 +81,7 @@ def make_server(
     body_limit: Callable[[str], int],
     stranger_share: float = STRANGER_SHARE,
 ) -> Server:
-    """A server with so many connections that idle clients are in nobody's way, and which keeps those for 20 s only."""
+    """A server with enough connections for idle clients, which it drops after 20 s."""
     _log_as_ours()
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     half = _MOST_CONNECTIONS if descriptors == resource.RLIM_INFINITY else descriptors // 2

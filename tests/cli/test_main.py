@@ -1,13 +1,12 @@
 from __future__ import annotations
 
 import os
-import pty
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from support.commands import Cli, Program
+from support.commands import Cli, Program, in_a_terminal
 
 import honcho_exec
 from honcho_exec.cli.main import main
@@ -91,7 +90,8 @@ def test_a_refusal_of_the_system_is_a_sentence(cli: Cli, monkeypatch: pytest.Mon
 
 def test_colour_is_for_terminals_only(program: Program) -> None:
     assert "\x1b" not in program("status").stdout
-    assert "\x1b[" in _in_a_terminal("status")
+    code, seen = in_a_terminal("status")
+    assert (code, "\x1b[" in seen) == (0, True)
 
 
 def test_stored_text_cannot_drive_the_terminal(cli: Cli) -> None:
@@ -104,26 +104,6 @@ def test_a_narrow_character_set_does_not_break_the_answer(program: Program) -> N
     done = program("conclude", "Lives in Tromsø", PYTHONIOENCODING="ascii")
     assert done.returncode == 0
     assert "Troms?" in done.stdout
-
-
-def _in_a_terminal(*args: str) -> str:
-    """What a command prints when its stdout is a terminal."""
-    ours, its = pty.openpty()
-    environ = os.environ | {"TERM": "xterm", "PYTHONPATH": str(Path(honcho_exec.__file__).parents[1])}
-    environ.pop("NO_COLOR", None)
-    command = [sys.executable, "-m", "honcho_exec", *args]
-    with subprocess.Popen(command, stdout=its, stderr=subprocess.DEVNULL, env=environ) as process:
-        os.close(its)
-        seen = b""
-        try:
-            while chunk := os.read(ours, 4096):
-                seen += chunk
-        except OSError:
-            # The other end is closed.
-            pass
-        os.close(ours)
-        assert process.wait(20) == 0
-    return seen.decode()
 
 
 def test_streams_that_are_closed_are_empty(cli: Cli) -> None:
