@@ -189,13 +189,15 @@ class Lane:
         if executor is not None:
             executor.shutdown(wait=False)
 
-    def exiting(self) -> bool:
-        """Make the job under way end soon; False when there is none."""
-        if self._thread is None:
-            return False
-        if self._abandon is not None and (abandon := self._abandon()) is not None and interpreter_is_exiting():
+    @property
+    def busy(self) -> bool:
+        """Whether a job is under way."""
+        return self._thread is not None
+
+    def abandon(self) -> None:
+        """Make the job under way end soon."""
+        if self._abandon is not None and (abandon := self._abandon()) is not None:
             abandon()
-        return True
 
 
 class _ExitWatch:
@@ -227,9 +229,13 @@ class _ExitWatch:
     def _look(self) -> None:
         with self._lock:
             lanes = list(self._lanes)
-        idle = [lane for lane in lanes if not lane.exiting()]
+        busy = [lane for lane in lanes if lane.busy]
+        # Asked once for all of them: the answer costs a thread.
+        if busy and interpreter_is_exiting():
+            for lane in busy:
+                lane.abandon()
         with self._lock:
-            self._lanes.difference_update(idle)
+            self._lanes.difference_update(set(lanes).difference(busy))
             self._armed = bool(self._lanes)
             if self._armed:
                 self._take_back = alarm_after(_EXIT_LOOK, self._look)
