@@ -339,12 +339,12 @@ class Delivery:
                 unstored = self._outbox.unstored()
                 if self._closed or (rested and not patient and not unstored):
                     break
-            if rested and self._outbox.pending()[0] == 0:
+            if rested and self._outbox.pending() == 0:
                 break
             with self._changed:
                 if self._rested_in <= earlier or patient or unstored:
                     self._changed.wait(min(deadline.remaining(), _LOOK_AROUND))
-        return self._outbox.pending()[0]
+        return self._outbox.pending()
 
     def settled(self, rows: Sequence[OutboxRow], *, new: bool) -> None:
         """See `sending.Outcome`: drop the rows and tell whoever waits."""
@@ -437,7 +437,7 @@ class Delivery:
         self._fail_deleted()
         waiting = self._turns.open()
         self._look_at(waiting)
-        mine, _ = self._outbox.pending()
+        mine = self._outbox.pending()
         self._blocked = bool(mine or self._carried)
         if self._blocked:
             # The oldest row of the stream is another holder's, who may be another process.
@@ -489,7 +489,7 @@ class Delivery:
 
     def _tidy_up(self) -> None:
         self._tidy = None
-        if not self._outbox.counts().pending:
+        if self._outbox.is_empty():
             self._outbox.tidy()
             self._untidy = False
 

@@ -174,19 +174,16 @@ class Outbox:
     def adopt(self) -> int:
         """Take over the rows of holders that are dead; returns how many these were."""
         self._holder.renew()
+        with self._file.reading() as connection:
+            owners = [row[0] for row in connection.execute(_OWNERS, (self.destination,) * 2)]
+        dead = [owner for owner in owners if owner != self._holder.name and not self._holder.alive(owner)]
+        if not dead:
+            return 0
         with self._file.writing() as connection:
-            owners = connection.execute(
-                "SELECT DISTINCT owner FROM rows WHERE destination = ? AND parked_at IS NULL AND owner <> ?",
-                (self.destination, self._holder.name),
-            ).fetchall()
-            return sum(
-                connection.execute(
-                    "UPDATE rows SET owner = ? WHERE destination = ? AND owner = ?",
-                    (self._holder.name, self.destination, owner),
-                ).rowcount
-                for (owner,) in owners
-                if not self._holder.alive(owner)
-            )
+            return connection.execute(
+                "UPDATE rows SET owner = ? WHERE destination = ? AND owner IN (SELECT value FROM json_each(?))",
+                (self._holder.name, self.destination, json.dumps(dead)),
+            ).rowcount
 
     def hand_over(self, batch: Batch) -> list[int]:
         """Give a batch, and what this holder has behind it, to whoever holds the next row; returns the ids."""
@@ -432,18 +429,25 @@ class Outbox:
             oldest_at=min([*oldest, *([] if counts.oldest_at is None else [counts.oldest_at])], default=None),
         )
 
-    def pending(self) -> tuple[int, int]:
-        """How many rows wait that are this holder's, and how many that are others'."""
-        unstored = [
-            row["owner"] == self._holder.name for row in self._unstored() if row["destination"] == self.destination
-        ]
+    def pending(self) -> int:
+        """How many rows of this holder wait."""
+        unstored = sum(
+            row["owner"] == self._holder.name and row["destination"] == self.destination for row in self._unstored()
+        )
         with self._file.reading() as connection:
             row = connection.execute(
-                "SELECT count(*) FILTER (WHERE owner = ?), count(*) FILTER (WHERE owner <> ?)"
-                " FROM rows WHERE destination = ? AND parked_at IS NULL",
-                (self._holder.name, self._holder.name, self.destination),
+                "SELECT count(*) FROM rows WHERE destination = ? AND parked_at IS NULL AND owner = ?",
+                (self.destination, self._holder.name),
             ).fetchone()
-        return int(row[0]) + sum(unstored), int(row[1]) + len(unstored) - sum(unstored)
+        return int(row[0]) + unstored
+
+    def is_empty(self) -> bool:
+        """Whether no row of any holder waits."""
+        with self._file.reading() as connection:
+            row = connection.execute(
+                "SELECT 1 FROM rows WHERE destination = ? AND parked_at IS NULL LIMIT 1", (self.destination,)
+            ).fetchone()
+        return row is None and not self._unstored()
 
     def rows(
         self,
@@ -523,6 +527,18 @@ def _conclusions(write: Write) -> list[Conclusion]:
         case Replacement(new=str() as new) if new:
             return [Conclusion(new, write.observer, write.observed)]
     return []
+
+
+# The owners of pending rows, found without reading every row: there may be many.
+_OWNERS = """
+    WITH RECURSIVE found(owner) AS (
+        SELECT min(owner) FROM rows WHERE destination = ? AND parked_at IS NULL
+        UNION ALL
+        SELECT (SELECT min(owner) FROM rows WHERE destination = ? AND parked_at IS NULL AND owner > found.owner)
+        FROM found WHERE owner IS NOT NULL
+    )
+    SELECT owner FROM found WHERE owner IS NOT NULL
+"""
 
 
 class _Told:

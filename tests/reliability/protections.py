@@ -217,8 +217,8 @@ PROTECTIONS = (
     Protection(
         "a living holder's rows are not adopted",
         "outbox.py",
-        "                if not self._holder.alive(owner)\n",
-        "",
+        " and not self._holder.alive(owner)]",
+        "]",
         (f"{OUTBOX}::test_a_row_is_its_holders_until_that_is_dead", f"{MACHINE}::TestDelivery"),
     ),
     Protection(
