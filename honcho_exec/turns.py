@@ -27,6 +27,8 @@ _log = logging.getLogger(__name__)
 
 # Callers hold the base class's lock for microseconds; one that is held for longer was left by an interrupted caller.
 _LEAKED_SECONDS = 1.0
+# Stands for the base class's condition of a Future that was completed before anybody needed one.
+_ENDED = object()
 
 
 def is_stored(future: Future[Receipt]) -> bool:
@@ -44,22 +46,37 @@ class TurnFuture(Future[Receipt]):
 
     The base class's condition is taken by a caller who waits with `concurrent.futures.wait`, and stays locked if that
     caller is interrupted. The outcome is therefore kept apart from it, and each caller of `result` waits on a lock of
-    its own. Callbacks run on a thread of their own.
+    its own. Callbacks run on a thread of their own. What only a waiting caller needs is made when one comes: a backlog has
+    many Futures, and each object in it is one more for the garbage collection to look at.
 
     Attributes:
         durable: whether the turn is stored; False only while another process locks the outbox.
     """
 
+    durable = False
+    _state = "RUNNING"
+    _result: Receipt | None = None
+    _exception: BaseException | None = None
+    _outcome: tuple[Receipt | None, BaseException | None] | None = None
+
     def __init__(self, run: Callable[[Callable[[], None]], object]) -> None:
-        super().__init__()
-        # A turn that is on its way cannot be cancelled, so that completing it never fails.
-        self._state = "RUNNING"
+        # Not the base class's, whose attributes are made by `__getattr__` for those who wait through it.
         self._run = run
         self._forks = fork_count()
-        self._outcome: tuple[Receipt | None, BaseException | None] | None = None
-        self._waiting: deque[threading.Lock] = deque()
-        self._callbacks: deque[Callable[[], object]] = deque()
-        self.durable = False
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "_condition":
+            # One atomic step decides whether a waiter was here before the end, see `_complete`.
+            condition = self.__dict__.setdefault("_base", threading.Condition())
+            if condition is not _ENDED:
+                return condition
+            self._end()
+            return self.__dict__.setdefault("_condition", threading.Condition())
+        if name == "_waiters":
+            return self.__dict__.setdefault(name, [])
+        if name in {"_woken", "_callbacks"}:
+            return self.__dict__.setdefault(name, deque())
+        raise AttributeError(name)
 
     def __repr__(self) -> str:
         if self._outcome is None:
@@ -129,26 +146,30 @@ class TurnFuture(Future[Receipt]):
                 raise Closed(ADVICE)
             woken = threading.Lock()
             woken.acquire()
-            self._waiting.append(woken)
+            self._woken.append(woken)
             if self._outcome is None:
                 woken.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX))
             if self._outcome is None:
                 with suppress(ValueError):
-                    self._waiting.remove(woken)
+                    self._woken.remove(woken)
                 raise TimeoutError
         return self._outcome
 
     def _complete(self, result: Receipt | None, error: BaseException | None) -> None:
         self._outcome = (result, error)
+        woken: deque[threading.Lock] = self.__dict__.get("_woken", deque())
         with suppress(IndexError):
             while True:
-                self._waiting.popleft().release()
+                woken.popleft().release()
         # The thread that delivers neither waits for the base class's lock nor runs what is not ours.
-        if self._condition.acquire(blocking=False):
+        if self.__dict__.setdefault("_base", _ENDED) is _ENDED:
+            self._end()
+            if self.__dict__.get("_callbacks"):
+                self._run(self._tell)
+        elif self._condition.acquire(blocking=False):
             waiters = self._end()
             self._condition.release()
-            if waiters or self._callbacks:
-                self._run(partial(self._tell, waiters))
+            self._run(partial(self._tell, waiters))
         else:
             self._run(self._end_later)
 
@@ -163,9 +184,9 @@ class TurnFuture(Future[Receipt]):
         """Complete the base class; return the waiters that were installed before."""
         self._result, self._exception = self._wait(0.0)
         self._state = "FINISHED"
-        return list(self._waiters)
+        return list(self.__dict__.get("_waiters", ()))
 
-    def _tell(self, waiters: Sequence[Any]) -> None:
+    def _tell(self, waiters: Sequence[Any] = ()) -> None:
         with suppress(IndexError):
             while True:
                 foreign(_log, "a callback of a Future", self._callbacks.popleft(), None)

@@ -7,9 +7,9 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from functools import partial
+from functools import cache, partial
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 import falcon
 
@@ -107,17 +107,20 @@ _UNSERVED: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
+# The key in the WSGI environment for what makes the call of a request.
+_CALL = "honcho_exec.call"
+
+
 class _Resource:
     """What falcon calls: one `on_<method>` for each handler of a route."""
 
-    def __init__(self, make: Callable[..., Call], route: str, handlers: Mapping[str, Handler]) -> None:
+    def __init__(self, route: str, handlers: Mapping[str, Handler]) -> None:
         for method, handler in handlers.items():
             shape = BODIES.get((method, route), {})
-            setattr(self, f"on_{method}", partial(self._answer, make, handler, shape))
+            setattr(self, f"on_{method}", partial(self._answer, handler, shape))
 
     @staticmethod
     def _answer(
-        make: Callable[..., Call],
         handler: Handler,
         shape: Shape,
         request: falcon.Request,
@@ -127,7 +130,7 @@ class _Resource:
         raw = request.bounded_stream.read((most := body_limit(request.path)) + 1)
         if len(raw) > most:
             raise Refused(413, f"The body has more than {most:,} bytes, which is the most that is taken here")
-        call = make(ids, request.params, raw, request.content_type or "")
+        call = request.env[_CALL](ids, request.params, raw, request.content_type or "")
         with _one_large if len(raw) > LARGE else nullcontext():
             call.check_recall_options()
             if shape:
@@ -142,11 +145,23 @@ class _Resource:
             response.text = _text(answer.value)
 
 
-def build_app(store: Store, model: LanguageModel | None = None) -> falcon.App[falcon.Request, falcon.Response]:
+def build_app(store: Store, model: LanguageModel | None = None) -> Callable[..., Any]:
     """The WSGI application that serves `store`; many threads may call it at once.
 
     `model` answers questions, where there is one.
     """
+    call = partial(Call, store, model=model)
+
+    def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        environ[_CALL] = call
+        return _routes()(environ, start_response)
+
+    return serve
+
+
+@cache
+def _routes() -> falcon.App[falcon.Request, falcon.Response]:
+    """The routes, once for the process: a gateway has hundreds of stores open."""
     app = falcon.App()
     app.add_error_handler(Exception, _failed)
     app.add_error_handler(falcon.HTTPError, _no_route)
@@ -156,7 +171,7 @@ def build_app(store: Store, model: LanguageModel | None = None) -> falcon.App[fa
         handlers = dict(_ROUTES.get(route, {}))
         for method in _UNSERVED.get(route, ()):
             handlers[method] = partial(_unserved, what=f"{method.upper()} {route}")
-        app.add_route(route, _Resource(partial(Call, store, model=model), route, handlers))
+        app.add_route(route, _Resource(route, handlers))
     return app
 
 
