@@ -46,8 +46,8 @@ class TurnFuture(Future[Receipt]):
 
     The base class's condition is taken by a caller who waits with `concurrent.futures.wait`, and stays locked if that
     caller is interrupted. The outcome is therefore kept apart from it, and each caller of `result` waits on a lock of
-    its own. Callbacks run on a thread of their own. What only a waiting caller needs is made when one comes: a backlog has
-    many Futures, and each object in it is one more for the garbage collection to look at.
+    its own. Callbacks run on a thread of their own. What only a waiting caller needs is made when one comes:
+    a backlog has many Futures, and each object in it is one more for the garbage collection to look at.
 
     Attributes:
         durable: whether the turn is stored; False only while another process locks the outbox.
