@@ -7,6 +7,7 @@ import shlex
 import shutil
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,11 +54,27 @@ def _machine(status: Status) -> Iterator[Finding]:
 
 
 def _state(home: Path, conversation: Conversation | None) -> Iterator[Finding]:
+    # What is wrong with a folder that cannot be looked at is in the status.
+    with suppress(OSError, ValueError):
+        yield from _folder(home)
+    if conversation is not None:
+        try:
+            conversation.outbox.check()
+            yield Finding("ok", "the outbox is whole")
+        except HonchoExecError as error:
+            yield Finding("problem", str(error), _OUTBOX_ADVICE)
+
+
+def _folder(home: Path) -> Iterator[Finding]:
     if not home.is_dir():
         return
     yield Finding("ok", f"state is kept in {home}")
     for path in (home, *sorted(home.glob("*.db*")), *home.glob("outbox.spill*")):
-        mode = stat.S_IMODE(path.lstat().st_mode)
+        try:
+            mode = stat.S_IMODE(path.lstat().st_mode)
+        except FileNotFoundError:
+            # SQLite removes its files when the last process closes a database.
+            continue
         # The status reports what others may change.
         if mode & 0o077 and not mode & 0o022:
             yield Finding(
@@ -72,12 +89,6 @@ def _state(home: Path, conversation: Conversation | None) -> Iterator[Finding]:
             f"only {free // 1024**2} MB are free where the state is kept",
             "make room, or set HONCHO_EXEC_HOME",
         )
-    if conversation is not None:
-        try:
-            conversation.outbox.check()
-            yield Finding("ok", "the outbox is whole")
-        except HonchoExecError as error:
-            yield Finding("problem", str(error), _OUTBOX_ADVICE)
 
 
 def _server(status: Status, conversation: Conversation) -> Iterator[Finding]:

@@ -87,12 +87,14 @@ def secure_file(path: Path) -> bool:
 
 
 def access_warnings(home: Path) -> list[str]:
-    """Describe the folder and those of our files that other users can change."""
+    """Describe the folder and those of our files that other users can change; nothing of what cannot be used."""
     try:
         if _is_world_writable(home.stat()):
+            if _keeps_modes(home):
+                return []
             return [f"the file system of {home} keeps no modes: other users of this machine may read and change it"]
         found = [(path, path.lstat()) for path in (home, *_our_files(home))]
-    except OSError:
+    except (OSError, ValueError, StateError):
         return []
     return [
         *(f"{path} belongs to user {of.st_uid}" for path, of in found if of.st_uid != os.geteuid()),

@@ -143,6 +143,29 @@ def test_a_file_system_that_keeps_no_modes_is_used_and_reported(
     assert any("keeps no modes" in finding.what for finding in provider.doctor())
 
 
+@pytest.mark.parametrize("name", ["a" * 300, "nul\0", "file/below"], ids=["long", "nul", "below a file"])
+def test_a_folder_that_cannot_be_looked_at_is_reported(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").touch()
+    provider = HonchoProvider("s1", environ={"HOME": str(tmp_path)}, home=tmp_path / name)
+    provider.initialize("run")
+    assert "StateError" in repr(provider.sync_turn("lost", "").exception(10))
+    status = provider.status()
+    assert not status.ok
+    assert "cannot be used" in str(status.problem)
+    assert any(finding.what == status.problem for finding in provider.doctor())
+
+
+def test_a_refused_folder_is_not_said_to_have_no_modes(
+    home: Path, make_provider: MakeProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.mkdir()
+    home.chmod(0o777)
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    provider = make_provider()
+    assert "run chmod o-w" in str(provider.status().problem)
+    assert not [finding.what for finding in provider.doctor() if "keeps no modes" in finding.what]
+
+
 def link_to_file(path: Path) -> None:
     path.rename(path.with_name("moved"))
     path.symlink_to("moved")
