@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import count, zip_longest
+from itertools import zip_longest
 from typing import Any, TypeVar, cast
 
 import honcho
@@ -23,9 +23,10 @@ from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.door import Door
 from honcho_exec.embedded.wire import MEMBERS_FILTER
-from honcho_exec.errors import Inconclusive, Rejected, SessionDeleted, Unavailable
+from honcho_exec.errors import Rejected, SessionDeleted
 from honcho_exec.fates import LATE
 from honcho_exec.model import Card, Conclusion, Context, Found, Hit, Message
+from honcho_exec.reconciliation import PAGE_SIZE, Reconciliation
 from honcho_exec.stats import Meter
 from honcho_exec.transport import request_deadline
 
@@ -43,18 +44,13 @@ SOURCE_KEY = "honcho_exec_source"
 T = TypeVar("T")
 
 _MEMBERS_PER_PAGE = 50
-# The largest page that Honcho gives.
-_PAGE = 100
 # A search names at most this many sessions; older ones are searched by what the server knows of their members.
-_NAMED_SESSIONS = _PAGE
+_NAMED_SESSIONS = PAGE_SIZE
 _SHOWN_PEERS = 50
 # How long to wait before a deleted session is asked for again (seconds): the server needs a few seconds to delete it,
 # and up to 300 s if somebody asked for it meanwhile.
 _NAME_FREED_AFTER = 20.0
 _PEER_NAME = re.compile(r"[a-zA-Z0-9_-]{1,512}")
-# A look-up ends after so many pages of 100, or begins no further page after so long (seconds): a list may never end.
-_LOOKUP_PAGES = 100
-_LOOKUP_SECONDS = 10.0
 
 
 class HonchoApi:
@@ -75,6 +71,7 @@ class HonchoApi:
         self._timeout = timeout
         self._clock = clock
         self._door = Door(backend.shown, clock=clock, breaker=breaker, meter=meter)
+        self._reconciliation = Reconciliation(lambda: self._door.check_answer("items"), clock)
         self._workspace_since = ""
         # Sessions whose names were not free when they were asked for last; for the lane.
         self._deleted: set[str] = set()
@@ -197,19 +194,11 @@ class HonchoApi:
 
         Only what a message carries itself counts: a server may ignore filters.
         """
-        found: set[str] = set()
-
-        def collect(messages: Sequence[honcho.Message]) -> bool:
-            found.update(str(message.metadata[mark]) for message in messages if mark in message.metadata)
-            return found.issuperset(wanted)
-
         with self._door.open():
             page = honcho.Session(session, self._sdk).messages(
-                filters={"metadata": {mark: condition}}, size=100, reverse=True
+                filters={"metadata": {mark: condition}}, size=PAGE_SIZE, reverse=True
             )
-            if not self._scan(page, collect):
-                raise Inconclusive("the session's messages")
-        return frozenset(found.intersection(wanted))
+            return self._reconciliation.marks(page, mark, wanted)
 
     def newest_message_at(self, session: str) -> datetime | None:
         """When the newest message of a session was created, as the server says; None if there is none."""
@@ -242,18 +231,9 @@ class HonchoApi:
     def _conclusion_ids(
         self, observer: str, observed: str, contents: Collection[str], *, until_found: bool
     ) -> dict[str, list[str]]:
-        found: dict[str, list[str]] = {}
-
-        def collect(conclusions: Sequence[Any]) -> bool:
-            for one in conclusions:
-                if one.content in contents and (one.observer_id, one.observed_id) == (observer, observed):
-                    found.setdefault(one.content, []).append(one.id)
-            return until_found and len(found) == len(set(contents))
-
         with self._door.open():
-            if not self._scan(self._scope(observer, observed).list(size=100), collect):
-                raise Inconclusive(f"the conclusions about {observed}")
-        return found
+            page = self._scope(observer, observed).list(size=PAGE_SIZE)
+            return self._reconciliation.conclusion_ids(page, observer, observed, contents, until_found=until_found)
 
     def has_conclusion(self, conclusion_id: str, observer: str, observed: str, *, session: str | None) -> bool:
         """Whether `observer` holds this conclusion about `observed`; from one session where one is named.
@@ -261,42 +241,9 @@ class HonchoApi:
         Raises:
             Inconclusive: the list has no end within the bounds of a look-up.
         """
-        found = False
-
-        def collect(conclusions: Sequence[Any]) -> bool:
-            nonlocal found
-            found = any(
-                (one.id, one.observer_id, one.observed_id) == (conclusion_id, observer, observed)
-                and session in (None, one.session_id)
-                for one in conclusions
-            )
-            return found
-
         with self._door.open():
-            if not self._scan(self._scope(observer, observed).list(size=_PAGE, session=session), collect):
-                raise Inconclusive(f"the conclusions about {observed}")
-        return found
-
-    def _scan(self, page: Any, collect: Callable[[Sequence[Any]], bool]) -> bool:
-        """Hand the items of one page after another over until they are enough or there is no further page.
-
-        Returns False if neither was so within the bounds of a look-up.
-
-        Raises:
-            Unavailable: something was deleted meanwhile, so that what follows may have been passed over.
-        """
-        deadline = Deadline.after(_LOOKUP_SECONDS, self._clock)
-        for number in count(1):
-            self._door.check_answer("items")
-            if collect(page.items) or not page.has_next_page():
-                return True
-            if number == _LOOKUP_PAGES or deadline.passed:
-                break
-            total = page.total
-            page = page.get_next_page()
-            if total is not None and page.total is not None and page.total < total:
-                raise Unavailable("the list changed while it was read", cause="changed")
-        return False
+            page = self._scope(observer, observed).list(size=PAGE_SIZE, session=session)
+            return self._reconciliation.has_conclusion(page, conclusion_id, observer, observed, session=session)
 
     def delete_conclusion(self, conclusion_id: str) -> None:
         """Delete a conclusion; Rejected with cause `not_found` when there is none."""
@@ -368,9 +315,11 @@ class HonchoApi:
         common = frozenset(sessions)
         for peer in peers:
             ids = sorted(common)
-            pages = [ids[start : start + _PAGE] for start in range(0, len(ids), _PAGE)]
+            pages = [ids[start : start + PAGE_SIZE] for start in range(0, len(ids), PAGE_SIZE)]
             # Intersected, since a server that ignores filters lists other sessions.
-            common &= frozenset().union(*(self._sessions(peer, {"id": {"in": page}}, size=_PAGE).ids for page in pages))
+            common &= frozenset().union(
+                *(self._sessions(peer, {"id": {"in": page}}, size=PAGE_SIZE).ids for page in pages)
+            )
         return common
 
     def _sessions(self, peer: str, filters: dict[str, object] | None = None, *, size: int) -> _SessionPage:

@@ -181,8 +181,8 @@ PROTECTIONS = (
     ),
     Protection(
         "only Honcho's own list is taken for an answer to the look",
-        "honcho_api.py",
-        '            self._door.check_answer("items")\n            if collect(',
+        "reconciliation.py",
+        "            self._check_page()\n            if collect(",
         "            if collect(",
         (f"{MACHINE}::test_a_look_that_fails_says_nothing_of_what_was_looked_for",),
     ),

@@ -166,10 +166,11 @@ class TestWhatTheServerDoes:
         api.join("s1", BOTH)
         api.add_messages("s1", [Message("ada", "the tide is high"), Message("hermes", "so it is")], batch="b1")
         assert [hit.content for hit in api.session_context("s1").messages] == ["the tide is high", "so it is"]
-        assert "the tide is high" in {hit.content for hit in api.search("tide", sessions=["s1"], limit=10)}
-        assert api.search("tide", sessions=["s2"], limit=10) == []
-        assert api.sessions_of("ada") == ["s1"]
-        assert set(api.peers()) == set(BOTH)
+        found = api.search("tide", members=["ada", "hermes"], limit=10)
+        assert "the tide is high" in {hit.content for hit in found.hits}
+        assert not api.search("tide", members=["ada", "grace"], limit=10).hits
+        assert api.peers("ada") == (True, [])
+        assert set(api.peers("grace")[1]) == set(BOTH)
 
 
 class TestWhatIsPromisedOnIt:
