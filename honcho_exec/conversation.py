@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -256,18 +255,18 @@ class Conversation:
             raise Disabled("this run only reads: cron, flush, subagent and read runs write nothing")
         return self.delivery.admit(self._ref, [write])
 
-    def settled(self, future: Future[Receipt]) -> Receipt:
+    def settled(self, future: TurnFuture) -> Receipt:
         """See `tools.Memory.settled`; raises `Queued` when the write is kept but not confirmed."""
         deadline = Deadline.after(self._settings.sync_join_timeout, self._clock)
         try:
             self._await_sync(deadline)
         except (SyncPending, RequestError) as error:
             if not future.done():
-                raise Queued(error) from error
+                raise Queued(error, durable=future.durable) from error
         try:
             return future.result(deadline.remaining())
         except TimeoutError:
-            raise Queued(self._pending("the write", self._sync_age())) from None
+            raise Queued(self._pending("the write", self._sync_age()), durable=future.durable) from None
         except RequestError as error:
             if isinstance(error, Rejected) and error.cause != "auth":
                 raise

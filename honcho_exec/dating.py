@@ -19,34 +19,52 @@ _CLOCK_IS_SET = 1_748_736_000.0
 
 
 def date_messages(
-    rows: Sequence[OutboxRow], clock: Clock, *, dated: float | None, newest: Callable[[], float | None]
+    rows: Sequence[OutboxRow],
+    clock: Clock,
+    *,
+    dated: float | None,
+    newest: Callable[[], float | None],
+    verify: bool = False,
 ) -> dict[int, float]:
     """Return the times to date messages with, in seconds since the epoch, by the ids of their rows.
 
     From the first message on that waited long, or if the session was dated before, all are dated: the server's clock
-    may be behind this machine's. No time is less than the one before, or than the session's newest.
+    may be behind this machine's. No time is less than the one before, or than the session's newest. A restored backup
+    does not know that the session was dated; all are dated then too if the newest seems to be in the future.
 
     Args:
         rows: messages of one session, in their order; those that were given with a time keep it.
         clock: where time comes from.
         dated: the latest time that the session was dated with from here; None if it never was.
-        newest: asks for the time of the newest message on the server; called only if a message waited long.
+        newest: asks for the time of the newest message on the server; called once, if it has to be known.
+        verify: whether the session may have been dated later than `dated` says, from a copy of the state.
     """
     times: dict[int, float] = {}
-    latest, asked = dated, False
+    latest, known = dated, False
+    newest_at: float | None = None
+    if verify:
+        newest_at, known = newest(), True
+        if latest is not None or (newest_at is not None and newest_at > clock.now()):
+            latest = _later(latest, newest_at)
     for row in rows:
         if not isinstance(row.write, Message) or row.write.created_at is not None:
             continue
         said_at, waited = _said_at(row, clock)
-        if waited >= _LONG_AGO and not asked:
-            asked = True
-            latest = max((at for at in (latest, newest()) if at is not None), default=None)
         if waited < _LONG_AGO and latest is None:
             continue
-        candidates = [at for at in (latest, said_at) if at is not None]
-        if candidates:
-            latest = times[row.id] = max(candidates)
+        if waited >= _LONG_AGO:
+            if not known:
+                newest_at, known = newest(), True
+            latest = _later(latest, newest_at)
+        at = _later(latest, said_at)
+        if at is not None:
+            latest = times[row.id] = at
     return times
+
+
+def _later(one: float | None, other: float | None) -> float | None:
+    """The later of two times; None if neither is known."""
+    return max((at for at in (one, other) if at is not None), default=None)
 
 
 def in_iso_format(seconds: float) -> str:

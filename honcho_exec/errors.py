@@ -200,10 +200,16 @@ class Inconclusive(RequestError):  # noqa: N818 - reads as the state it reports
 
 
 class Queued(HonchoExecError):  # noqa: N818 - reads as the state it reports
-    """A write was not confirmed yet, for the reason given; it is kept and will be delivered by itself."""
+    """A write was not confirmed yet, for the reason given; it is kept and will be delivered by itself.
 
-    def __init__(self, reason: HonchoExecError) -> None:
-        super().__init__(f"{reason}; the write is kept and will be delivered by itself")
+    Args:
+        reason: why.
+        durable: whether the write is stored; if not, another process locks the outbox.
+    """
+
+    def __init__(self, reason: HonchoExecError, *, durable: bool = True) -> None:
+        what = "kept" if durable else "not stored yet, since another process locks the outbox. It waits in memory"
+        super().__init__(f"{reason}; the write is {what} and will be delivered by itself")
         self.cause = reason.cause
         self.retryable = reason.retryable
         self.retry_after = reason.retry_after

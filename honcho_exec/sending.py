@@ -82,6 +82,9 @@ class Sender:
         self._probing = False
         self._refusals = 0
         self._reopened: set[str] = set()
+        # Sessions of rows that this process has taken over, and those whose newest time it has asked for.
+        self._taken_over: set[str] = set()
+        self._verified: set[str] = set()
 
     def calm(self) -> None:
         """Forget suspicions: everything has been delivered."""
@@ -148,6 +151,8 @@ class Sender:
         current = self._decided(self._outbox.reread(batch))
         if not current.rows:
             return
+        if not all(map(self._outbox.is_own, current.rows)):
+            self._taken_over.add(current.rows[0].ref.session)
         there = self._stored_rows(api, current)
         if len(there) == len(current.rows) and current.look:
             self._settle(current, current.rows)
@@ -215,12 +220,18 @@ class Sender:
         if not isinstance(rows[0].write, Message):
             return {}
         session = batch.rows[0].ref.session
+        dated = self._outbox.dated(session)
+        # What is known here of a session is old if this is a backup that was restored, or a copy.
+        verify = session not in self._verified and (dated is not None or session in self._taken_over)
         times = date_messages(
             rows,
             self._clock,
-            dated=self._outbox.dated(session),
+            dated=dated,
             newest=lambda: newest_message_at(api, session),
+            verify=verify,
         )
+        if verify:
+            self._verified.add(session)
         if times:
             self._outbox.note_dated(session, max(times.values()))
         return times

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
@@ -19,6 +18,7 @@ from honcho_exec.redact import redact
 from honcho_exec.sections import CHARS_PER_TOKEN, Section, compose
 from honcho_exec.settings import Settings
 from honcho_exec.text import cut_at_word, harmless, storable
+from honcho_exec.turns import TurnFuture
 
 if TYPE_CHECKING:
     # The SDK takes long to import; only the lane's first job does.
@@ -56,10 +56,10 @@ class Memory(Protocol):
     def chat(self, request: Callable[[HonchoApi], T]) -> T:
         """Make a slow request on the caller's thread."""
 
-    def write(self, write: Write) -> Future[Receipt]:
+    def write(self, write: Write) -> TurnFuture:
         """Store a write durably; the Future is that of its delivery."""
 
-    def settled(self, future: Future[Receipt]) -> Receipt:
+    def settled(self, future: TurnFuture) -> Receipt:
         """Wait for a write's delivery as long as a tool may."""
 
 

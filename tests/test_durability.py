@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from support.faulty import FaultyServer
 from support.locking import locked
-from support.processes import Victim, messages_on
+from support.processes import Victim, conclusions_on, messages_on
 from support.providers import MakeProvider
 
 from honcho_exec.embedded import EmbeddedHoncho
@@ -44,6 +44,19 @@ def test_a_turn_that_is_given_while_somebody_locks_the_outbox_is_kept_and_delive
     assert messages_on(server.url, "s1") == ["zero", "one", "two", "three", "four"]
     assert provider.status().unstored == 0
     assert all(future.durable for future in futures)
+
+
+def test_conclusion_given_while_another_process_locks_the_outbox_is_not_called_kept(
+    server: FaultyServer, make_provider: MakeProvider, tmp_path: Path
+) -> None:
+    provider = make_provider(base_url=server.url, recall_mode="tools", sync_join_timeout=0.1)
+    provider.sync_turn("zero", "").result(10)
+    with locked(tmp_path / "state" / "outbox.db"):
+        answer = provider.handle_tool_call("honcho_conclude", {"conclusion": "likes tea"})
+        assert "is not stored yet" in answer
+        assert "is kept" not in answer
+    assert provider.flush(20) == 0
+    assert conclusions_on(server.url) == ["likes tea"]
 
 
 def test_what_is_held_back_while_somebody_locks_the_outbox_is_let_go_later(

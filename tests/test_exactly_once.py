@@ -508,12 +508,13 @@ def test_what_waited_long_keeps_its_time_and_the_session_its_order() -> None:
     assert times == {first.id: first.admitted_at, second.id: second.admitted_at}
 
 
-def test_no_time_is_before_the_newest_of_the_session() -> None:
+@pytest.mark.parametrize("verify", [False, True])
+def test_no_time_is_before_the_newest_of_the_session(*, verify: bool) -> None:
     clock = HandClock()
     waiting = row(clock)
     clock.seconds += 100
     newest = clock.now() - 5
-    assert date_messages([waiting], clock, dated=None, newest=lambda: newest) == {waiting.id: newest}
+    assert date_messages([waiting], clock, dated=None, newest=lambda: newest, verify=verify) == {waiting.id: newest}
 
 
 def test_fresh_messages_get_the_servers_time_unless_the_session_was_dated() -> None:
@@ -562,5 +563,35 @@ def test_times_of_a_session_never_decrease(
     with provider_at(home, server.url, clock) as provider:
         provider.sync_turn("4", "").result(10)
     assert messages_on(server.url, "s1") == [str(number) for number in range(5)]
+    times = created_at(server.url, "s1")
+    assert times == sorted(times)
+
+
+@pytest.mark.parametrize("pending", [True, False])
+def test_times_of_a_session_do_not_decrease_after_a_backup_is_restored(
+    server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pending: bool
+) -> None:
+    monkeypatch.setattr("honcho_exec.dating._LONG_AGO", 0.2)
+    home, clock = tmp_path / "state", Wall()
+    server.stop()
+    with provider_at(home, server.url, clock) as provider:
+        provider.sync_turn("0", "")
+        provider.flush(0.3)
+    if not pending:
+        server.start()
+        with provider_at(home, server.url, clock) as provider:
+            assert provider.flush(20) == 0
+    shutil.copytree(home, tmp_path / "backup")
+    server.start()
+    clock.offset = 86_400.0
+    with provider_at(home, server.url, clock) as provider:
+        provider.sync_turn("1", "").result(10)
+    clock.offset = 0.0
+    shutil.rmtree(home)
+    (tmp_path / "backup").rename(home)
+    with provider_at(home, server.url, clock) as provider:
+        for number in range(2, 4):
+            provider.sync_turn(str(number), "").result(10)
+    assert messages_on(server.url, "s1") == [str(number) for number in range(4)]
     times = created_at(server.url, "s1")
     assert times == sorted(times)

@@ -190,19 +190,23 @@ def test_change_that_cannot_be_made_costs_no_other(process: Process) -> None:
 
 def test_threads_of_many_callers_are_served_by_one_at_a_time(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(honcho_exec.writer, "_IDLE_SECONDS", 0.001)
+    monkeypatch.setattr(honcho_exec.writer, "_CHECK_SECONDS", 0.001)
     threads: set[str] = set()
-    inside = threading.Lock()
+    inside: set[int] = set()
+    met: list[int] = []
     store = honcho_exec.writer._store_in
 
     def watched(*args: object) -> None:
-        assert inside.acquire(blocking=False), "two threads store at once"
+        met.extend(inside)
+        inside.add(threading.get_ident())
         threads.add(threading.current_thread().name)
         store(*args)  # type: ignore[arg-type]
-        inside.release()
+        inside.discard(threading.get_ident())
 
     monkeypatch.setattr(honcho_exec.writer, "_store_in", watched)
     with ThreadPoolExecutor(20) as pool:
         turns = list(pool.map(process.admit, map(str, range(400))))
+    assert not met, "two threads store at once"
     assert threads == {"honcho-writer"}
     assert len(set(turns)) == 400
     assert sorted(process.deliver(), key=int) == [str(number) for number in range(400)]

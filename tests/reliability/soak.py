@@ -3,8 +3,10 @@
     python tests/reliability/soak.py [--seconds 60] [--seed N] [--processes 3] [--json]
 
 Real processes share one state folder and talk to a real server that misbehaves; they are killed, stopped and
-started again. In the end the server is healed, a last process delivers what is left, and what the server has is
-compared with what was accepted. The exit status is 1 if anything is lost, doubled or out of order.
+started again, their calls are interrupted, their wall clock jumps, and their folder is replaced by a backup or used
+as a copy. In the end the server is healed, a last process delivers what is left, and what the server has is compared
+with what was accepted. The exit status is 1 if anything is lost, doubled, halved, out of order or refused, if a
+session's times decrease, or if anything is left.
 """
 
 from __future__ import annotations
@@ -12,45 +14,28 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import signal
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
 
 # A checkout is enough: nothing has to be installed but what the package needs.
 sys.path[:0] = map(str, Path(__file__).parents[1:3])
 
 from rich.console import Console
 from rich.progress import track
-from support.faulty import (
-    Fault,
-    FaultyServer,
-    Rule,
-    Seen,
-    drip,
-    garbage,
-    hang,
-    late_work,
-    latency,
-    reset_after_work,
-    reset_before_work,
-    status,
-    wrong_json,
-)
-from support.processes import Victim, conclusions_on, messages_on
+from support.crowd import SHARED, Crowd, WallClock
+from support.faulty import FaultyServer
+from support.processes import conclusions_on, dated_messages_on
+from support.victim import JumpingClock
+from support.weather import POISON, Restartable, Weather
 
 from honcho_exec import HonchoProvider
-from honcho_exec.embedded import EmbeddedHoncho
-
-if TYPE_CHECKING:
-    from wsgiref.types import StartResponse, WSGIEnvironment
 
 TIMEOUT = 1.0
 SETTINGS = {
@@ -62,41 +47,63 @@ SETTINGS = {
     "breaker_cooldown": 1,
     "recall_mode": "tools",
 }
-SHARED = "shared"
 TICK = 0.1
 DRAIN_SECONDS = 120.0
-POSTS = ("POST", "/(messages|conclusions)$")
-LISTS = ("POST", "/list$")
-POISON = {"poison": status(422), "choke": status(500)}
 
 
 @dataclass
 class Result:
-    """What it came to."""
+    """What it came to.
+
+    Attributes:
+        seed: repeats the run, as far as processes can be repeated.
+        seconds: how long it took.
+        accepted: what was stored when its call returned.
+        interrupted: calls in which an exception was raised.
+        unknown: what such calls gave, and what was to be stored when a lock is released.
+        of_these_stored: how much of that arrived.
+        not_restored: what was accepted after a backup that was put back.
+        on_the_server: what the server has.
+        lost: what was accepted and is neither on the server nor parked.
+        doubled: what the server has more than once.
+        halved: turns of which the server has one of two messages.
+        out_of_order: what stands before something that was given earlier.
+        dated_back: messages that are dated before the one before them.
+        refused: what was neither accepted nor interrupted.
+        pending: what was left.
+        parked_poison: what the server refused each time.
+        parked_otherwise: what was parked besides.
+        requests: what the server was asked.
+        events: what happened, and how often.
+        faults: which faults requests met, and how often.
+    """
 
     seed: int
     seconds: float = 0.0
     accepted: int = 0
+    interrupted: int = 0
+    unknown: int = 0
+    of_these_stored: int = 0
+    not_restored: int = 0
     on_the_server: int = 0
     lost: int = 0
     doubled: int = 0
+    halved: int = 0
     out_of_order: int = 0
+    dated_back: int = 0
+    refused: int = 0
     pending: int = 0
     parked_poison: int = 0
     parked_otherwise: int = 0
-    kills: int = 0
-    stops: int = 0
-    restarts: int = 0
-    outages: int = 0
-    server_restarts: int = 0
-    wrong_keys: int = 0
     requests: int = 0
+    events: dict[str, int] = field(default_factory=dict)
     faults: dict[str, int] = field(default_factory=dict)
 
     @property
     def good(self) -> bool:
         """Whether every promise was kept."""
-        return not (self.lost or self.doubled or self.out_of_order or self.pending)
+        broken = self.lost + self.doubled + self.halved + self.out_of_order + self.dated_back + self.refused
+        return not (broken or self.pending)
 
 
 def main() -> None:
@@ -120,238 +127,116 @@ def main() -> None:
 def run(seconds: float, seed: int, processes: int, *, ticks: Console | None = None) -> Result:
     """Soak for so many seconds, drain, and count."""
     result = Result(seed)
+    events: Counter[str] = Counter()
     start = time.monotonic()
+    dice = [random.Random(seed + number) for number in range(3)]  # noqa: S311 - moments, not secrets
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
         honcho = stack.enter_context(Restartable(folder / "server" / "memory.db"))
         server = stack.enter_context(FaultyServer(honcho.app))
-        weather = Weather(server, honcho, random.Random(seed), result)  # noqa: S311 - moments, not secrets
-        crowd = Crowd(server.url, folder / "state", processes, random.Random(seed + 1), result)  # noqa: S311 - as above
+        weather = Weather(server, honcho, dice[0], events, timeout=TIMEOUT)
+        clock = WallClock(folder / "clock", dice[2], events)
+        crowd = Crowd(
+            server.url,
+            folder / "state",
+            processes,
+            clock=clock,
+            calm=weather.calm,
+            dice=dice[1],
+            events=events,
+            settings=SETTINGS,
+        )
         stack.callback(crowd.end)
         steps = range(int(seconds / TICK))
+        ends = time.monotonic() + seconds
         for _ in track(steps, "soaking", console=ticks) if ticks else steps:
+            if time.monotonic() >= ends:
+                break
             weather.change()
+            clock.change()
             crowd.change()
             server.wait_count(sys.maxsize, timeout=TICK)
         weather.clear_up()
         crowd.end()
-        parked = drain(server.url, folder / "state", result)
+        parked: set[str] = set()
+        for home in crowd.homes:
+            weather.calm()
+            parked |= drain(server.url, home, crowd.boot, result)
         result.requests = len(server.requests)
-        weather.count()
+        result.events, result.faults = dict(sorted(events.items())), weather.met()
         judge(result, server.url, crowd, parked)
     result.seconds = round(time.monotonic() - start, 1)
     return result
 
 
-class Restartable:
-    """A Honcho that forgets all but its file when it is told to."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._honcho = EmbeddedHoncho(path)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._honcho.close()
-
-    def app(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        """The WSGI application."""
-        return self._honcho.app(environ, start_response)
-
-    def restart(self) -> None:
-        """End, and begin again."""
-        self._honcho.close()
-        self._honcho = EmbeddedHoncho(self._path)
-
-
-class Weather:
-    """The server's faults: now these, now those, now none, a key that it refuses, and sometimes no server at all."""
-
-    def __init__(self, server: FaultyServer, honcho: Restartable, dice: random.Random, result: Result) -> None:
-        self._server = server
-        self._honcho = honcho
-        self._dice = dice
-        self._result = result
-        self._rules: list[tuple[str, Rule]] = []
-        self._lasts = 0
-        self._down = False
-
-    def change(self) -> None:
-        """Change the weather, when it has lasted long enough."""
-        self._lasts -= 1
-        if self._lasts > 0:
-            return
-        self._lasts = self._dice.randrange(2, 30)
-        self.clear_up()
-        kind = self._dice.random()
-        if kind < 0.12:
-            self._server.stop()
-            self._down = True
-            self._result.outages += 1
-            if self._dice.random() < 0.7:
-                self._honcho.restart()
-                self._result.server_restarts += 1
-        elif kind < 0.15:
-            self._lasts = min(self._lasts, 10)
-            self._rules.append(("a refused key", self._server.rule(fault=status(401))))
-            self._result.wrong_keys += 1
-        elif kind < 0.8:
-            for _ in range(self._dice.randrange(1, 4)):
-                self._put_in(self.fault())
-
-    def clear_up(self) -> None:
-        """Heal everything but what ails single messages."""
-        self._server.heal()
-        for word, answer in POISON.items():
-            rule = self._server.rule(match=partial(has, word), fault=answer)
-            self._rules.append((f"{answer.name} for a message with {word!r}", rule))
-        self._server.release()
-        if self._down:
-            self._server.start()
-            self._down = False
-
-    def count(self) -> None:
-        """Note how often each fault was met."""
-        faults: Counter[str] = Counter()
-        for name, rule in self._rules:
-            faults[name] += rule.used
-        self._result.faults = {name: used for name, used in faults.most_common() if used}
-
-    def fault(self) -> Fault:
-        """Any fault."""
-        dice = self._dice
-        after = dice.random() < 0.5
-        return dice.choice(
-            [
-                status(dice.choice([502, 503]), after_work=after),
-                status(503, {"Retry-After": "1"}),
-                status(429, {"Retry-After": "1"}),
-                status(500, after_work=after),
-                status(504, after_work=after),
-                reset_before_work(),
-                reset_after_work(),
-                hang(after_work=after),
-                garbage(after_work=after),
-                wrong_json(after_work=after),
-                latency(dice.uniform(0.01, 0.8), after_work=after),
-                late_work(dice.uniform(TIMEOUT, 2.0 * TIMEOUT)),
-                drip(0.01),
-            ]
-        )
-
-    def _put_in(self, fault: Fault) -> None:
-        share = self._dice.choice([0.3, 0.7, 1.0])
-        where = self._dice.choice([("*", ""), POSTS, POSTS, LISTS])
-        dice = random.Random(self._dice.random())  # noqa: S311 - as above
-
-        def meets(seen: Seen) -> bool:
-            return seen.is_for(*where) and dice.random() < share
-
-        name = f"{fault.name}, work done" if fault.after_work and "work" not in fault.name else fault.name
-        self._rules.append((name, self._server.rule(match=meets, fault=fault)))
-
-
-class Crowd:
-    """Processes that share a state folder, each with a session of its own and one that all write to."""
-
-    def __init__(self, url: str, home: Path, size: int, dice: random.Random, result: Result) -> None:
-        self._url = url
-        self._home = home
-        self._dice = dice
-        self._result = result
-        self._stopped: dict[int, int] = {}
-        self._runs: Counter[int] = Counter()
-        self.ended: list[Victim] = []
-        self.sessions = [f"own-{place}" for place in range(size)]
-        self._living = [self._begin(place) for place in range(size)]
-
-    def change(self) -> None:
-        """Kill, stop or restart one of them, now and then."""
-        for place in [place for place, ticks in self._stopped.items() if ticks <= 0]:
-            self._living[place].signal(signal.SIGCONT)
-            del self._stopped[place]
-        for place in self._stopped:
-            self._stopped[place] -= 1
-        place, chance = self._dice.randrange(len(self._living)), self._dice.random()
-        if chance < 0.05:
-            self._replace(place, self._living[place].kill)
-            self._result.kills += 1
-        elif place in self._stopped:
-            return
-        elif chance < 0.06:
-            self._replace(place, self._living[place].finish)
-            self._result.restarts += 1
-        elif chance < 0.08:
-            self._living[place].signal(signal.SIGSTOP)
-            self._stopped[place] = self._dice.randrange(5, 40)
-            self._result.stops += 1
-
-    def end(self) -> None:
-        """Kill one half of them and let the other shut down."""
-        for place, victim in enumerate(self._living):
-            if place % 2:
-                victim.kill()
-            else:
-                victim.signal(signal.SIGCONT)
-                victim.finish()
-            self.ended.append(victim)
-        self._living = []
-
-    def _replace(self, place: int, end: Callable[[], object]) -> None:
-        end()
-        self._stopped.pop(place, None)
-        self.ended.append(self._living[place])
-        self._living[place] = self._begin(place)
-
-    def _begin(self, place: int) -> Victim:
-        self._runs[place] += 1
-        victim = Victim(self._home, self.sessions[place], base_url=self._url, **SETTINGS)
-        victim.order("chat", f"{place}.{self._runs[place]}", self._dice.choice([0.01, 0.03, 0.1]), SHARED)
-        return victim
-
-
-def has(word: str, seen: Seen) -> bool:
-    """Whether a message with this word is among those to be written."""
-    return seen.is_for("POST", "/messages$") and word in str(seen.body_json)
-
-
-def drain(url: str, home: Path, result: Result) -> set[str]:
-    """Deliver what is left, and return what is parked."""
-    with provider(url, home) as last:
+def drain(url: str, home: Path, boot: str | None, result: Result) -> set[str]:
+    """Deliver what is left in a state folder, and return what is parked."""
+    with provider(url, home, boot) as last:
         # What the server chokes on is told from a server that fails by what passes beside it.
         last.sync_turn("the end", "")
-        result.pending = last.flush(DRAIN_SECONDS)
+        pending = last.flush(DRAIN_SECONDS)
         with last.outbox() as outbox:
-            result.pending = max(result.pending, outbox.counts().pending)
-            parked = {str(getattr(row.write, "content", "")) for row in outbox.rows(parked=True, limit=1_000_000)}
-    result.parked_poison = sum(text.startswith(tuple(POISON)) for text in parked)
-    result.parked_otherwise = len(parked) - result.parked_poison
-    return parked
+            result.pending += max(pending, outbox.counts().pending)
+            return {str(getattr(row.write, "content", "")) for row in outbox.rows(parked=True, limit=1_000_000)}
 
 
 @contextmanager
-def provider(url: str, home: Path) -> Iterator[HonchoProvider]:
+def provider(url: str, home: Path, boot: str | None) -> Iterator[HonchoProvider]:
     """A provider in this process."""
     environ = {"HOME": str(home), "LOGNAME": "ada", "HONCHO_BASE_URL": url}
     environ |= {f"HONCHO_{name.upper()}": str(value) for name, value in SETTINGS.items()}
-    with HonchoProvider("last", environ=environ | {"HONCHO_TIMEOUT": "10"}, home=home) as opened:
+    environ["HONCHO_TIMEOUT"] = "10"
+    with HonchoProvider("last", environ=environ, home=home, clock=JumpingClock(None, boot)) as opened:
         yield opened
 
 
 def judge(result: Result, url: str, crowd: Crowd, parked: set[str]) -> None:
     """Compare what was accepted with what is there."""
     times = {text: moments for victim in crowd.ended for text, moments in victim.times.items()}
-    sessions = [messages_on(url, session) for session in (*crowd.sessions, SHARED)]
+    unknown = set[str]().union(*(victim.unknown for victim in crowd.ended))
+    refused = {text: why for victim in crowd.ended for text, why in victim.refused.items()}
+    sessions = [dated_messages_on(url, session) for session in (*crowd.sessions, SHARED)]
     there = Counter(conclusions_on(url))
     for session in sessions:
-        there.update(session)
+        there.update(text for text, _ in session)
+    lost = times.keys() - there.keys() - parked - crowd.not_restored
     result.accepted = len(times)
+    result.interrupted = sum(victim.interrupts for victim in crowd.ended)
+    result.unknown = len(unknown)
+    result.of_these_stored = len(unknown & there.keys())
+    result.not_restored = len(crowd.not_restored)
     result.on_the_server = there.total()
-    result.lost = len(times.keys() - there.keys() - parked)
+    result.lost = len(lost)
     result.doubled = there.total() - len(there)
-    result.out_of_order = sum(overtaken(session, times) for session in sessions)
+    result.halved = sum(is_half(text, there, parked, crowd.not_restored) for text in there)
+    result.refused = len(refused)
+    result.parked_poison = sum(text.startswith(tuple(POISON)) for text in parked)
+    result.parked_otherwise = len(parked) - result.parked_poison
+    for home in crowd.homes:
+        # Two folders are two queues. What a backup does not know of may arrive at any time.
+        texts = {text for victim in crowd.ended if victim.home == home for text in victim.times} - crowd.not_restored
+        told = {text: times[text] for text in texts}
+        result.out_of_order += sum(overtaken([text for text, _ in session], told) for session in sessions)
+    back = [
+        f"{later}: {after}, after {earlier}: {before}"
+        for session in sessions
+        for (earlier, before), (later, after) in pairwise(session)
+        if after < before
+    ]
+    result.dated_back = len(back)
+    report("refused", (f"{text}: {why}" for text, why in refused.items()))
+    report("lost", lost)
+    report("doubled", (text for text, count in there.items() if count > 1))
+    report("dated back", back)
+
+
+def is_half(text: str, there: Mapping[str, int], parked: set[str], not_restored: set[str]) -> bool:
+    """Whether this is one of the two messages of a turn, and the other one is nowhere."""
+    kind, _, mark = text.partition(" ")
+    if kind not in ("own", "reply"):
+        return False
+    other = f"{'reply' if kind == 'own' else 'own'} {mark}"
+    return not (other in there or other in parked or other in not_restored)
 
 
 def overtaken(session: list[str], times: Mapping[str, tuple[float, float]]) -> int:
@@ -364,13 +249,20 @@ def overtaken(session: list[str], times: Mapping[str, tuple[float, float]]) -> i
     return count
 
 
+def report(kind: str, what: Iterable[str]) -> None:
+    """Print on the standard error what a person needs to find the reason."""
+    for one in sorted(what):
+        print(f"{kind}: {one}", file=sys.stderr)
+
+
 def show(result: Result) -> None:
     """Print the counts for a person."""
     for name, value in asdict(result).items():
-        if name != "faults":
+        if isinstance(value, dict):
+            for what, count in value.items():
+                print(f"{name[:-1]:>18}  {count:6}  {what}")
+        else:
             print(f"{name.replace('_', ' '):>18}  {value}")
-    for name, used in result.faults.items():
-        print(f"{'fault':>18}  {used:6}  {name}")
 
 
 if __name__ == "__main__":

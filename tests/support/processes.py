@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 from queue import Empty, Queue
+from types import MappingProxyType
 from typing import Any, Self
 
 import httpx
 
 import honcho_exec
 
-__all__ = ["Victim", "conclusions_on", "messages_on"]
+__all__ = ["Victim", "conclusions_on", "dated_messages_on", "messages_on"]
 
 _PROGRAM = Path(__file__).with_name("victim.py")
 _PACKAGE = Path(honcho_exec.__file__).parents[1]
@@ -29,15 +33,30 @@ class Victim:
         home: its state folder, which several may share.
         session: the session that it talks in.
         point: where it kills itself, or None.
+        options: further options of `victim.py`, by name.
         settings: the provider's settings.
 
     Attributes:
+        home: its state folder.
         accepted: what it has printed so far.
         times: when the call for each of these began and ended, on the clock that all processes share.
+        refused: what was not accepted, and why.
+        unknown: what may be stored or not, since the call was interrupted or another process locks the file.
+        interrupts: how many of its calls were interrupted.
     """
 
-    def __init__(self, home: Path, session: str, *, point: str | None = None, **settings: object) -> None:
+    def __init__(
+        self,
+        home: Path,
+        session: str,
+        *,
+        point: str | None = None,
+        options: Mapping[str, object] = MappingProxyType({}),
+        **settings: object,
+    ) -> None:
+        self.home = home
         arguments = [str(home), session, json.dumps(settings), *([point] if point else [])]
+        arguments += [f"--{name}={value}" for name, value in options.items()]
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore", str(_PROGRAM), *arguments],
             stdin=subprocess.PIPE,
@@ -48,10 +67,13 @@ class Victim:
             env={"HOME": str(home), "LOGNAME": "ada", "PYTHONPATH": str(_PACKAGE)},
         )
         self._said: Queue[list[Any] | None] = Queue()
-        self._reader = threading.Thread(target=self._read, name="victim-reader")
-        self._reader.start()
         self.accepted: list[str] = []
         self.times: dict[str, tuple[float, float]] = {}
+        self.refused: dict[str, str] = {}
+        self.unknown: set[str] = set()
+        self.interrupts = 0
+        self._reader = threading.Thread(target=self._read, name="victim-reader")
+        self._reader.start()
 
     def __enter__(self) -> Self:
         return self
@@ -90,6 +112,11 @@ class Victim:
         """Send it a signal."""
         self._process.send_signal(number)
 
+    def pause(self) -> None:
+        """Stop it, and return once it stands still, or has ended."""
+        self.signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+
     def give(self, *texts: str) -> None:
         """Have it give turns, and wait until they are accepted."""
         self.order("turn", *texts)
@@ -122,16 +149,28 @@ class Victim:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             said = json.loads(line)
-            if said[0] == "accepted":
-                self.accepted.append(said[1])
-                self.times[said[1]] = (said[2], said[3])
+            match said:
+                case ["accepted", text, begun, ended]:
+                    self.accepted.append(text)
+                    self.times[text] = (begun, ended)
+                case ["refused", text, why]:
+                    self.refused[text] = why
+                case ["interrupted" | "unstored", text]:
+                    self.unknown.add(text)
+                    self.interrupts += said[0] == "interrupted"
             self._said.put(said)
         self._said.put(None)
 
 
 def messages_on(url: str, session: str, *, workspace: str = "hermes") -> list[str]:
     """Everything that a server has of a session, in its order."""
-    return [item["content"] for item in _listed(url, f"/v3/workspaces/{workspace}/sessions/{session}/messages/list")]
+    return [text for text, _ in dated_messages_on(url, session, workspace=workspace)]
+
+
+def dated_messages_on(url: str, session: str, *, workspace: str = "hermes") -> list[tuple[str, datetime]]:
+    """Everything that a server has of a session, in its order, and when each was created."""
+    listed = _listed(url, f"/v3/workspaces/{workspace}/sessions/{session}/messages/list")
+    return [(item["content"], datetime.fromisoformat(item["created_at"])) for item in listed]
 
 
 def conclusions_on(url: str, *, workspace: str = "hermes") -> list[str]:
