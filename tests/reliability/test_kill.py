@@ -68,7 +68,10 @@ def test_killed_inside(server: FaultyServer, tmp_path: Path, deliver: Callable[[
 def test_killed_while_an_entry_of_the_hosts_memory_is_replaced(
     server: FaultyServer, tmp_path: Path, deliver: Callable[[], HonchoProvider], point: str
 ) -> None:
-    deliver().on_memory_write("add", "user", "Works at a bank").result(10)
+    first = deliver()
+    first.on_memory_write("add", "user", "Works at a bank").result(10)
+    # It would take the victim's rows over.
+    first.shutdown()
     with Victim(tmp_path / "state", "said", point=point, base_url=server.url, **QUICK) as victim:
         victim.hear("ready")
         victim.order("replace", "bank", "Works at a school")
