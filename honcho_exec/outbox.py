@@ -138,8 +138,9 @@ class Outbox:
         """A batch of this holder, further back in the same stream, of which it is not known whether it was done."""
         with self._file.reading() as connection:
             rows = connection.execute(
-                "SELECT * FROM rows WHERE batch = (SELECT batch FROM rows WHERE stream = ? AND parked_at IS NULL"
-                " AND id > ? AND look AND owner = ? AND batch <> ? ORDER BY id LIMIT 1) ORDER BY id",
+                "SELECT * FROM rows WHERE batch = (SELECT batch FROM rows INDEXED BY rows_under_way WHERE stream = ?"
+                " AND parked_at IS NULL AND id > ? AND look AND owner = ? AND batch <> ? ORDER BY id LIMIT 1)"
+                " ORDER BY id",
                 (batch.stream, batch.rows[-1].id, self._holder.name, batch.id),
             ).fetchall()
         return self._soon_over(read_batch(rows)) if rows else None

@@ -117,6 +117,8 @@ _MIGRATIONS = (
     ) WITHOUT ROWID;
     """,
     "ALTER TABLE rows ADD COLUMN session_key TEXT NOT NULL DEFAULT '';",
+    # Few rows are under way: looking for those behind a batch does not read the backlog.
+    "CREATE INDEX rows_under_way ON rows (stream, id) WHERE look;",
 )
 
 

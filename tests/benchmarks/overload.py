@@ -56,7 +56,7 @@ class _Talk:
 
 def overload(folder: Path, *, conversations: int, rate: float, seconds: float) -> Figures:
     """Give `rate` turns a second in all for so many seconds, and wait until everything is delivered."""
-    environ = {"HOME": str(folder), "LOGNAME": "ada", "HONCHO_OUTBOX_MAX_ROWS": "1000000"}
+    environ = {"HOME": str(folder), "LOGNAME": "ada"}
     talks = [
         _Talk(HonchoProvider(f"s{number}", environ=environ, home=folder / "state"), [], [], [])
         for number in range(conversations)
