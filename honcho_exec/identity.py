@@ -45,10 +45,11 @@ _SHORT_DIGEST_CHARS = 8
 _ENDS_LIKE_DIGEST = re.compile(rf".*-[0-9a-f]{{{_DIGEST_CHARS}}}", re.DOTALL)
 _ENDS_LIKE_ANY_DIGEST = re.compile(rf".*-([0-9a-f]{{{_SHORT_DIGEST_CHARS}}}|[0-9a-f]{{{_DIGEST_CHARS}}})", re.DOTALL)
 _WORD = re.compile(r"[a-zA-Z0-9_]+")
-# Names of gateway chats as the host builds their keys, which no title or directory may take.
-_GATEWAY_NAME = re.compile(r"agent-[a-zA-Z0-9_]+-[a-zA-Z0-9_]+-(dm|group|channel|thread|forum)(-.*)?")
 # A chat of these kinds may have several human members.
-_GROUP_KEY = re.compile(r"agent:[^:]+:[^:]+:(group|channel|thread|forum|supergroup|room)(:.*)?", re.DOTALL)
+_GROUPS = "group|channel|thread|forum|supergroup|room"
+_GROUP_KEY = re.compile(rf"agent:[^:]+:[^:]+:({_GROUPS})(:.*)?", re.DOTALL)
+# Names of gateway chats as the host builds their keys, which no title or directory may take.
+_GATEWAY_NAME = re.compile(rf"agent-[a-zA-Z0-9_]+-[a-zA-Z0-9_]+-(dm|{_GROUPS})(-.*)?")
 _MEMORY_FILES = "memory-files-"
 
 # What a key is made from: a gateway's chat, a gateway's user (in a directory, or in a run), a name from a program, a

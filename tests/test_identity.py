@@ -219,3 +219,11 @@ def test_a_conversation_is_named_as_a_whole() -> None:
     assert (ref.session, ref.user_peer) == ("s", "ada")
     assert re.fullmatch(r"my-space-[0-9a-f]{8}", ref.workspace)
     assert ref.ai_peer == "the-bot"
+
+
+@pytest.mark.parametrize("kind", ["dm", "group", "channel", "thread", "forum", "supergroup", "room"])
+def test_no_title_names_the_session_of_a_gateways_chat(kind: str) -> None:
+    key = f"agent:main:matrix:{kind}:7"
+    chat = HostContext(gateway_session_key=key, user_id="7")
+    titled = HostContext(session_title=key)
+    assert session_name(Settings(), titled, "ada") != session_name(Settings(), chat, "7")
