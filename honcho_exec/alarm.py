@@ -8,10 +8,10 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec
 
-from honcho_exec.forks import on_fork_in_child
+from honcho_exec.forks import PerProcess
+from honcho_exec.threads import ThreadPool
 
 __all__ = ["Timer", "alarm_after", "interpreter_is_exiting", "weakly"]
 
@@ -62,18 +62,12 @@ class _Alarm:
             return None
 
 
-_alarm = _Alarm()
-
-
-@on_fork_in_child
-def _after_fork() -> None:
-    global _alarm  # noqa: PLW0603 - the child needs a thread and a lock of its own
-    _alarm = _Alarm()
+_alarm = PerProcess(_Alarm)
 
 
 def alarm_after(delay: float, callback: Callable[[], None]) -> Callable[[], None]:
     """Call `callback` in `delay` seconds on the process's alarm thread; the returned function takes that back."""
-    return _alarm.after(delay, callback)
+    return _alarm().after(delay, callback)
 
 
 def weakly(method: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> Callable[[], None]:
@@ -92,7 +86,7 @@ def interpreter_is_exiting() -> bool:
 
     From that moment on every executor refuses work, which is the one sign of it that is public.
     """
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="honcho-probe") as probe:
+    with ThreadPool(1, "honcho-probe") as probe:
         try:
             probe.submit(bool)
         except RuntimeError:

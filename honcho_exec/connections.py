@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from honcho_exec.forks import before_fork, kept_off, on_fork_in_child
+from honcho_exec.forks import PerProcess, before_fork, kept_off, on_fork_in_child
 
 __all__ = ["Incident", "Moved", "Pool", "enter", "incidents", "leave", "persistently", "report", "retire"]
 
@@ -184,14 +184,14 @@ def _identity(path: Path) -> _Identity:
 
 _pools: dict[tuple[Path, float, bool], Pool] = {}
 # Garbage collection may close a database at any moment, in a thread that is inside this lock.
-_pools_lock = threading.RLock()
+_pools_lock = PerProcess(threading.RLock)
 _incidents: deque[Incident] = deque(maxlen=100)
 
 
 def enter(path: Path, *, busy_timeout: float, background_checkpoints: bool) -> Pool:
     """The pool of a file, for one more user; `leave` follows."""
     fresh = Pool(path, busy_timeout=busy_timeout, background_checkpoints=background_checkpoints)
-    with _pools_lock:
+    with _pools_lock():
         pool = _pools.get(fresh.key, fresh)
         if pool.closed:
             pool = fresh
@@ -202,7 +202,7 @@ def enter(path: Path, *, busy_timeout: float, background_checkpoints: bool) -> P
 
 def leave(pool: Pool) -> None:
     """One user less; the last one closes the pool."""
-    with _pools_lock:
+    with _pools_lock():
         pool.users -= 1
         last = pool.users == 0
         if last and _pools.get(pool.key) is pool:
@@ -213,7 +213,7 @@ def leave(pool: Pool) -> None:
 
 def retire(path: Path) -> None:
     """Let nobody of this process use the file any more that was at `path` until now."""
-    with _pools_lock:
+    with _pools_lock():
         retired = [_pools.pop(key) for key in list(_pools) if key[0] == path]
     for pool in retired:
         pool.close()
@@ -258,7 +258,5 @@ def _close_idle() -> None:
 
 @on_fork_in_child
 def _after_fork() -> None:
-    global _pools_lock  # noqa: PLW0603 - a thread of the parent may hold it for ever
-    _pools_lock = threading.RLock()
     _pools.clear()
     _incidents.clear()

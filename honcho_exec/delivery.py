@@ -31,7 +31,7 @@ from honcho_exec.errors import (
     StateError,
     Unavailable,
 )
-from honcho_exec.forks import on_fork_in_child
+from honcho_exec.forks import PerProcess, on_fork_in_child
 from honcho_exec.lane import Lane
 from honcho_exec.lease import Holder
 from honcho_exec.model import Receipt, SessionRef, Write
@@ -78,13 +78,11 @@ class Health:
 
 
 _neighbours: defaultdict[tuple[Path, str], weakref.WeakSet[Delivery]] = defaultdict(weakref.WeakSet)
-_neighbours_lock = threading.Lock()
+_neighbours_lock = PerProcess(threading.Lock)
 
 
 @on_fork_in_child
 def _after_fork() -> None:
-    global _neighbours_lock  # noqa: PLW0603 - a forked child has none of its parent's neighbours, nor a lock it holds
-    _neighbours_lock = threading.Lock()
     _neighbours.clear()
 
 
@@ -183,7 +181,7 @@ class Delivery:
         self._tidy: Callable[[], None] | None = None
         self._health = Health()
         self._closed = False
-        with _neighbours_lock:
+        with _neighbours_lock():
             _neighbours[self._key].add(self)
 
     @property
@@ -481,7 +479,7 @@ class Delivery:
 
     def _wake_neighbours(self) -> None:
         """Others of this process may have waited for the rows before theirs."""
-        with _neighbours_lock:
+        with _neighbours_lock():
             others = list(_neighbours[self._key])
         for other in others:
             if other is not self and other._blocked:  # noqa: SLF001 - of the same class

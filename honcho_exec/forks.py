@@ -6,8 +6,11 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Generic, TypeVar
 
-__all__ = ["ADVICE", "before_fork", "fork_count", "kept_off", "on_fork_in_child"]
+__all__ = ["ADVICE", "PerProcess", "before_fork", "fork_count", "kept_off", "on_fork_in_child"]
+
+T = TypeVar("T")
 
 ADVICE = "created before fork(); create a new HonchoProvider"
 """What objects of the parent answer in a forked child."""
@@ -41,6 +44,26 @@ def fork_count() -> int:
     An object that remembers another number was created by a parent of this process.
     """
     return _count
+
+
+class PerProcess(Generic[T]):
+    """What a process has one of, made when it is first used.
+
+    A forked child shares no lock with its parent in this way, and a program that calls gevent or eventlet to replace
+    `threading` after it has imported this package gets locks of the new kind.
+
+    Args:
+        make: makes it; what a second thread makes at the same moment is thrown away.
+    """
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make = make
+        self._made: dict[int, T] = {}
+
+    def __call__(self) -> T:
+        """Return what this process has."""
+        made = self._made.get(_count)
+        return self._made.setdefault(_count, self._make()) if made is None else made
 
 
 class _Forks:
@@ -84,7 +107,7 @@ class _Forks:
             self._changed.notify_all()
 
 
-_forks = _Forks()
+_forks = PerProcess(_Forks)
 
 
 def kept_off() -> AbstractContextManager[None]:
@@ -92,22 +115,21 @@ def kept_off() -> AbstractContextManager[None]:
 
     A child in whose parent a thread was inside SQLite would wait for SQLite's own locks for ever.
     """
-    return _forks.kept_off()
+    return _forks().kept_off()
 
 
 def _run_before() -> None:
-    _forks.before()
+    _forks().before()
     for action in _before:
         action()
 
 
 def _run_after_in_parent() -> None:
-    _forks.after_in_parent()
+    _forks().after_in_parent()
 
 
 def _run_in_child() -> None:
-    global _forks, _count  # noqa: PLW0603 - a thread of the parent may be inside, or hold its lock
-    _forks = _Forks()
+    global _count  # noqa: PLW0603 - read by `fork_count` and `PerProcess` alone
     _count += 1
     for action in _in_child:
         action()

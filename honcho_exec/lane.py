@@ -7,14 +7,15 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Executor, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future
 from contextlib import suppress
 from typing import TypeVar
 
 from honcho_exec.alarm import Timer, alarm_after, interpreter_is_exiting
 from honcho_exec.errors import Closed, LaneError
-from honcho_exec.forks import ADVICE, fork_count, on_fork_in_child
+from honcho_exec.forks import ADVICE, PerProcess, fork_count
 from honcho_exec.idle import Idle
+from honcho_exec.threads import ThreadPool
 from honcho_exec.unforeseen import record
 
 __all__ = ["Lane"]
@@ -51,7 +52,7 @@ class Lane:
         timer: Timer | None = None,
         abandon: Callable[[], None] | None = None,
     ) -> None:
-        self._make = executor or (lambda: ThreadPoolExecutor(max_workers=1, thread_name_prefix=name))
+        self._make = executor or (lambda: ThreadPool(1, name))
         self._timer = timer or alarm_after
         self._abandon = weakref.WeakMethod(abandon) if abandon is not None else None
         self._lock = threading.Lock()
@@ -161,9 +162,9 @@ class Lane:
             rest = executor.submit(lambda: None)
         executor.shutdown(wait=False)
         if rest is None:
-            _watch.drop(self)
+            _watch().drop(self)
             return True
-        rest.add_done_callback(lambda _: _watch.drop(self))
+        rest.add_done_callback(lambda _: _watch().drop(self))
         if self.here:
             return True
         try:
@@ -175,7 +176,7 @@ class Lane:
     def _run(self, job: Callable[[], T]) -> T:
         self._thread = threading.get_ident()
         if self._abandon is not None:
-            _watch.add(self)
+            _watch().add(self)
         try:
             return job()
         finally:
@@ -241,10 +242,4 @@ class _ExitWatch:
                 self._take_back = alarm_after(_EXIT_LOOK, self._look)
 
 
-_watch = _ExitWatch()
-
-
-@on_fork_in_child
-def _after_fork() -> None:
-    global _watch  # noqa: PLW0603 - the child has neither the lanes' threads nor the alarm
-    _watch = _ExitWatch()
+_watch = PerProcess(_ExitWatch)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from honcho_exec.folders import private_folder, secure_state, using_folder
-from honcho_exec.forks import on_fork_in_child
+from honcho_exec.forks import PerProcess, on_fork_in_child
 
 __all__ = ["Holder"]
 
@@ -62,13 +62,11 @@ class _Process:
 
 _processes: dict[Path, _Process] = {}
 # Garbage collection may close a holder at any moment, in a thread that is inside this lock.
-_lock = threading.RLock()
+_lock = PerProcess(threading.RLock)
 
 
 @on_fork_in_child
 def _after_fork() -> None:
-    global _lock  # noqa: PLW0603 - a thread of the parent may hold it for ever
-    _lock = threading.RLock()
     # The marks are the parent's, whose holders it alone forgets.
     for process in _processes.values():
         process.closed = True
@@ -88,7 +86,7 @@ class Holder:
 
     def __init__(self, folder: Path, *, mark: str = "") -> None:
         home = folder.parent
-        with _lock, using_folder(home):
+        with _lock(), using_folder(home):
             secure_state(home)
             self._folder = folder.resolve()
             process = _processes.get(self._folder)
@@ -128,12 +126,12 @@ class Holder:
         Raises:
             StateError: the state folder cannot be used.
         """
-        with _lock, using_folder(self._folder.parent):
+        with _lock(), using_folder(self._folder.parent):
             self._process.renew()
 
     def close(self) -> None:
         """Stop being alive; harmless when called again."""
-        with _lock:
+        with _lock():
             self._closing()
 
 

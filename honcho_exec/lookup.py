@@ -8,18 +8,16 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from honcho_exec.forks import on_fork_in_child
+from honcho_exec.forks import PerProcess, on_fork_in_child
 
 __all__ = ["addresses"]
 
-_lock = threading.Lock()
+_lock = PerProcess(threading.Lock)
 _under_way: dict[tuple[str, int], _Lookup] = {}
 
 
 @on_fork_in_child
 def _after_fork() -> None:
-    global _lock  # noqa: PLW0603 - a thread of the parent may hold it
-    _lock = threading.Lock()
     # Their threads are the parent's.
     _under_way.clear()
 
@@ -41,7 +39,7 @@ def addresses(host: str, port: int, *, patience: Callable[[], float]) -> list[An
     """
     if _is_at_hand(host):
         return _look_up(host, port)
-    with _lock:
+    with _lock():
         lookup = _under_way.get((host, port))
         if lookup is None:
             lookup = _Lookup(host, port)
@@ -72,7 +70,7 @@ class _Lookup:
         except OSError as error:
             self._failure = error
         finally:
-            with _lock:
+            with _lock():
                 _under_way.pop(self._key, None)
             self.done.set()
 

@@ -17,10 +17,11 @@ from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from contextvars import copy_context
-from queue import Empty, SimpleQueue
+from queue import Empty
 from typing import Any, Generic, ParamSpec, TypeVar
 
-from honcho_exec.forks import on_fork_in_child
+from honcho_exec.forks import PerProcess
+from honcho_exec.threads import Queue
 from honcho_exec.unforeseen import foreign
 
 __all__ = ["Serial", "begin_use", "end_use", "offload", "offloaded", "post", "post_in_order", "start_daemon"]
@@ -103,7 +104,7 @@ class _Worker:
     """A thread that waits for its next call."""
 
     def __init__(self) -> None:
-        self.calls: SimpleQueue[_Call[Any] | None] = SimpleQueue()
+        self.calls: Queue[_Call[Any] | None] = Queue()
         self.ended = False
 
 
@@ -186,19 +187,13 @@ class _Pool:
             call = following
 
 
-_pool = _Pool()
-
-
-@on_fork_in_child
-def _after_fork() -> None:
-    global _pool, _background
-    _pool, _background = _Pool(), Serial()
+_pool = PerProcess(_Pool)
 
 
 @atexit.register
 def _at_exit() -> None:
     # A daemon thread that is inside an extension module when the interpreter ends may abort the process.
-    _pool.finish(_EXIT_SECONDS)
+    _pool().finish(_EXIT_SECONDS)
 
 
 def offload(job: Callable[[], T]) -> T:
@@ -207,13 +202,13 @@ def offload(job: Callable[[], T]) -> T:
     An interrupted caller leaves at once, and the job goes on. At the end of the interpreter, when no thread can be
     started, the job runs on the caller's thread.
     """
-    if _pool.here:
+    if _pool().here:
         return job()
     call = _Call(functools.partial(copy_context().run, job))
-    if not _pool.post(call):
+    if not _pool().post(call):
         call.run()
     while not call.wait(_CHECK_SECONDS):
-        if not call.begun and not _pool.start(call):
+        if not call.begun and not _pool().start(call):
             call.run()
     return call.outcome()
 
@@ -231,7 +226,7 @@ def offloaded(function: Callable[P, T]) -> Callable[P, T]:
 def post(job: Job) -> None:
     """Run `job` on a thread of ours; on this one at the end of the interpreter, when no other can be started."""
     call = _Call(functools.partial(foreign, _log, "a job", job, None))
-    if not _pool.post(call):
+    if not _pool().post(call):
         call.run()
 
 
@@ -242,12 +237,12 @@ def begin_use(user: object, abandon: Job) -> None:
         user: the object; not kept alive.
         abandon: makes its calls end soon; called when the interpreter exits.
     """
-    _pool.enter(id(user), abandon)
+    _pool().enter(id(user), abandon)
 
 
 def end_use(user: object) -> None:
     """Say that an object offloads no further calls; after the last one, idle threads end at once."""
-    _pool.leave(id(user))
+    _pool().leave(id(user))
 
 
 class Serial:
@@ -280,9 +275,9 @@ class Serial:
                 foreign(_log, "a job", job, None)
 
 
-_background = Serial()
+_background = PerProcess(Serial)
 
 
 def post_in_order(job: Job) -> None:
     """Run `job` on a thread of ours, after all that this process posted in this way before."""
-    _background.post(job)
+    _background().post(job)

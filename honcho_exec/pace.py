@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from honcho_exec.forks import on_fork_in_child
+from honcho_exec.forks import PerProcess
 
 __all__ = ["Pace", "embedded_pace"]
 
@@ -57,15 +57,9 @@ class Pace:
         return self._rate > _BUSY_PER_SECOND
 
 
-_pace = Pace()
+_pace = PerProcess(Pace)
 
 
 def embedded_pace() -> Pace:
     """The pace of this process."""
-    return _pace
-
-
-@on_fork_in_child
-def _after_fork() -> None:
-    global _pace  # noqa: PLW0603 - a thread of the parent may be at work
-    _pace = Pace()
+    return _pace()

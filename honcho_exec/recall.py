@@ -6,6 +6,7 @@ import concurrent.futures
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from honcho_exec.base_context import DIALECTIC_RANK, fetch_base_context, presentable
@@ -13,6 +14,7 @@ from honcho_exec.cadence import Cadence, is_trivial
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.defuse import without_thinking
 from honcho_exec.dialectic import Rewriter, ask, rewritten
+from honcho_exec.forks import PerProcess
 from honcho_exec.lane import Lane
 from honcho_exec.layer import Layer
 from honcho_exec.ledger import Ledger
@@ -31,8 +33,8 @@ __all__ = ["Recall"]
 T = TypeVar("T")
 
 # A gateway's conversations share these threads; two kinds, so that an answer that takes long holds nothing else back.
-_BASE = Workers("honcho-recall", 16)
-_DIALECTIC = Workers("honcho-dialectic", 16)
+_base_workers = PerProcess(partial(Workers, "honcho-recall", 16))
+_dialectic_workers = PerProcess(partial(Workers, "honcho-dialectic", 16))
 
 # How long a turn waits in the current-query mode, where the request timeout is longer (seconds).
 _LONGEST_SYNC = 5.0
@@ -102,8 +104,8 @@ class Recall:
         self._rewrite = rewrite if settings.query_rewrite else None
         self._observes_others = settings.observes(ai=True)[1]
         self._lock = threading.Lock()
-        self._base_lane = Lane(executor=lambda: Strand(_BASE), abandon=abandon)
-        self._dialectic_lane = Lane(executor=lambda: Strand(_DIALECTIC), abandon=abandon)
+        self._base_lane = Lane(executor=lambda: Strand(_base_workers()), abandon=abandon)
+        self._dialectic_lane = Lane(executor=lambda: Strand(_dialectic_workers()), abandon=abandon)
         self._stretch: _Stretch | None = None
         self._switched = False
         self._announces = False

@@ -16,7 +16,7 @@ from honcho_exec.connections import Incident, Moved, Pool, enter, leave, persist
 from honcho_exec.errors import Busy, Damaged, StateError
 from honcho_exec.folders import ADVICE as UNUSABLE
 from honcho_exec.folders import private_folder, secure_file
-from honcho_exec.forks import ADVICE, fork_count, kept_off, on_fork_in_child
+from honcho_exec.forks import ADVICE, PerProcess, fork_count, kept_off, on_fork_in_child
 from honcho_exec.locks import exclusive
 
 __all__ = ["Database", "set_aside"]
@@ -342,19 +342,17 @@ def _translated(path: Path) -> Iterator[None]:
 
 
 _turns: dict[tuple[Path, str], threading.RLock] = {}
-_turns_lock = threading.Lock()
+_turns_lock = PerProcess(threading.Lock)
 
 
 def _turn(path: Path, what: str = "write") -> threading.RLock:
     """The lock of those in this process who do that with a file."""
-    with _turns_lock:
+    with _turns_lock():
         return _turns.setdefault((path, what), threading.RLock())
 
 
 @on_fork_in_child
 def _after_fork() -> None:
-    global _turns_lock  # noqa: PLW0603 - a thread of the parent may hold it for ever
-    _turns_lock = threading.Lock()
     _turns.clear()
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable
 from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock
 from honcho_exec.errors import CircuitOpen, RequestError, Unreached
-from honcho_exec.forks import on_fork_in_child
+from honcho_exec.forks import PerProcess
 
 __all__ = ["CAP", "SHARE", "SOONEST", "Waits"]
 
@@ -74,7 +74,7 @@ class Waits:
     def succeeded(self) -> None:
         """Start anew, and tell whoever waits to reach the same place."""
         self.forget()
-        for other, delay in _away.reached(self._place):
+        for other, delay in _away().reached(self._place):
             if (sooner := other._sooner()) is not None:  # noqa: SLF001 - of the same class
                 sooner(delay)
 
@@ -87,14 +87,14 @@ class Waits:
         now = self._clock.monotonic()
         if self._away_since is None:
             self._away_since = now
-        knocks = _away.add(self._place, self)
+        knocks = _away().add(self._place, self)
         wait = self._jittered(max(SOONEST, SHARE * (now - self._away_since)) if knocks else CAP)
         # A cool-down that is shorter was chosen so.
         return min(wait, self._breaker.remaining() or wait)
 
     def _reached(self) -> None:
         self._away_since = None
-        _away.discard(self._place, self)
+        _away().discard(self._place, self)
 
     def _jittered(self, ceiling: float) -> float:
         ceiling = min(CAP, ceiling)
@@ -130,10 +130,4 @@ class _Away:
         return [(waits, random.uniform(0.0, _APART * len(waiting))) for waits in waiting]  # noqa: S311 - spreads load only
 
 
-_away = _Away()
-
-
-@on_fork_in_child
-def _after_fork() -> None:
-    global _away  # noqa: PLW0603 - a forked child waits for nothing yet, and needs a lock of its own
-    _away = _Away()
+_away = PerProcess(_Away)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar
 
-from honcho_exec.forks import on_fork_in_child
 from honcho_exec.idle import Idle
+from honcho_exec.threads import ThreadPool
 
 __all__ = ["Strand", "Workers"]
 
@@ -32,13 +31,8 @@ class Workers:
     def __init__(self, name: str, most: int) -> None:
         self._name = name
         self._most = most
-        self.reset()
-        _all_workers.add(self)
-
-    def reset(self) -> None:
-        """Begin without threads and users, as a forked child does: an executor of its parent runs nothing."""
         self._lock = threading.Lock()
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: ThreadPool | None = None
         self._idle = Idle(self._give_back, after=_IDLE)
         self._users = 0
 
@@ -64,7 +58,7 @@ class Workers:
         try:
             with self._lock:
                 if self._pool is None:
-                    self._pool = ThreadPoolExecutor(self._most, thread_name_prefix=self._name)
+                    self._pool = ThreadPool(self._most, self._name)
                 future = self._pool.submit(job)
         except BaseException:
             idle.end()
@@ -86,15 +80,6 @@ class Workers:
             pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown(wait=False)
-
-
-_all_workers: weakref.WeakSet[Workers] = weakref.WeakSet()
-
-
-@on_fork_in_child
-def _after_fork() -> None:
-    for workers in _all_workers:
-        workers.reset()
 
 
 class Strand(Executor):

@@ -18,14 +18,15 @@ from contextlib import suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from queue import Empty, SimpleQueue
+from queue import Empty
 from sqlite3 import Connection
 from typing import TYPE_CHECKING
 
 from honcho_exec.errors import Busy, Damaged, HonchoExecError, Overloaded, StateError
-from honcho_exec.forks import on_fork_in_child
+from honcho_exec.forks import PerProcess
 from honcho_exec.offload import start_daemon
 from honcho_exec.rows import Value
+from honcho_exec.threads import Queue
 from honcho_exec.unforeseen import foreign, record
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Writer:
     """Stores the changes to one file, in the order in which they are given."""
 
     def __init__(self) -> None:
-        self._given: SimpleQueue[Change | Callable[[], None]] = SimpleQueue()
+        self._given: Queue[Change | Callable[[], None]] = Queue()
         # Held by the thread that works. Callers only look at it.
         self._active = threading.Lock()
         self._asked_at = -_CHECK_SECONDS
@@ -267,20 +268,14 @@ def _known(error: BaseException) -> HonchoExecError:
     return HonchoExecError(f"unexpected {type(error).__name__}; nothing was stored")
 
 
-_writers: weakref.WeakValueDictionary[Path, Writer] = weakref.WeakValueDictionary()
-_writers_lock = threading.Lock()
+_writers: PerProcess[weakref.WeakValueDictionary[Path, Writer]] = PerProcess(weakref.WeakValueDictionary)
+_writers_lock = PerProcess(threading.Lock)
 
 
 def writer_of(path: Path) -> Writer:
     """The writer of this process for the file at `path`."""
-    with _writers_lock:
-        writer = _writers.get(path)
+    with _writers_lock():
+        writer = _writers().get(path)
         if writer is None:
-            writer = _writers[path] = Writer()
+            writer = _writers()[path] = Writer()
         return writer
-
-
-@on_fork_in_child
-def _after_fork() -> None:
-    global _writers, _writers_lock
-    _writers, _writers_lock = weakref.WeakValueDictionary(), threading.Lock()

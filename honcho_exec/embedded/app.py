@@ -24,6 +24,7 @@ from honcho_exec.embedded.shapes import BODIES, Shape, check_body
 from honcho_exec.embedded.store import Store
 from honcho_exec.embedded.wire import FILTERS_HEADER, MEMBERS_FILTER, Refused
 from honcho_exec.errors import StateError
+from honcho_exec.forks import PerProcess
 from honcho_exec.unforeseen import record
 
 __all__ = ["build_app"]
@@ -31,7 +32,7 @@ __all__ = ["build_app"]
 _log = logging.getLogger(__name__)
 
 # What is decoded takes several times the memory of its JSON.
-_one_large = threading.Lock()
+_one_large = PerProcess(threading.Lock)
 
 
 def _health(_: Call) -> Answer:
@@ -131,7 +132,7 @@ class _Resource:
         if len(raw) > most:
             raise Refused(413, f"The body has more than {most:,} bytes, which is the most that is taken here")
         call = request.env[_CALL](ids, request.params, raw, request.content_type or "")
-        with _one_large if len(raw) > LARGE else nullcontext():
+        with _one_large() if len(raw) > LARGE else nullcontext():
             call.check_recall_options()
             if shape:
                 check_body(call.json, shape)
