@@ -61,6 +61,10 @@ class Queue(Generic[T]):
             self._ring()
         return item
 
+    def qsize(self) -> int:
+        """See `queue.SimpleQueue.qsize`."""
+        return len(self._items)
+
     def empty(self) -> bool:
         """See `queue.SimpleQueue.empty`."""
         return not self._items
