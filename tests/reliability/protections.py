@@ -518,7 +518,7 @@ PROTECTIONS = (
     Protection(
         "calls run where no signal handler interrupts them",
         "offload.py",
-        "    if _pool.here:\n        return job()\n",
+        "    if _pool().here:\n        return job()\n",
         "    return job()\n",
         (f"{INTERRUPTS}::test_call_that_is_interrupted_at_any_line_stops_nothing",),
     ),
