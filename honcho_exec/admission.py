@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from sqlite3 import Connection
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from sqlite3 import Connection, IntegrityError
 from typing import Protocol
 
 from honcho_exec.clock import Clock
@@ -18,6 +19,9 @@ from honcho_exec.writer import Change, full
 __all__ = ["Admission", "Listener", "columns_of"]
 
 _Row = tuple[Value, ...]
+
+# Rows in one statement; SQLite takes 32,766 parameters.
+_MOST_TOGETHER = 100
 
 _ADMITTED = (
     "destination",
@@ -129,30 +133,60 @@ class _Turn(Change):
         super().__init__(file, rows=rows, max_rows=max_rows)
         self.turn = turn
         self._listener = listener
-        self._admitted: Admitted | None = None
+        self.admitted: Admitted | None = None
 
     def begin(self) -> None:
-        self.file.reserve.check()
         self._listener.begin()
 
     def apply(self, connection: Connection) -> None:
-        one = f"({', '.join('?' * len(_ADMITTED))})"
-        added = connection.execute(
-            f"INSERT INTO rows ({', '.join(_ADMITTED)}) SELECT * FROM (VALUES {', '.join([one] * len(self.rows))})"
-            " WHERE (SELECT rows FROM size) + ? <= ? ON CONFLICT (dedup) DO NOTHING",
-            [*(value for row in self.rows for value in row), len(self.rows), self.max_rows],
-        ).rowcount
+        added = _insert(connection, self.rows, self.max_rows, "ON CONFLICT (dedup) DO NOTHING")
         carrier = self.turn if added else _carrier(connection, self.rows)
-        self._admitted = None if carrier is None else Admitted(carrier, added)
+        self.admitted = None if carrier is None else Admitted(carrier, added)
+
+    @classmethod
+    def apply_all(cls, connection: Connection, changes: Sequence[Change]) -> None:
+        # Each statement gives up the interpreter's lock, and gets it back 5 ms later if another thread computes.
+        for some in _portions([change for change in changes if isinstance(change, _Turn)]):
+            rows = [row for turn in some for row in turn.rows]
+            added = 0
+            with suppress(IntegrityError):
+                added = _insert(connection, rows, min(turn.max_rows for turn in some))
+            if added:
+                for turn in some:
+                    turn.admitted = Admitted(turn.turn, len(turn.rows))
+            else:
+                super().apply_all(connection, some)
 
     def stored(self) -> None:
-        if self._admitted is None:
+        if self.admitted is None:
             self._listener.failed(full(self.max_rows))
         else:
-            self._listener.stored(self._admitted)
+            self._listener.stored(self.admitted)
 
     def failed(self, error: HonchoExecError) -> None:
         self._listener.failed(error)
+
+
+def _insert(connection: Connection, rows: Sequence[_Row], max_rows: int, otherwise: str = "") -> int:
+    """Add rows, if the file has room for all of them; return how many were added."""
+    one = f"({', '.join('?' * len(_ADMITTED))})"
+    return connection.execute(
+        f"INSERT INTO rows ({', '.join(_ADMITTED)}) SELECT * FROM (VALUES {', '.join([one] * len(rows))})"
+        f" WHERE (SELECT rows FROM size) + ? <= ? {otherwise}",
+        [*(value for row in rows for value in row), len(rows), max_rows],
+    ).rowcount
+
+
+def _portions(turns: Sequence[_Turn]) -> Iterator[list[_Turn]]:
+    """The turns in order, as many at a time as one statement can store."""
+    portion: list[_Turn] = []
+    for turn in turns:
+        if portion and sum(len(one.rows) for one in portion) + len(turn.rows) > _MOST_TOGETHER:
+            yield portion
+            portion = []
+        portion.append(turn)
+    if portion:
+        yield portion
 
 
 def _carrier(connection: Connection, rows: Sequence[_Row]) -> str | None:

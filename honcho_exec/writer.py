@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from queue import Empty
 from sqlite3 import Connection
@@ -77,6 +77,12 @@ class Change(ABC):
     def apply(self, connection: Connection) -> None:
         """Make the change inside a transaction; called again if that is rolled back."""
 
+    @classmethod
+    def apply_all(cls, connection: Connection, changes: Sequence[Change]) -> None:
+        """Make these changes, all of this class, as `apply` does one after the other."""
+        for change in changes:
+            change.apply(connection)
+
     @abstractmethod
     def stored(self) -> None:
         """Note that it is committed."""
@@ -103,10 +109,12 @@ class Writer:
         # Held by the thread that works. Callers only look at it.
         self._active = threading.Lock()
         self._asked_at = -_CHECK_SECONDS
-        # Both belong to the thread that works.
+        # These belong to the thread that works.
         self._waiting: deque[Change] = deque()
         self._jobs: list[Callable[[], None]] = []
         self._files: set[OutboxFile] = set()
+        # Files on whose disk there was space when the last changes were taken over.
+        self._roomy: set[OutboxFile] = set()
 
     def put(self, change: Change) -> None:
         """Store `change`; return when it is stored, has failed, or waits for another process's lock."""
@@ -179,6 +187,7 @@ class Writer:
             given = self._given.get(timeout=seconds) if seconds else self._given.get_nowait()
         except Empty:
             return False
+        self._roomy.clear()
         with suppress(Empty):
             while True:
                 if isinstance(given, Change):
@@ -190,6 +199,10 @@ class Writer:
 
     def _begin(self, change: Change) -> None:
         try:
+            # Looked at once for all changes that came together.
+            if change.rows and change.file not in self._roomy:
+                change.file.reserve.check()
+                self._roomy.add(change.file)
             change.begin()
         except HonchoExecError as error:
             self._fail(change, error)
@@ -257,8 +270,12 @@ def _store_in(file: OutboxFile, batch: Sequence[Change]) -> None:
     if not file.usable():
         raise Busy(f"{file.path} cannot be opened while another process locks it")
     with file.transaction(PATIENCE) as connection:
-        for change in batch:
-            change.apply(connection)
+        for kind, changes in groupby(batch, _kind):
+            kind.apply_all(connection, list(changes))
+
+
+def _kind(change: Change) -> type[Change]:
+    return type(change)
 
 
 def _known(error: BaseException) -> HonchoExecError:
