@@ -564,7 +564,6 @@ class HonchoProvider:
         if self._stats_hook is not None:
             exported = StatsHook(self._stats_hook, self._meter)
             self._meter.changed = exported.changed
-        begin_use(self, weakly(self._abandon))
         self._parts = put_together(
             loaded,
             ref,
@@ -578,6 +577,7 @@ class HonchoProvider:
             notice=self._tell,
             stats_hook=exported,
         )
+        begin_use(self, weakly(self._abandon))
 
     def _name(self, settings: Settings) -> SessionRef:
         """Name the present conversation, and remember it under the host's id for turns that come late."""

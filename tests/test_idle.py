@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 
 import pytest
 
 import honcho_exec.lane
 import honcho_exec.transport
+from honcho_exec import HonchoProvider, offload
+from honcho_exec.errors import StateError
 from honcho_exec.idle import Idle
 from honcho_exec.lane import Lane
 
@@ -66,3 +69,12 @@ def test_a_lane_with_a_job_keeps_its_thread(monkeypatch: pytest.MonkeyPatch) -> 
     proceed.set()
     assert first.result(5) is second.result(5)
     assert lane.close(1)
+
+
+def test_no_idle_thread_is_kept_for_a_provider_that_could_not_begin(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    provider = HonchoProvider(environ={"HOME": str(tmp_path)}, home=tmp_path / "file" / "state")
+    provider.initialize()
+    assert isinstance(provider.trouble, StateError)
+    provider.shutdown()
+    assert not offload._pool()._users
