@@ -125,7 +125,7 @@ if CHROMIUM.exists():
             browser.wait("document.getElementById('ask-key').open")
             browser.type("wrong")
             browser.press("Enter")
-            browser.wait("document.getElementById('ask-key').innerText.includes('not accepted')")
+            browser.wait("document.getElementById('ask-key').open && !document.getElementById('key-wrong').hidden")
             browser.type(served.key)
             browser.press("Enter")
             browser.wait("document.querySelector('#content h2')")
