@@ -15,7 +15,7 @@ from hypothesis import settings
 from support.faulty import FaultyServer
 from support.providers import MakeProvider
 
-from honcho_exec import HonchoProvider, fates
+from honcho_exec import HonchoProvider, fates, offload
 from honcho_exec.embedded import EmbeddedHoncho
 
 THREAD_GRACE = 5.0
@@ -60,7 +60,7 @@ def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def no_leaked_threads() -> Iterator[None]:
-    """Fail the test that leaves a thread behind."""
+    """Fail the test that leaves a thread behind, or somebody for whom idle threads are kept."""
     before = set(threading.enumerate())
     yield
     left = [thread for thread in threading.enumerate() if thread not in before]
@@ -69,6 +69,7 @@ def no_leaked_threads() -> Iterator[None]:
     for thread in left:
         thread.join(THREAD_GRACE)
     assert [thread.name for thread in left if thread.is_alive()] == []
+    assert not offload._pool()._users
 
 
 @pytest.fixture
