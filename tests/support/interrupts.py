@@ -36,9 +36,8 @@ def interrupted_at(number: int, call: Callable[[], object]) -> BaseException | N
                 raise Interrupted
         return trace
 
-    # Collected objects of other tests are not what is interrupted.
-    gc.collect()
     before = sys.gettrace()
+    # Objects of other tests are not collected meanwhile, so that their finalizers are not what is interrupted.
     gc.disable()
     sys.settrace(trace)
     try:
