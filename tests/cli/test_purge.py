@@ -183,8 +183,9 @@ def test_everything_is_of_the_workspace_in_use_unless_it_is_said(
 
 
 def test_everything_gives_the_space_back_or_says_what_is_in_the_way(
-    cli: Cli, environ: dict[str, str], tmp_path: Path
+    cli: Cli, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("honcho_exec.embedded.store._BUSY", 0.2)
     home = tmp_path / "state"
     for name, url in (("memory.db", {}), ("outbox.db", {"HONCHO_BASE_URL": "http://127.0.0.1:9"})):
         with HonchoProvider("talk", environ=environ | url) as provider:
