@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-import socket
 import threading
 from collections.abc import Callable
 from typing import Any
 
 from honcho_exec.forks import PerProcess, on_fork_in_child
+from honcho_exec.sockets import getaddrinfo
 
 __all__ = ["addresses"]
 
@@ -83,7 +83,7 @@ class _Lookup:
 
 def _look_up(host: str, port: int) -> list[Any]:
     try:
-        return socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        return getaddrinfo(host, port)
     except UnicodeError as error:
         raise OSError(f"{host} is no name of a host") from error
 

@@ -6,7 +6,6 @@ import _socket
 import errno
 import functools
 import os
-import select
 import socket
 import ssl
 import threading
@@ -15,7 +14,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 import httpcore
@@ -24,12 +23,16 @@ import httpx
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.idle import Idle
 from honcho_exec.lookup import addresses
+from honcho_exec.sockets import new_socket, ready
 
 __all__ = ["DeadlineTransport", "request_deadline", "time_left"]
+
+T = TypeVar("T")
 
 _MAX_BODY = 64 * 1024 * 1024
 _IDENTITY = (b"Accept-Encoding", b"identity")
 _TICK = 0.1
+_RECORD = 64 * 1024
 # Connections that have had no request for so long are given back (seconds): a little before the server does, whose
 # usual patience is five, since a request that meets the closing is in doubt.
 _IDLE = 4.0
@@ -202,7 +205,7 @@ class _Backend(httpcore.NetworkBackend):
         failure: OSError = OSError(f"{host} has no address")
         with _mapped(httpcore.ConnectTimeout, httpcore.ConnectError):
             for family, kind, protocol, _, address in addresses(host, port, patience=self._transport.patience):
-                stream = _Stream(socket.socket(family, kind, protocol), self._transport)
+                stream = _Stream(new_socket(family, kind, protocol), self._transport)
                 try:
                     return stream.connect(address, socket_options or ())
                 except OSError as error:
@@ -214,7 +217,7 @@ class _Backend(httpcore.NetworkBackend):
 class _Stream(httpcore.NetworkStream):
     """A socket; tracked from before it is connected, so that a connect under way can be cut too."""
 
-    def __init__(self, raw: socket.socket, transport: DeadlineTransport) -> None:
+    def __init__(self, raw: Any, transport: DeadlineTransport) -> None:
         self._raw = raw
         self._transport = transport
         transport.track(self)
@@ -227,8 +230,7 @@ class _Stream(httpcore.NetworkStream):
         code = self._raw.connect_ex(address)
         while code in {errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK}:
             # A socket that is being connected cannot be woken; so it looks up now and then.
-            _, writable, _ = select.select([], [self._raw], [], self._transport.patience())
-            if writable:
+            if ready(self._raw, self._transport.patience(), writing=True):
                 code = self._raw.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if code:
             raise OSError(code, os.strerror(code))
@@ -236,15 +238,24 @@ class _Stream(httpcore.NetworkStream):
 
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - see connect_tcp
         with _mapped(httpcore.ReadTimeout, httpcore.ReadError):
-            self._raw.settimeout(self._transport.left())
-            return self._raw.recv(max_bytes)
+            return self.receive(max_bytes)
 
     def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - see connect_tcp
         with _mapped(httpcore.WriteTimeout, httpcore.WriteError):
-            rest = memoryview(buffer)
-            while rest:
-                self._raw.settimeout(self._transport.left())
-                rest = rest[self._raw.send(rest) :]
+            self.send(buffer)
+
+    def receive(self, max_bytes: int) -> bytes:
+        """Like `read`, with the system's errors."""
+        self._raw.settimeout(self._transport.left())
+        data: bytes = self._raw.recv(max_bytes)
+        return data
+
+    def send(self, buffer: bytes) -> None:
+        """Like `write`, with the system's errors."""
+        rest = memoryview(buffer)
+        while rest:
+            self._raw.settimeout(self._transport.left())
+            rest = rest[self._raw.send(rest) :]
 
     def close(self) -> None:
         self._raw.close()
@@ -256,6 +267,9 @@ class _Stream(httpcore.NetworkStream):
         timeout: float | None = None,  # noqa: ARG002 - see connect_tcp
     ) -> httpcore.NetworkStream:
         with _mapped(httpcore.ConnectTimeout, httpcore.ConnectError):
+            if not isinstance(self._raw, socket.socket):
+                # `ssl` has been given green sockets as well.
+                return _TlsStream(self, ssl_context, server_hostname).shake_hands()
             # The handshake comes after: a socket that is wrapped gives its descriptor away, and is cut no more.
             secure = ssl_context.wrap_socket(self._raw, server_hostname=server_hostname, do_handshake_on_connect=False)
             return _Stream(secure, self._transport).shake_hands(secure)
@@ -274,7 +288,7 @@ class _Stream(httpcore.NetworkStream):
         if info == "ssl_object":
             return self._raw if isinstance(self._raw, ssl.SSLSocket) else None
         if info == "is_readable":
-            return bool(select.select([self._raw], [], [], 0)[0])
+            return ready(self._raw, 0)
         return {"socket": self._raw}.get(info)
 
     def cut(self) -> None:
@@ -287,6 +301,57 @@ class _Stream(httpcore.NetworkStream):
                 _socket.socket.shutdown(raw, socket.SHUT_RDWR)
             else:
                 raw.shutdown(socket.SHUT_RDWR)
+
+
+class _TlsStream(httpcore.NetworkStream):
+    """TLS over a stream, made of nothing that can be green."""
+
+    def __init__(self, stream: _Stream, context: ssl.SSLContext, server_hostname: str | None) -> None:
+        self._stream = stream
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=server_hostname)
+
+    def shake_hands(self) -> Self:
+        """Begin TLS; closes the stream when that fails."""
+        try:
+            self._run(self._tls.do_handshake)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ARG002 - see connect_tcp
+        with _mapped(httpcore.ReadTimeout, httpcore.ReadError):
+            try:
+                return self._run(lambda: self._tls.read(max_bytes))
+            except ssl.SSLEOFError:
+                # HTTP knows whether the answer was whole.
+                return b""
+
+    def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ARG002 - see connect_tcp
+        with _mapped(httpcore.WriteTimeout, httpcore.WriteError):
+            if buffer:
+                self._run(lambda: self._tls.write(buffer))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._tls if info == "ssl_object" else self._stream.get_extra_info(info)
+
+    def _run(self, step: Callable[[], T]) -> T:
+        while True:
+            try:
+                return step()
+            except ssl.SSLWantReadError:
+                pass
+            finally:
+                self._stream.send(self._outgoing.read())
+            data = self._stream.receive(_RECORD)
+            if data:
+                self._incoming.write(data)
+            else:
+                self._incoming.write_eof()
 
 
 @contextmanager

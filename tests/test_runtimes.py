@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.faulty import Fault, FaultyServer, drip, hang
+from support.tls import echoing
 
 _GEVENT = "from gevent import monkey; monkey."
 _EVENTLET = "import eventlet; eventlet.monkey_patch"
@@ -31,6 +32,8 @@ PATCHES = {
     "eventlet without threads": f"{_EVENTLET}(thread=False)",
     "eventlet's threads": f"{_EVENTLET}(all=False, thread=True)",
 }
+# Green sockets in threads of the system.
+APART = ["gevent without threads", "gevent without threads after import", "eventlet without threads"]
 ENDS = {
     "shutdown": "provider.shutdown()",
     "atexit": "import atexit; atexit.register(provider.shutdown)",
@@ -49,6 +52,28 @@ provider.queue_prefetch("a")
 answer = provider.handle_tool_call("honcho_search", {"query": "a"})
 assert ("error" in answer) is OUTAGE, answer
 assert OUTAGE or future.result(20).written == 2
+"""
+MANY_THREADS = """
+import os, threading, httpx
+from honcho_exec.clock import SystemClock
+from honcho_exec.transport import DeadlineTransport
+client = httpx.Client(transport=DeadlineTransport(URL, clock=SystemClock()))
+body = os.urandom(300_000)
+def ask():
+    for _ in range(2):
+        assert client.post(URL, content=body).content == body
+        answered.append(1)
+def use(threads):
+    for _ in range(threads):
+        thread = threading.Thread(target=ask)
+        thread.start()
+        thread.join()
+    return len(os.listdir("/proc/self/fd"))
+answered = []
+first = use(1)
+assert use(10) == first
+assert len(answered) == 22
+client.close()
 """
 ASYNC_USE = """
 import asyncio
@@ -94,7 +119,9 @@ class Programs:
             "HOME": str(folder),
             "HONCHO_EXEC_HOME": str(folder / "state"),
             "HONCHO_BASE_URL": url,
-            "HONCHO_SYNC_JOIN_TIMEOUT": "1" if outage else "20",
+            "HONCHO_SYNC_JOIN_TIMEOUT": "0.5" if outage else "20",
+            "HONCHO_FIRST_TURN_BASE_WAIT": "0.2" if outage else "3",
+            "HONCHO_FIRST_TURN_DIALECTIC_WAIT": "0.2" if outage else "2",
             "HONCHO_SHUTDOWN_TIMEOUT": "1",
             # eventlet warns of its own future.
             "PYTHONWARNINGS": "ignore",
@@ -132,6 +159,35 @@ def test_patched_program_ends_cleanly(programs: Programs, patch: str) -> None:
         ]
     for run in runs:
         run.result()
+
+
+@pytest.mark.parametrize("fault", [None, *FAULTS.values()], ids=["works", *FAULTS])
+@pytest.mark.parametrize("name", APART)
+def test_partly_patched_program_ends_cleanly(
+    programs: Programs, server: FaultyServer, name: str, fault: Fault | None
+) -> None:
+    if fault is not None:
+        server.rule(fault=fault)
+    start = f"{PATCHES[name]}\nimport sys; print('patched', file=sys.stderr)\n{USE}\n"
+    ends = ("none", "shutdown", "atexit")
+    with ThreadPoolExecutor(len(ends)) as threads:
+        runs = [
+            threads.submit(programs.run, end, start + ENDS[end], server.url, outage=fault is not None) for end in ends
+        ]
+    for run in runs:
+        run.result()
+
+
+@pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
+@pytest.mark.parametrize("name", APART)
+def test_green_sockets_leave_nothing_behind(
+    programs: Programs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, secure: bool
+) -> None:
+    certificate = tmp_path / "certificate.pem"
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with echoing(certificate if secure else None) as url:
+        start = f"{PATCHES[name]}\nimport sys; print('patched', file=sys.stderr)\n"
+        programs.run("many", f"{start}URL = {url!r}{MANY_THREADS}", "", outage=False)
 
 
 @pytest.mark.parametrize("fault", [*FAULTS.values(), None], ids=[*FAULTS, "refuses"])

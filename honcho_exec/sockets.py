@@ -1,0 +1,58 @@
+"""Sockets that wait as the program's threads do.
+
+gevent and eventlet can replace sockets without threads. A green socket waits in the hub of the thread that made it: in
+another thread it fails or hangs, and what the hub has open stays open when its thread ends. Threads of the system may
+as well wait in the system, so they get its sockets.
+"""
+
+from __future__ import annotations
+
+import _socket
+import _thread
+import select
+import socket
+from importlib.util import find_spec, module_from_spec
+from types import BuiltinFunctionType
+from typing import Any
+
+__all__ = ["getaddrinfo", "new_socket", "ready"]
+
+
+def _original_select() -> Any:
+    """`select.select` as nobody has replaced it: that of another copy of its module."""
+    spec = find_spec("select")
+    assert spec is not None  # noqa: S101 - it is a part of Python
+    assert spec.loader is not None  # noqa: S101 - see above
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.select
+
+
+_select = _original_select()
+
+
+def getaddrinfo(host: str, port: int) -> list[Any]:
+    """What `socket.getaddrinfo` has for TCP."""
+    source: Any = _socket if _apart() else socket
+    found: list[Any] = source.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return found
+
+
+def new_socket(family: int, kind: int, protocol: int) -> Any:
+    """A `socket.socket`, or a `_socket.socket` where the former is green and this program's threads are not."""
+    return (_socket if _apart() else socket).socket(family, kind, protocol)
+
+
+def ready(one: Any, seconds: float, *, writing: bool = False) -> bool:
+    """Wait until a socket can be read from, or written to, and say whether it can."""
+    wait = _select if _threads_are_real() else select.select
+    readable, writable, _ = wait([] if writing else [one], [one] if writing else [], [], seconds)
+    return bool(readable or writable)
+
+
+def _apart() -> bool:
+    return not issubclass(socket.socket, _socket.socket) and _threads_are_real()
+
+
+def _threads_are_real() -> bool:
+    return isinstance(_thread.start_new_thread, BuiltinFunctionType)
