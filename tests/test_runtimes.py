@@ -42,6 +42,11 @@ ENDS = {
     "unhandled exception": "import sys; print('end', flush=True); sys.exit('the program failed')",
 }
 FAULTS = {"hangs": hang(), "drips": drip(0.5, "headers")}
+SHORT_WAITS = {
+    "HONCHO_SYNC_JOIN_TIMEOUT": "0.5",
+    "HONCHO_FIRST_TURN_BASE_WAIT": "0.2",
+    "HONCHO_FIRST_TURN_DIALECTIC_WAIT": "0.2",
+}
 USE = """
 from honcho_exec import HonchoProvider
 provider = HonchoProvider("s")
@@ -119,9 +124,7 @@ class Programs:
             "HOME": str(folder),
             "HONCHO_EXEC_HOME": str(folder / "state"),
             "HONCHO_BASE_URL": url,
-            "HONCHO_SYNC_JOIN_TIMEOUT": "0.5" if outage else "20",
-            "HONCHO_FIRST_TURN_BASE_WAIT": "0.2" if outage else "3",
-            "HONCHO_FIRST_TURN_DIALECTIC_WAIT": "0.2" if outage else "2",
+            "HONCHO_SYNC_JOIN_TIMEOUT": "1" if outage else "20",
             "HONCHO_SHUTDOWN_TIMEOUT": "1",
             # eventlet warns of its own future.
             "PYTHONWARNINGS": "ignore",
@@ -166,9 +169,11 @@ def test_patched_program_ends_cleanly(programs: Programs, patch: str) -> None:
 def test_partly_patched_program_ends_cleanly(
     programs: Programs, server: FaultyServer, name: str, fault: Fault | None
 ) -> None:
+    waits = ""
     if fault is not None:
         server.rule(fault=fault)
-    start = f"{PATCHES[name]}\nimport sys; print('patched', file=sys.stderr)\n{USE}\n"
+        waits = f"import os; os.environ |= {SHORT_WAITS}\n"
+    start = f"{waits}{PATCHES[name]}\nimport sys; print('patched', file=sys.stderr)\n{USE}\n"
     ends = ("none", "shutdown", "atexit")
     with ThreadPoolExecutor(len(ends)) as threads:
         runs = [
