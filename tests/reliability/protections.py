@@ -378,8 +378,8 @@ PROTECTIONS = (
     Protection(
         "a full outbox takes nothing more",
         "admission.py",
-        '" WHERE (SELECT rows FROM size) + ? <= ? ON CONFLICT',
-        '" WHERE (SELECT rows FROM size) + ? <= ? + 9 ON CONFLICT',
+        'f" WHERE (SELECT rows FROM size) + ? <= ? {otherwise}"',
+        'f" WHERE (SELECT rows FROM size) + ? <= ? + 9 {otherwise}"',
         (f"{OUTBOX}::test_a_full_outbox_takes_all_of_a_turn_or_nothing",),
     ),
     Protection(
