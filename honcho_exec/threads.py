@@ -6,6 +6,7 @@ queue of the other kind never wakes, or dies; so `queue.SimpleQueue` is not used
 
 from __future__ import annotations
 
+import concurrent.futures.thread
 import math
 import threading
 import time
@@ -81,3 +82,16 @@ class ThreadPool(ThreadPoolExecutor):
     def __init__(self, max_workers: int, thread_name_prefix: str) -> None:
         super().__init__(max_workers, thread_name_prefix)
         self._work_queue = cast("Any", Queue())
+        _replace_lock_of_executors()
+
+
+def _replace_lock_of_executors() -> None:
+    """Have all executors share a lock of the kind that the program's threads have.
+
+    It is made when `concurrent.futures` is imported, and held while a new thread is waited for. eventlet replaces
+    threads and leaves it as it was: a second green thread that wants it stops all of them.
+    """
+    name = "_global_shutdown_lock"
+    lock = getattr(concurrent.futures.thread, name)
+    if type(lock) is not type(threading.Lock()) and not lock.locked():
+        setattr(concurrent.futures.thread, name, threading.Lock())

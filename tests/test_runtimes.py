@@ -80,6 +80,18 @@ assert use(10) == first
 assert len(answered) == 22
 client.close()
 """
+TWO_EXECUTORS = """
+import threading
+from honcho_exec.threads import ThreadPool
+def use():
+    with ThreadPool(1, "pool") as pool:
+        pool.submit(int).result()
+threads = [threading.Thread(target=use) for _ in range(2)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+"""
 ASYNC_USE = """
 import asyncio
 from honcho_exec import HonchoProvider
@@ -193,6 +205,12 @@ def test_green_sockets_leave_nothing_behind(
     with echoing(certificate if secure else None) as url:
         start = f"{PATCHES[name]}\nimport sys; print('patched', file=sys.stderr)\n"
         programs.run("many", f"{start}URL = {url!r}{MANY_THREADS}", "", outage=False)
+
+
+@pytest.mark.parametrize("name", ["gevent after import", "eventlet after import"])
+def test_green_threads_can_begin_with_executors_at_once(programs: Programs, name: str) -> None:
+    start = f"{PATCHES[name]}\nimport sys; print('patched', file=sys.stderr)\n"
+    programs.run("executors", start + TWO_EXECUTORS, "", outage=False)
 
 
 @pytest.mark.parametrize("fault", [*FAULTS.values(), None], ids=[*FAULTS, "refuses"])
