@@ -10,6 +10,7 @@ from honcho_exec.clock import Clock
 from honcho_exec.lease import Holder
 from honcho_exec.outbox_file import OutboxFile
 from honcho_exec.rows import Batch, read_batch
+from honcho_exec.writer import Writer
 
 __all__ = ["MAX_BATCH", "Claims"]
 
@@ -22,8 +23,9 @@ _MAX_BATCH_CHARS = 400_000
 class Claims:
     """Freezes the oldest rows of one holder and destination as batches; see `Outbox`."""
 
-    def __init__(self, file: OutboxFile, destination: str, holder: Holder, clock: Clock) -> None:
+    def __init__(self, file: OutboxFile, destination: str, holder: Holder, clock: Clock, writer: Writer) -> None:
         self._file = file
+        self._writer = writer
         self._destination = destination
         self._holder = holder
         self._clock = clock
@@ -50,23 +52,28 @@ class Claims:
         return None if row is None else str(row["stream"])
 
     def _batch_of(self, stream: str, *, after: int = 0) -> Batch | None:
-        with self._file.writing() as connection:
+        with self._file.reading() as connection:
             head = connection.execute(
                 "SELECT id, owner, batch FROM rows WHERE stream = ? AND parked_at IS NULL AND id > ?"
                 " ORDER BY id LIMIT 1",
                 (stream, after),
             ).fetchone()
-            if head is None or head["owner"] != self._holder.name:
-                return None
-            batch = head["batch"] or self._freeze(connection, stream, after)
+        if head is None or head["owner"] != self._holder.name:
+            return None
+        batch = head["batch"] or self._freeze(stream, after)
+        with self._file.reading() as connection:
             rows = connection.execute(
                 "SELECT * FROM rows WHERE batch = ? AND parked_at IS NULL ORDER BY id", (batch,)
             ).fetchall()
         return read_batch(rows) if rows else None
 
-    def _freeze(self, connection: Connection, stream: str, after: int) -> str:
+    def _freeze(self, stream: str, after: int) -> str:
         """Give this holder's next rows of a stream the id of a batch, up to a row of another holder or batch."""
-        batch = self._clock.new_id()
+        batch, now = self._clock.new_id(), self._clock.now()
+        self._writer.run(self._file, lambda connection: self._freeze_as(connection, batch, now, stream, after))
+        return batch
+
+    def _freeze_as(self, connection: Connection, batch: str, now: float, stream: str, after: int) -> None:
         connection.execute(
             "UPDATE rows SET batch = ?, first_sent_at = ? WHERE batch IS NULL AND id IN ("
             " SELECT id FROM (SELECT id, kind, row_number() OVER (ORDER BY id) AS place,"
@@ -74,6 +81,5 @@ class Claims:
             " FROM (SELECT id, kind, payload, owner <> ? OR batch IS NOT NULL AS barred FROM rows"
             " WHERE stream = ? AND parked_at IS NULL AND id > ? ORDER BY id LIMIT ?))"
             " WHERE barred_before = 0 AND (place = 1 OR (size <= ? AND kind IN ('message', 'conclusion'))))",
-            (batch, self._clock.now(), self._holder.name, stream, after, MAX_BATCH, _MAX_BATCH_CHARS),
+            (batch, now, self._holder.name, stream, after, MAX_BATCH, _MAX_BATCH_CHARS),
         )
-        return batch

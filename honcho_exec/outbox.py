@@ -62,9 +62,9 @@ class Outbox:
         self._clock = clock
         self._file = OutboxFile(path, holder, clock)
         self._admission = Admission(self._file, destination, clock, max_rows=max_rows)
-        self._claims = Claims(self._file, destination, holder, clock)
         self.path = self._file.path
         self._writer = writer_of(self.path)
+        self._claims = Claims(self._file, destination, holder, clock, self._writer)
         self._writer.enter(self._file)
 
     def admit(self, turn: str, ref: SessionRef, writes: Sequence[Write], *, holder: Holder | None = None) -> Admitted:
@@ -203,13 +203,16 @@ class Outbox:
         If nothing more is recorded the attempt may land for so many seconds.
         """
         until = self._in(may_land_for)
-        with self._file.writing() as connection:
+
+        def begin(connection: Connection) -> set[int]:
             found = connection.execute(
                 "UPDATE rows SET attempts = attempts + 1, look = 1, ambiguous_boot = ?, settle_at = ?"
                 f" WHERE {_THESE} RETURNING id",
                 (until.boot, until.seconds, _these(rows)),
             ).fetchall()
-        present = {row["id"] for row in found}
+            return {row["id"] for row in found}
+
+        present = self._writer.run(self._file, begin)
         return [row for row in rows if row.id in present]
 
     def not_done(self, batch: Batch, error: str) -> None:
@@ -307,18 +310,22 @@ class Outbox:
 
     def note_dated(self, session: str, latest: float) -> None:
         """Remember the latest time that messages of a session are dated with."""
-        with self._file.writing() as connection:
+
+        def note(connection: Connection) -> None:
             connection.execute(
                 "INSERT INTO dated_sessions (destination, session, latest) VALUES (?, ?, ?)"
                 " ON CONFLICT (destination, session) DO UPDATE SET latest = max(latest, excluded.latest)",
                 (self.destination, session, latest),
             )
 
+        self._writer.run(self._file, note)
+
     def settle(self, rows: Sequence[OutboxRow]) -> None:
         """Drop rows that Honcho has, and remember how long the oldest of them waited."""
         now = self._clock.now()
         stored = [(self._digest(conclusion),) for row in rows for conclusion in _conclusions(row.write)]
-        with self._file.transaction() as connection:
+
+        def drop(connection: Connection) -> None:
             connection.execute(f"DELETE FROM rows WHERE {_THESE}", (_these(rows),))
             connection.executemany("INSERT INTO stored_conclusions (digest) VALUES (?) ON CONFLICT DO NOTHING", stored)
             connection.execute(
@@ -332,6 +339,8 @@ class Outbox:
                     "INSERT INTO deliveries (destination, at, waited, rows) VALUES (?, ?, ?, ?)",
                     (self.destination, now, waited, len(rows)),
                 )
+
+        self._writer.run(self._file, drop)
 
     def deliveries(self, limit: int = 300) -> list[Delivery]:
         """The newest deliveries of any process, the oldest of them first; a thousand are remembered in all."""

@@ -20,7 +20,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from queue import Empty
 from sqlite3 import Connection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from honcho_exec.errors import Busy, Damaged, HonchoExecError, Overloaded, StateError
 from honcho_exec.forks import PerProcess
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Change", "Writer", "full", "writer_of"]
 
+T = TypeVar("T")
+
 _log = logging.getLogger(__name__)
 
 PATIENCE = 0.2
@@ -41,6 +43,8 @@ PATIENCE = 0.2
 
 # The thread ends after this long without a change.
 _IDLE_SECONDS = 2.0
+# How long a job waits for another process's write.
+_JOB_SECONDS = 2.0
 # How often a caller checks that there is a thread.
 _CHECK_SECONDS = 0.05
 # The pause between two attempts at a locked file that fail at once.
@@ -58,8 +62,11 @@ class Change(ABC):
         file: where it is stored.
         rows: what it adds to the file.
         max_rows: how many rows the file may hold with them.
+        patient: whether it waits in memory while another process locks the file; otherwise it fails with `Busy`.
         delayed: whether it waits in memory because another process locks the file.
     """
+
+    patient = True
 
     def __init__(self, file: OutboxFile, *, rows: Sequence[tuple[Value, ...]] = (), max_rows: int = 0) -> None:
         self.file = file
@@ -101,6 +108,35 @@ class Change(ABC):
         return self._answered.acquire(timeout=seconds)
 
 
+class _Job(Change, Generic[T]):
+    """A change that only its caller knows of."""
+
+    patient = False
+
+    def __init__(self, file: OutboxFile, job: Callable[[Connection], T]) -> None:
+        super().__init__(file)
+        self._job = job
+        self._results: list[T] = []
+        self._error: HonchoExecError | None = None
+
+    def begin(self) -> None:
+        pass
+
+    def apply(self, connection: Connection) -> None:
+        self._results[:] = [self._job(connection)]
+
+    def stored(self) -> None:
+        pass
+
+    def failed(self, error: HonchoExecError) -> None:
+        self._error = error
+
+    def outcome(self) -> T:
+        if self._error is not None:
+            raise self._error
+        return self._results[0]
+
+
 class Writer:
     """Stores the changes to one file, in the order in which they are given."""
 
@@ -122,6 +158,25 @@ class Writer:
         self._have_thread()
         while not change.answered(_CHECK_SECONDS):
             self._have_thread()
+
+    def run(self, file: OutboxFile, job: Callable[[Connection], T]) -> T:
+        """Run `job` inside the next transaction, together with what waits; return its result when that is committed.
+
+        It runs again if the transaction is rolled back. Not for the writer's own thread.
+
+        Raises:
+            Busy: another process locks the file.
+            StateError: the file cannot be written.
+        """
+        ends = time.monotonic() + _JOB_SECONDS
+        while True:
+            change = _Job(file, job)
+            self.put(change)
+            try:
+                return change.outcome()
+            except Busy:
+                if time.monotonic() >= ends:
+                    raise
 
     def unstored(self) -> list[Change]:
         """The changes that wait in memory because another process locks the file."""
@@ -244,7 +299,10 @@ class Writer:
         size = self._waiting[0].file.size()
         for change in list(self._waiting):
             size += len(change.rows)
-            if change.rows and not change.delayed and size > change.max_rows:
+            if not change.patient:
+                self._waiting.remove(change)
+                self._fail(change, Busy(f"{change.file.path} cannot be written while another process locks it"))
+            elif change.rows and not change.delayed and size > change.max_rows:
                 size -= len(change.rows)
                 self._waiting.remove(change)
                 self._fail(change, full(change.max_rows))

@@ -188,6 +188,23 @@ def test_change_that_cannot_be_made_costs_no_other(process: Process) -> None:
         assert connection.execute("SELECT * FROM health WHERE destination = 'half'").fetchall() == []
 
 
+def test_delivery_is_told_that_another_process_locks_the_file(
+    home: Path, process: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(honcho_exec.writer, "_JOB_SECONDS", 0.1)
+    process.admit("one")
+    batch = process.outbox.claim()
+    assert batch is not None
+    with locked(home / "outbox.db"):
+        told = submit(process, "two")
+        with pytest.raises(Busy, match="another process locks it"):
+            process.outbox.settle(batch.rows)
+        assert process.outbox.pending() == 2
+    assert told.known.wait(10)
+    process.outbox.settle(batch.rows)
+    assert process.deliver() == ["two"]
+
+
 def test_threads_of_many_callers_are_served_by_one_at_a_time(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(honcho_exec.writer, "_IDLE_SECONDS", 0.001)
     monkeypatch.setattr(honcho_exec.writer, "_CHECK_SECONDS", 0.001)
