@@ -212,8 +212,8 @@ PROTECTIONS = (
     Protection(
         "only the holder of a stream's oldest row may send",
         "claims.py",
-        '            if head is None or head["owner"] != self._holder.name:\n',
-        "            if head is None:\n",
+        '        if head is None or head["owner"] != self._holder.name:\n',
+        "        if head is None:\n",
         (f"{OUTBOX}::test_within_a_stream_only_the_holder_of_the_oldest_row_may_send",),
     ),
     Protection(

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
 
-__all__ = ["CHROMIUM", "Browser"]
+__all__ = ["CHROMIUM", "Browser", "PageLeft"]
 
 CHROMIUM = Path("/usr/bin/chromium")
 """Where Debian puts it."""
@@ -21,6 +21,12 @@ _START = (
     "import fcntl, os, sys; r, w = (fcntl.fcntl(int(n), fcntl.F_DUPFD, 10) for n in sys.argv[1:3]);"
     "os.dup2(r, 3); os.dup2(w, 4); os.execv(sys.argv[3], sys.argv[3:])"
 )
+# The protocol's number for an error of the page itself.
+_PAGE_LEFT = -32000
+
+
+class PageLeft(Exception):  # noqa: N818 - what happened, not a fault
+    """The browser went on to another page while a script was under way."""
 
 
 class Browser:
@@ -73,6 +79,8 @@ class Browser:
         while True:
             answer = json.loads(self._read())
             if answer.get("id") == self._number:
+                if answer.get("error", {}).get("code") == _PAGE_LEFT:
+                    raise PageLeft
                 assert "error" not in answer, answer["error"]
                 result: dict[str, Any] = answer["result"]
                 return result

@@ -4,12 +4,13 @@ import os
 import re
 import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import httpx
 import pytest
-from support.browser import CHROMIUM, Browser
+from support.browser import CHROMIUM, Browser, PageLeft
 from support.serving import Serve, Served
 
 from honcho_exec.web.login import OneTimeCode
@@ -84,8 +85,11 @@ if CHROMIUM.exists():
         """Open the file and follow it to the page; no script may be waiting when the browser goes on."""
         browser.call("Page.navigate", url=opener.as_uri())
         end = time.monotonic() + 20
-        while browser.run("location.protocol") != "http:":
+        protocol = ""
+        while protocol != "http:":
             assert time.monotonic() < end
+            with suppress(PageLeft):
+                protocol = browser.run("location.protocol")
 
     @pytest.mark.usefixtures("remembered")
     def test_a_real_browser_is_logged_in_and_its_history_holds_no_code(serve: Serve, tmp_path: Path) -> None:
