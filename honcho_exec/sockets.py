@@ -20,9 +20,7 @@ __all__ = ["getaddrinfo", "new_socket", "ready"]
 
 def _original_select() -> Any:
     """`select.select` as nobody has replaced it: that of another copy of its module."""
-    spec = find_spec("select")
-    assert spec is not None  # noqa: S101 - it is a part of Python
-    assert spec.loader is not None  # noqa: S101 - see above
+    spec: Any = find_spec("select")
     module = module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.select

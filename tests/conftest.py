@@ -60,7 +60,7 @@ def isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def no_leaked_threads() -> Iterator[None]:
-    """Fail the test that leaves a thread behind, or somebody for whom idle threads are kept."""
+    """Fail the test that leaves a thread or an open provider behind."""
     before = set(threading.enumerate())
     yield
     left = [thread for thread in threading.enumerate() if thread not in before]

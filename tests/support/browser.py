@@ -21,8 +21,6 @@ _START = (
     "import fcntl, os, sys; r, w = (fcntl.fcntl(int(n), fcntl.F_DUPFD, 10) for n in sys.argv[1:3]);"
     "os.dup2(r, 3); os.dup2(w, 4); os.execv(sys.argv[3], sys.argv[3:])"
 )
-# The protocol's number for an error of the page itself.
-_PAGE_LEFT = -32000
 
 
 class PageLeft(Exception):  # noqa: N818 - what happened, not a fault
@@ -79,7 +77,7 @@ class Browser:
         while True:
             answer = json.loads(self._read())
             if answer.get("id") == self._number:
-                if answer.get("error", {}).get("code") == _PAGE_LEFT:
+                if "navigated" in answer.get("error", {}).get("message", ""):
                     raise PageLeft
                 assert "error" not in answer, answer["error"]
                 result: dict[str, Any] = answer["result"]
