@@ -188,6 +188,21 @@ def test_change_that_cannot_be_made_costs_no_other(process: Process) -> None:
         assert connection.execute("SELECT * FROM health WHERE destination = 'half'").fetchall() == []
 
 
+def test_turns_that_are_stored_together_fill_the_outbox_in_order(home: Path) -> None:
+    process = Process(home, max_rows=3)
+    told = [Told() for _ in range(3)]
+    changes = [
+        process.outbox._admission.turn(text, REF, [Message("ada", text)] * 2, process.holder.name, one)
+        for text, one in zip("abc", told, strict=True)
+    ]
+    process.outbox._writer._waiting.extend(changes)
+    assert process.outbox._writer._commit()
+    assert told[0].said == [Admitted("a", 2)]
+    assert [type(one.said[0]) for one in told[1:]] == [Overloaded, Overloaded]
+    assert process.deliver() == ["a", "a"]
+    process.close()
+
+
 def test_delivery_is_told_that_another_process_locks_the_file(
     home: Path, process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
