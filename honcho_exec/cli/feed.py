@@ -7,7 +7,7 @@ import json
 import time
 from collections import Counter, deque
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from honcho_exec.cli.lines import Line, moment
@@ -132,17 +132,19 @@ class Feed:
         self._attempt(said, key, lasting)
         return lasting
 
-    def _attempt(self, said: Said, key: str, lasting: Future[Receipt]) -> None:
+    def _attempt(self, said: Said, key: str, lasting: Future[Receipt], *, pending: bool = False) -> None:
         def settled(future: Future[Receipt]) -> None:
-            # This runs on the lane, before the outbox tries again: what is remembered anew here joins what waits
-            # there, so that its receipt is the one of the delivery.
             error = future.exception()
             if error is None:
                 self._moved = time.monotonic()
-                lasting.set_result(future.result())
+                receipt = future.result()
+                if pending:
+                    # It was not in Honcho at the first attempt; the outbox may have delivered it before this one.
+                    receipt = replace(receipt, written=receipt.written + receipt.already, already=0)
+                lasting.set_result(receipt)
             elif self._passes(error):
                 try:
-                    self._attempt(said, key, lasting)
+                    self._attempt(said, key, lasting, pending=True)
                 except HonchoExecError as closed:
                     lasting.set_exception(closed)
             else:

@@ -6,6 +6,10 @@ from typing import Any
 import pytest
 from support.commands import Cli, WriteLines
 from support.faulty import FaultyServer, status
+from support.providers import MakeProvider
+
+from honcho_exec.cli.feed import Feed, Said
+from honcho_exec.cli.lines import Line
 
 POST_MESSAGES = ("POST", r"/messages$")
 
@@ -33,6 +37,20 @@ def test_a_failure_that_passes_is_waited_out(cli: Cli, server: FaultyServer, pat
     answer = _ingest(cli, path, 0)
     assert (answer["written"], answer["already"], answer["kept"]) == (250, 0, 0)
     assert _ingest(cli, path, 0)["already"] == 250
+
+
+def test_what_goes_in_between_two_attempts_counts_as_written(make_provider: MakeProvider, server: FaultyServer) -> None:
+    server.rule(match=POST_MESSAGES, fault=status(429), times=1)
+    provider = make_provider(base_url=server.url, retry_attempts=1)
+
+    def told(_done: int, trouble: str) -> None:
+        if trouble:
+            assert provider.flush(20) == 0
+
+    feed = Feed(provider, patience=20, told=told)
+    feed.give(Said("s1", Line("user", "number 1")))
+    outcome = feed.finish()
+    assert (outcome.written, outcome.already) == (1, 0)
 
 
 def test_a_wrong_key_is_not_waited_for(cli: Cli, server: FaultyServer, path: str) -> None:
