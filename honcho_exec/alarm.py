@@ -8,6 +8,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import ParamSpec
 
 from honcho_exec.forks import PerProcess
@@ -39,7 +40,7 @@ class _Alarm:
                 self._thread = threading.Thread(target=self._run, name="honcho-alarm", daemon=True)
                 self._thread.start()
             self._changed.notify()
-        return lambda: self._cancel(number)
+        return partial(self._cancel, number)
 
     def _cancel(self, number: int) -> None:
         with self._changed:

@@ -9,7 +9,7 @@ from sqlite3 import Connection
 from honcho_exec.clock import Clock
 from honcho_exec.lease import Holder
 from honcho_exec.outbox_file import OutboxFile
-from honcho_exec.rows import Batch, read_batch
+from honcho_exec.rows import Batch, Value, read_batch
 from honcho_exec.writer import Writer
 
 __all__ = ["MAX_BATCH", "Claims"]
@@ -30,16 +30,16 @@ class Claims:
         self._holder = holder
         self._clock = clock
 
-    def next(self, beyond: Sequence[Batch], but: Collection[str]) -> Batch | None:
+    def next(self, beyond: Sequence[Batch], but: Collection[str], most: int) -> Batch | None:
         """See `Outbox.claim`."""
         ends = {batch.stream: batch.rows[-1].id for batch in beyond}
         passed = [*ends, *but]
         while (stream := self._oldest_stream(passed)) is not None:
-            batch = self._batch_of(stream)
+            batch = self._batch_of(stream, most)
             if batch is not None:
                 return batch
             passed.append(stream)
-        behind = (self._batch_of(stream, after=end) for stream, end in ends.items() if stream not in but)
+        behind = (self._batch_of(stream, most, after=end) for stream, end in ends.items() if stream not in but)
         return next((batch for batch in behind if batch is not None), None)
 
     def _oldest_stream(self, passed: Sequence[str]) -> str | None:
@@ -51,7 +51,7 @@ class Claims:
             ).fetchone()
         return None if row is None else str(row["stream"])
 
-    def _batch_of(self, stream: str, *, after: int = 0) -> Batch | None:
+    def _batch_of(self, stream: str, most: int, *, after: int = 0) -> Batch | None:
         with self._file.reading() as connection:
             head = connection.execute(
                 "SELECT id, owner, batch FROM rows WHERE stream = ? AND parked_at IS NULL AND id > ?"
@@ -60,26 +60,28 @@ class Claims:
             ).fetchone()
         if head is None or head["owner"] != self._holder.name:
             return None
-        batch = head["batch"] or self._freeze(stream, after)
+        batch = head["batch"] or self._freeze(stream, most, after)
         with self._file.reading() as connection:
             rows = connection.execute(
                 "SELECT * FROM rows WHERE batch = ? AND parked_at IS NULL ORDER BY id", (batch,)
             ).fetchall()
         return read_batch(rows) if rows else None
 
-    def _freeze(self, stream: str, after: int) -> str:
+    def _freeze(self, stream: str, most: int, after: int) -> str:
         """Give this holder's next rows of a stream the id of a batch, up to a row of another holder or batch."""
         batch, now = self._clock.new_id(), self._clock.now()
-        self._writer.run(self._file, lambda connection: self._freeze_as(connection, batch, now, stream, after))
+        values = (batch, now, self._holder.name, stream, after, most, _MAX_BATCH_CHARS)
+        self._writer.run(self._file, lambda connection: _freeze(connection, values))
         return batch
 
-    def _freeze_as(self, connection: Connection, batch: str, now: float, stream: str, after: int) -> None:
-        connection.execute(
-            "UPDATE rows SET batch = ?, first_sent_at = ? WHERE batch IS NULL AND id IN ("
-            " SELECT id FROM (SELECT id, kind, row_number() OVER (ORDER BY id) AS place,"
-            " sum(length(payload)) OVER (ORDER BY id) AS size, sum(barred) OVER (ORDER BY id) AS barred_before"
-            " FROM (SELECT id, kind, payload, owner <> ? OR batch IS NOT NULL AS barred FROM rows"
-            " WHERE stream = ? AND parked_at IS NULL AND id > ? ORDER BY id LIMIT ?))"
-            " WHERE barred_before = 0 AND (place = 1 OR (size <= ? AND kind IN ('message', 'conclusion'))))",
-            (batch, now, self._holder.name, stream, after, MAX_BATCH, _MAX_BATCH_CHARS),
-        )
+
+def _freeze(connection: Connection, values: Sequence[Value]) -> None:
+    connection.execute(
+        "UPDATE rows SET batch = ?, first_sent_at = ? WHERE batch IS NULL AND id IN ("
+        " SELECT id FROM (SELECT id, kind, row_number() OVER (ORDER BY id) AS place,"
+        " sum(length(payload)) OVER (ORDER BY id) AS size, sum(barred) OVER (ORDER BY id) AS barred_before"
+        " FROM (SELECT id, kind, payload, owner <> ? OR batch IS NOT NULL AS barred FROM rows"
+        " WHERE stream = ? AND parked_at IS NULL AND id > ? ORDER BY id LIMIT ?))"
+        " WHERE barred_before = 0 AND (place = 1 OR (size <= ? AND kind IN ('message', 'conclusion'))))",
+        values,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sqlite3
 import threading
@@ -15,7 +16,18 @@ from pathlib import Path
 
 from honcho_exec.forks import PerProcess, before_fork, kept_off, on_fork_in_child
 
-__all__ = ["Incident", "Moved", "Pool", "enter", "incidents", "leave", "persistently", "report", "retire"]
+__all__ = [
+    "Incident",
+    "Moved",
+    "Pool",
+    "PooledConnection",
+    "enter",
+    "incidents",
+    "leave",
+    "persistently",
+    "report",
+    "retire",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +63,19 @@ class Incident:
         return f"{self.path} was {self.what} while it was open{rest}"
 
 
+class PooledConnection(sqlite3.Connection):
+    """A connection that remembers its busy timeout: each statement gives up the interpreter's lock."""
+
+    busy_timeout = -1.0
+
+    def wait_at_most(self, seconds: float) -> None:
+        """Wait so long for another process's lock, in hundredths of a second."""
+        seconds = math.ceil(100 * seconds) / 100
+        if seconds != self.busy_timeout:
+            self.execute(f"PRAGMA busy_timeout={1000 * seconds:.0f}")
+            self.busy_timeout = seconds
+
+
 class Pool:
     """The connections of this process to one file, identified by device and inode.
 
@@ -63,7 +88,7 @@ class Pool:
         self._busy_timeout = busy_timeout
         self._background_checkpoints = background_checkpoints
         self._lock = threading.Lock()
-        self._idle: list[sqlite3.Connection] = []
+        self._idle: list[PooledConnection] = []
         self.id = uuid.uuid4().hex
         self._open: dict[Path, _Identity] = {}
         self.users = 0
@@ -95,7 +120,7 @@ class Pool:
             if path != self._path and _identity(path) == identity:
                 path.unlink(missing_ok=True)
 
-    def take(self) -> sqlite3.Connection | None:
+    def take(self) -> PooledConnection | None:
         """A connection of its own; None when the pool is closed.
 
         Raises:
@@ -108,7 +133,7 @@ class Pool:
                 return self._idle.pop()
         return self._connect()
 
-    def give(self, connection: sqlite3.Connection) -> None:
+    def give(self, connection: PooledConnection) -> None:
         """Take a connection back."""
         with self._lock:
             # Closing a connection that is still inside a transaction rolls it back, whatever state it is in.
@@ -130,7 +155,7 @@ class Pool:
             for connection in idle:
                 connection.close()
 
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self) -> PooledConnection:
         there = _identity(self._path)
         if self.moved:
             raise Moved
@@ -142,6 +167,7 @@ class Pool:
                 timeout=self._busy_timeout,
                 isolation_level=None,
                 check_same_thread=False,
+                factory=PooledConnection,
             )
         except sqlite3.Error as error:
             if there is None or _identity(self._path) != there:

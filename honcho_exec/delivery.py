@@ -36,7 +36,7 @@ from honcho_exec.lane import Lane
 from honcho_exec.lease import Holder
 from honcho_exec.model import Receipt, SessionRef, Write
 from honcho_exec.offload import Serial, post, post_in_order
-from honcho_exec.outbox import Outbox
+from honcho_exec.outbox import MAX_BATCH, Outbox
 from honcho_exec.pace import Pace
 from honcho_exec.retry import RetryPolicy
 from honcho_exec.rows import Admitted, Batch, OutboxRow
@@ -396,7 +396,8 @@ class Delivery:
             if self._unreleased:
                 raise StateError("what is held back cannot be let go")
             self._fail_lost()
-            batch = self._outbox.claim(but=self._waiting_streams())
+            most = MAX_BATCH if self._pace is None else self._pace.most_rows(MAX_BATCH)
+            batch = self._outbox.claim(but=self._waiting_streams(), most=most)
             if batch is not None:
                 self._send(batch)
                 self._wake_neighbours()

@@ -30,6 +30,7 @@ class Idle:
         self._rested_at = 0.0
         self._watching = False
         self._closed = False
+        self._look_again = weakly(self._look)
         self._take_back: Callable[[], None] | None = None
 
     def begin(self) -> None:
@@ -45,7 +46,7 @@ class Idle:
             if self._under_way or self._watching or self._closed:
                 return
             self._watching = True
-            self._look_in(self._after)
+            self._take_back = alarm_after(self._after, self._look_again)
 
     def close(self) -> None:
         """Watch no more."""
@@ -55,14 +56,11 @@ class Idle:
         if take_back is not None:
             take_back()
 
-    def _look_in(self, delay: float) -> None:
-        self._take_back = alarm_after(delay, weakly(self._look))
-
     def _look(self) -> None:
         with self._lock:
             left = self._rested_at + self._after - time.monotonic()
             self._watching = self._under_way == 0 and left > 0 and not self._closed
             if self._watching:
-                self._look_in(left)
+                self._take_back = alarm_after(left, self._look_again)
             elif self._under_way == 0 and (give_back := self._give_back()) is not None:
                 give_back()

@@ -123,7 +123,7 @@ class Outbox:
         """How many rows that were given to this outbox wait in memory because another process locks the file."""
         return sum(len(change.rows) for change in self._writer.unstored() if change.file is self._file)
 
-    def claim(self, *, beyond: Sequence[Batch] = (), but: Collection[str] = ()) -> Batch | None:
+    def claim(self, *, beyond: Sequence[Batch] = (), but: Collection[str] = (), most: int = MAX_BATCH) -> Batch | None:
         """The next batch of this holder's oldest rows that may be sent now; None when there is none.
 
         A stream whose oldest row belongs to another holder is passed over.
@@ -131,8 +131,9 @@ class Outbox:
         Args:
             beyond: pass these batches over and return what comes behind them, of another stream if there is one.
             but: pass these streams over.
+            most: rows in a batch that is not frozen yet.
         """
-        return self._claims.next(beyond, but)
+        return self._claims.next(beyond, but, most)
 
     def sent_behind(self, batch: Batch) -> Batch | None:
         """A batch of this holder, further back in the same stream, of which it is not known whether it was done."""

@@ -15,6 +15,8 @@ __all__ = ["Pace", "embedded_pace"]
 _BUSY_PER_SECOND = 150.0
 _REST = 3.0
 _LONGEST_REST_SECONDS = 0.5
+# The rows of a batch meanwhile.
+_BUSY_ROWS = 50
 # How often the rate is taken.
 _WINDOW_SECONDS = 0.05
 
@@ -48,6 +50,14 @@ class Pace:
                 worked = time.monotonic() - begun
             if self._busy():
                 threading.Event().wait(min(_LONGEST_REST_SECONDS, _REST * worked))
+
+    def most_rows(self, usual: int) -> int:
+        """How many rows a batch may have; fewer while callers give many turns.
+
+        The objects of a batch under way count as long-lived when a garbage collection finds them. If many are found,
+        all objects of the process are looked at, which stops every thread for a tenth of a second and longer.
+        """
+        return min(usual, _BUSY_ROWS) if self._busy() else usual
 
     def _busy(self) -> bool:
         now, (at, given) = time.monotonic(), self._seen

@@ -95,6 +95,7 @@ class _Kind:
     signs: tuple[str, ...]
     pattern: re.Pattern[str]
     span: Callable[[re.Match[str]], tuple[int, int] | None]
+    ignores_case: bool = False
 
 
 def redact(text: str) -> str:
@@ -162,7 +163,7 @@ def _mask(text: str, spans: Iterable[tuple[int, int]]) -> str:
 def _found(text: str) -> Iterator[tuple[int, int]]:
     lower = text.lower()
     for kind in _KINDS:
-        within = lower if kind.pattern.flags & re.IGNORECASE else text
+        within = lower if kind.ignores_case else text
         if any(sign in within for sign in kind.signs):
             yield from (span for match in kind.pattern.finditer(text) if (span := kind.span(match)) is not None)
 
@@ -224,6 +225,6 @@ _KINDS = (
     _Kind(("eyJ",), _WEB_TOKEN, lambda match: match.span() if match["rest"] else None),
     _Kind(("PRIVATE KEY",), _PRIVATE_KEY, re.Match.span),
     _Kind(("://",), _IN_URL, _in_url),
-    _Kind(("bearer", "authorization"), _IN_HEADER, _in_header),
-    _Kind(_ASSIGNED_SIGNS, _ASSIGNED, _assigned),
+    _Kind(("bearer", "authorization"), _IN_HEADER, _in_header, ignores_case=True),
+    _Kind(_ASSIGNED_SIGNS, _ASSIGNED, _assigned, ignores_case=True),
 )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
+from functools import lru_cache
 from sqlite3 import Row
 
 from honcho_exec.clock import BootTime
@@ -47,7 +48,7 @@ class OutboxRow:
         key: unique, and kept in the message's metadata; None if an earlier version may have sent it without one.
         admitted_by: the opening of the file in which it was admitted; empty if that is not to be relied on.
         place: the state folder and machine where it was admitted; None if that is not known.
-        admitted: when, on a clock that does not jump.
+        admitted_boot, admitted_seconds: see `admitted`.
     """
 
     id: int
@@ -63,7 +64,13 @@ class OutboxRow:
     key: str | None
     admitted_by: str
     place: str | None
-    admitted: BootTime
+    admitted_boot: str
+    admitted_seconds: float
+
+    @property
+    def admitted(self) -> BootTime:
+        """When, on a clock that does not jump."""
+        return BootTime(self.admitted_boot, self.admitted_seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +146,8 @@ class Counts:
 
 def dump(write: Write) -> str:
     """A write as a row's payload."""
-    return json.dumps(asdict(write))
+    # Not `asdict`, which copies everything first.
+    return json.dumps({field.name: getattr(write, field.name) for field in fields(write)})
 
 
 def dump_session_key(ref: SessionRef) -> str:
@@ -147,8 +155,10 @@ def dump_session_key(ref: SessionRef) -> str:
     return json.dumps(ref.key) if ref.key else ""
 
 
-def _load_session_key(stored: str) -> str:
-    return str(json.loads(stored)) if stored else ""
+@lru_cache(maxsize=1000)
+def _ref(workspace: str, session: str, user_peer: str, ai_peer: str, session_key: str) -> SessionRef:
+    """One object for the rows of a session."""
+    return SessionRef(workspace, session, user_peer, ai_peer, str(json.loads(session_key)) if session_key else "")
 
 
 def _load(kind: str, payload: str) -> Write:
@@ -164,9 +174,7 @@ def read_row(row: Row) -> OutboxRow:
         id=row["id"],
         destination=row["destination"],
         turn=row["turn"],
-        ref=SessionRef(
-            row["workspace"], row["session"], row["user_peer"], row["ai_peer"], _load_session_key(row["session_key"])
-        ),
+        ref=_ref(row["workspace"], row["session"], row["user_peer"], row["ai_peer"], row["session_key"]),
         write=_load(row["kind"], row["payload"]),
         admitted_at=row["admitted_at"],
         attempts=row["attempts"],
@@ -176,7 +184,8 @@ def read_row(row: Row) -> OutboxRow:
         key=row["key"],
         admitted_by=row["admitted_by"],
         place=row["place"],
-        admitted=BootTime(row["admitted_boot"], row["admitted_seconds"]),
+        admitted_boot=row["admitted_boot"],
+        admitted_seconds=row["admitted_seconds"],
     )
 
 

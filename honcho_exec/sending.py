@@ -21,7 +21,7 @@ from honcho_exec.errors import (
     StateError,
     Unavailable,
 )
-from honcho_exec.model import Conclusion, Deletion, Message
+from honcho_exec.model import Conclusion, Deletion, Message, SessionRef
 from honcho_exec.outbox import Outbox
 from honcho_exec.retry import RetryPolicy
 from honcho_exec.rows import Batch, OutboxRow
@@ -142,7 +142,7 @@ class Sender:
     def _decided(self, batch: Batch) -> Batch:
         """The batch with the sessions that its rows go to."""
         cache = self._connection.open().cache
-        return replace(batch, rows=tuple(replace(row, ref=cache.named(row.ref)) for row in batch.rows))
+        return replace(batch, rows=tuple(_in_session(row, cache.named(row.ref)) for row in batch.rows))
 
     def _attempt(self, api: HonchoApi, batch: Batch) -> None:
         """Send what Honcho does not have of the batch; record what is known before and after."""
@@ -425,3 +425,7 @@ class Sender:
         finally:
             self._probing = False
         return True
+
+
+def _in_session(row: OutboxRow, ref: SessionRef) -> OutboxRow:
+    return row if row.ref == ref else replace(row, ref=ref)

@@ -29,6 +29,7 @@ class SlowWatch:
         self._after = after
         self._quiet = quiet
         self._timer = timer
+        self._look_again = weakly(self._look)
         self._lock = threading.Lock()
         self._take_back: Callable[[], None] | None = None
         self._armed = False
@@ -53,7 +54,7 @@ class SlowWatch:
 
     def _again(self) -> None:
         if not self._closed:
-            self._take_back = self._timer(self._after, weakly(self._look))
+            self._take_back = self._timer(self._after, self._look_again)
 
     def _look(self) -> None:
         age = self._age()

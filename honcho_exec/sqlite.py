@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from honcho_exec.clock import Deadline, SystemClock
-from honcho_exec.connections import Incident, Moved, Pool, enter, leave, persistently, report, retire
+from honcho_exec.connections import Incident, Moved, Pool, PooledConnection, enter, leave, persistently, report, retire
 from honcho_exec.errors import Busy, Damaged, StateError
 from honcho_exec.folders import ADVICE as UNUSABLE
 from honcho_exec.folders import private_folder, secure_file
@@ -96,11 +96,16 @@ class Database:
         self._pool = self._join()
 
     @contextmanager
-    def connection(self) -> Iterator[sqlite3.Connection]:
-        """Lend a connection in autocommit mode: a single statement is its own transaction."""
+    def connection(self, patience: float | None = None) -> Iterator[sqlite3.Connection]:
+        """Lend a connection in autocommit mode: a single statement is its own transaction.
+
+        Args:
+            patience: seconds to wait for another process's write; the busy timeout when None.
+        """
         with kept_off(), _translated(self.path):
             pool, connection = self._take()
             try:
+                connection.wait_at_most(self._busy_timeout if patience is None else patience)
                 yield connection
             finally:
                 pool.give(connection)
@@ -116,15 +121,8 @@ class Database:
             Busy: others have not come to an end in that time.
         """
         # SQLite lets writers poll for their turn, which takes milliseconds and may go on for ever.
-        with self._turn(patience) as left, self.connection() as connection:
-            if left is None:
-                yield connection
-                return
-            connection.execute(f"PRAGMA busy_timeout={left * 1000:.0f}")
-            try:
-                yield connection
-            finally:
-                connection.execute(f"PRAGMA busy_timeout={self._busy_timeout * 1000:.0f}")
+        with self._turn(patience) as left, self.connection(left) as connection:
+            yield connection
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -205,7 +203,7 @@ class Database:
         finally:
             turn.release()
 
-    def _take(self) -> tuple[Pool, sqlite3.Connection]:
+    def _take(self) -> tuple[Pool, PooledConnection]:
         while True:
             pool, connection = self._present(), None
             with suppress(Moved):

@@ -9,8 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, cast
 
 from honcho_exec.clock import Clock
@@ -27,8 +26,6 @@ _log = logging.getLogger(__name__)
 
 # Callers hold the base class's lock for microseconds; one that is held for longer was left by an interrupted caller.
 _LEAKED_SECONDS = 1.0
-# Stands for the base class's condition of a Future that was completed before anybody needed one.
-_ENDED = object()
 
 
 def is_stored(future: Future[Receipt]) -> bool:
@@ -47,17 +44,30 @@ class TurnFuture(Future[Receipt]):
     The base class's condition is taken by a caller who waits with `concurrent.futures.wait`, and stays locked if that
     caller is interrupted. The outcome is therefore kept apart from it, and each caller of `result` waits on a lock of
     its own. Callbacks run on a thread of their own. What only a waiting caller needs is made when one comes:
-    a backlog has many Futures, and each object in it is one more for the garbage collection to look at.
+    a backlog has many Futures, and each object in it is one more for the garbage collection to look at. For the same
+    reason `__dict__` is used only then: without it a Future is one object.
 
     Attributes:
         durable: whether the turn is stored; False only while another process locks the outbox.
+        since: when it was given, on the monotonic clock; infinite while it is held back. Kept by `Turns`, as the rest.
+        remaining: how many rows are not settled.
+        written: how many were written.
+        already: how many were there before.
     """
 
     durable = False
+    since = math.inf
+    remaining = 0
+    written = 0
+    already = 0
     _state = "RUNNING"
     _result: Receipt | None = None
     _exception: BaseException | None = None
     _outcome: tuple[Receipt | None, BaseException | None] | None = None
+    # Set once, by the first who needs them.
+    _base: threading.Condition | None = None
+    _woken: deque[threading.Lock] | None = None
+    _callbacks: deque[Callable[[], object]] | None = None
 
     def __init__(self, run: Callable[[Callable[[], None]], object]) -> None:
         # Not the base class's, whose attributes are made by `__getattr__` for those who wait through it.
@@ -66,16 +76,13 @@ class TurnFuture(Future[Receipt]):
 
     def __getattr__(self, name: str) -> Any:
         if name == "_condition":
-            # One atomic step decides whether a waiter was here before the end, see `_complete`.
             condition = self.__dict__.setdefault("_base", threading.Condition())
-            if condition is not _ENDED:
-                return condition
-            self._end()
-            return self.__dict__.setdefault("_condition", threading.Condition())
+            # Either this sees the outcome, or the thread that completes it sees the condition.
+            if self._outcome is not None:
+                self._end()
+            return condition
         if name == "_waiters":
             return self.__dict__.setdefault(name, [])
-        if name in {"_woken", "_callbacks"}:
-            return self.__dict__.setdefault(name, deque())
         raise AttributeError(name)
 
     def __repr__(self) -> str:
@@ -124,11 +131,12 @@ class TurnFuture(Future[Receipt]):
     def add_done_callback(self, fn: Callable[[Future[Receipt]], object]) -> None:
         """See `concurrent.futures.Future.add_done_callback`; called on a thread of its own."""
         callback = partial(fn, self)
-        self._callbacks.append(callback)
+        callbacks: deque[Callable[[], object]] = self.__dict__.setdefault("_callbacks", deque())
+        callbacks.append(callback)
         if self._outcome is not None:
             # The thread that takes it out of the queue calls it.
             with suppress(ValueError):
-                self._callbacks.remove(callback)
+                callbacks.remove(callback)
                 foreign(_log, "a callback of a Future", callback, None)
 
     def set_result(self, result: Receipt) -> None:
@@ -146,29 +154,30 @@ class TurnFuture(Future[Receipt]):
                 raise Closed(ADVICE)
             woken = threading.Lock()
             woken.acquire()
-            self._woken.append(woken)
+            waiting: deque[threading.Lock] = self.__dict__.setdefault("_woken", deque())
+            waiting.append(woken)
             if self._outcome is None:
                 woken.acquire(timeout=-1 if timeout is None else min(max(timeout, 0.0), threading.TIMEOUT_MAX))
             if self._outcome is None:
                 with suppress(ValueError):
-                    self._woken.remove(woken)
+                    waiting.remove(woken)
                 raise TimeoutError
         return self._outcome
 
     def _complete(self, result: Receipt | None, error: BaseException | None) -> None:
-        self._outcome = (result, error)
-        woken: deque[threading.Lock] = self.__dict__.get("_woken", deque())
-        with suppress(IndexError):
-            while True:
+        self._outcome = (result, error) if error is not None or result is None else _outcome_of(result)
+        woken = self._woken
+        while woken:
+            with suppress(IndexError):
                 woken.popleft().release()
         # The thread that delivers neither waits for the base class's lock nor runs what is not ours.
-        if self.__dict__.setdefault("_base", _ENDED) is _ENDED:
+        if self._base is None:
             self._end()
-            if self.__dict__.get("_callbacks"):
+            if self._callbacks:
                 self._run(self._tell)
-        elif self._condition.acquire(blocking=False):
+        elif self._base.acquire(blocking=False):
             waiters = self._end()
-            self._condition.release()
+            self._base.release()
             self._run(partial(self._tell, waiters))
         else:
             self._run(self._end_later)
@@ -184,11 +193,11 @@ class TurnFuture(Future[Receipt]):
         """Complete the base class; return the waiters that were installed before."""
         self._result, self._exception = self._wait(0.0)
         self._state = "FINISHED"
-        return list(self.__dict__.get("_waiters", ()))
+        return list(self._waiters) if self._base is not None else []
 
     def _tell(self, waiters: Sequence[Any] = ()) -> None:
-        with suppress(IndexError):
-            while True:
+        while self._callbacks:
+            with suppress(IndexError):
                 foreign(_log, "a callback of a Future", self._callbacks.popleft(), None)
         # A waiter of an interrupted caller may stay locked for ever, which holds up this thread alone.
         for waiter in waiters:
@@ -198,18 +207,15 @@ class TurnFuture(Future[Receipt]):
                 waiter.add_exception(self)
 
 
-@dataclass(slots=True)
-class _Turn:
-    future: TurnFuture
-    remaining: int
-    since: float
-    written: int = 0
-    already: int = 0
-    stored: bool = False
+@lru_cache(maxsize=1000)
+def _receipt(written: int, already: int) -> Receipt:
+    """The same receipt for equal counts: callers may keep many."""
+    return Receipt(written, already)
 
-    @property
-    def held(self) -> bool:
-        return self.since == math.inf
+
+@lru_cache(maxsize=1000)
+def _outcome_of(receipt: Receipt) -> tuple[Receipt, None]:
+    return receipt, None
 
 
 class Turns:
@@ -226,7 +232,7 @@ class Turns:
         self._meter = meter
         self._run = run
         self._lock = threading.Lock()
-        self._turns: dict[str, _Turn] = {}
+        self._turns: dict[str, TurnFuture] = {}
 
     def future(self) -> TurnFuture:
         """A Future for `add`; takes no lock."""
@@ -241,21 +247,22 @@ class Turns:
             rows: how many rows it has.
             since: when it was given, on the monotonic clock; infinite if it is held back.
         """
+        future.remaining, future.since = rows, since
         with self._lock:
-            self._turns[name] = _Turn(future, rows, since)
+            self._turns[name] = future
 
     def stored(self, name: str) -> None:
         """Say that the rows of a turn are in the outbox."""
         with self._lock:
             if (turn := self._turns.get(name)) is not None:
-                turn.stored = turn.future.durable = True
+                turn.durable = True
 
     def release(self) -> None:
         """Say that the turns that were held are on their way now."""
         now = self._clock.monotonic()
         with self._lock:
             for turn in self._turns.values():
-                if turn.held:
+                if turn.since == math.inf:
                     turn.since = now
 
     def follow(self, name: str, carrier: str) -> TurnFuture:
@@ -264,31 +271,31 @@ class Turns:
             turn = self._turns.pop(name, None)
             if turn is None:
                 # Closing was faster: nothing is left to wait for.
-                turn = _Turn(TurnFuture(self._run), 0, 0.0)
-                turn.future.set_exception(closed_first())
-                return turn.future
-            turn.stored = turn.future.durable = True
-            return self._turns.setdefault(carrier, turn).future
+                turn = self.future()
+                turn.set_exception(closed_first())
+                return turn
+            turn.durable = True
+            return self._turns.setdefault(carrier, turn)
 
     def open(self) -> list[str]:
         """The turns that are stored and not settled."""
         with self._lock:
-            return [name for name, turn in self._turns.items() if turn.stored]
+            return [name for name, turn in self._turns.items() if turn.durable]
 
     def close(self, name: str, *, delivered: bool) -> None:
         """Settle a turn that has no row left: delivered elsewhere, or dropped by a person."""
         with self._lock:
             turn = self._turns.pop(name, None)
         if turn is not None and delivered:
-            turn.future.set_result(Receipt(turn.written, turn.already + turn.remaining))
+            turn.set_result(_receipt(turn.written, turn.already + turn.remaining))
         elif turn is not None:
-            turn.future.set_exception(
+            turn.set_exception(
                 Rejected("the turn was taken out of the outbox before it was delivered", cause="dropped")
             )
 
     def settle(self, names: Iterable[str], *, new: bool) -> None:
         """Count one row of each named turn as written now (`new`) or there before; settles what is complete."""
-        done: list[_Turn] = []
+        done: list[TurnFuture] = []
         with self._lock:
             for name in names:
                 if (turn := self._turns.get(name)) is None:
@@ -301,14 +308,14 @@ class Turns:
         now = self._clock.monotonic()
         for turn in done:
             self._meter.sync_took(now - turn.since)
-            turn.future.set_result(Receipt(turn.written, turn.already))
+            turn.set_result(_receipt(turn.written, turn.already))
 
     def fail(self, names: Iterable[str], error: HonchoExecError) -> None:
         """Fail the named turns."""
         with self._lock:
             turns = [self._turns.pop(name) for name in dict.fromkeys(names) if name in self._turns]
         for turn in turns:
-            turn.future.set_exception(error)
+            turn.set_exception(error)
 
     def fail_all(self) -> None:
         """Fail every turn that is stored: the provider closes, and somebody else delivers it."""
@@ -317,11 +324,11 @@ class Turns:
     def oldest(self) -> str | None:
         """The turn that has been going longest; None when none is on its way."""
         with self._lock:
-            going = [name for name, turn in self._turns.items() if not turn.held]
+            going = [name for name, turn in self._turns.items() if turn.since < math.inf]
             return min(going, key=lambda name: self._turns[name].since, default=None)
 
     def age(self) -> float | None:
         """Seconds for which the oldest turn has been going; None when none is on its way."""
         with self._lock:
-            since = min((turn.since for turn in self._turns.values() if not turn.held), default=None)
+            since = min((turn.since for turn in self._turns.values() if turn.since < math.inf), default=None)
         return None if since is None else self._clock.monotonic() - since

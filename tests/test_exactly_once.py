@@ -494,7 +494,8 @@ def row(clock: HandClock, text: str = "said", *, created_at: str | None = None) 
         key=None,
         admitted_by="",
         place=None,
-        admitted=clock.boot_time(),
+        admitted_boot=clock.boot_time().boot,
+        admitted_seconds=clock.boot_time().seconds,
     )
 
 
