@@ -23,7 +23,19 @@ __all__ = [
     "Search",
     "parse",
     "schemas",
+    "system_prompt",
 ]
+
+_MODES = {
+    "hybrid": "What Honcho knows of the user is put before each turn, and these tools reach the rest: ",
+    "context": "What Honcho knows of the user is put before each turn.",
+    "tools": "Nothing is put before the turns; use these tools to reach what Honcho knows: ",
+}
+_TOOLS = (
+    "honcho_profile (standing facts), honcho_search (what was said, in every session), honcho_context (summary, "
+    "representation, card, last messages), honcho_reasoning (a question answered by a language model; slow), "
+    "honcho_conclude (keep, delete or list lasting facts)."
+)
 
 _MAX_QUERY = 10_000
 MAX_CONCLUSION = 65_535
@@ -228,3 +240,8 @@ def _flat(declared: dict[str, Any]) -> dict[str, Any]:
         if variant.get("type") != "null":
             flat |= {key: value for key, value in variant.items() if key not in {"anyOf", "default", "title"}}
     return flat
+
+
+def system_prompt(recall_mode: str) -> str:
+    """Static text for a recall mode, so that prompts stay cacheable."""
+    return "# Honcho memory\n" + _MODES[recall_mode] + (_TOOLS if recall_mode != "context" else "")

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from honcho_exec.errors import Rejected
-from honcho_exec.model import Chosen
+from honcho_exec.purge_filter import PurgeFilter
 from honcho_exec.raw_api import RawApi, part, workspace_path
 
 __all__ = ["Forgetting", "ServerForgetting"]
@@ -41,7 +41,7 @@ class ServerForgetting:
         self._path = workspace_path(workspace)
         self._dry_run = dry_run
 
-    def forget(self, chosen: Chosen) -> Forgetting:
+    def forget(self, chosen: PurgeFilter) -> Forgetting:
         """Look for what is chosen, and delete what can be.
 
         Raises:
@@ -66,7 +66,7 @@ class ServerForgetting:
                 done.left.append("the names of the workspace and its peers: a server deletes no peers")
         return done
 
-    def _conclusions(self, chosen: Chosen) -> list[str]:
+    def _conclusions(self, chosen: PurgeFilter) -> list[str]:
         filters: list[dict[str, str]] = [{}]
         if chosen.peer is not None:
             filters = [{"observer_id": chosen.peer}, {"observed_id": chosen.peer}]
@@ -88,12 +88,12 @@ class ServerForgetting:
             or chosen.holds(one["content"])
         ]
 
-    def _sessions(self, chosen: Chosen) -> set[str]:
+    def _sessions(self, chosen: PurgeFilter) -> set[str]:
         if chosen.everything:
             return self._api.ids(f"{self._path}/sessions")
         return self._api.ids(f"{self._path}/sessions", {"id": chosen.session}) & {str(chosen.session)}
 
-    def _cards(self, chosen: Chosen, done: Forgetting) -> None:
+    def _cards(self, chosen: PurgeFilter, done: Forgetting) -> None:
         if chosen.session is not None:
             return
         peers = sorted(self._api.ids(f"{self._path}/peers"))
@@ -110,7 +110,7 @@ class ServerForgetting:
                 return
             self._card(observer, target, chosen, done)
 
-    def _card(self, observer: str, target: str, chosen: Chosen, done: Forgetting) -> None:
+    def _card(self, observer: str, target: str, chosen: PurgeFilter, done: Forgetting) -> None:
         path = f"{self._path}/peers/{part(observer)}/card?target={part(target)}"
         lines = self._api.request("GET", path).json()["peer_card"] or []
         left = [line for line in lines if chosen.text is not None and not chosen.holds(line)]
@@ -119,7 +119,7 @@ class ServerForgetting:
             if not self._dry_run:
                 self._api.request("PUT", path, {"peer_card": left})
 
-    def _messages(self, chosen: Chosen, done: Forgetting) -> None:
+    def _messages(self, chosen: PurgeFilter, done: Forgetting) -> None:
         """Say which sessions hold messages that a server cannot delete one by one."""
         sessions = sorted(self._api.ids(f"{self._path}/sessions"))
         until = time.monotonic() + _LOOK_SECONDS
@@ -134,7 +134,7 @@ class ServerForgetting:
                     f" sessions (purge --session {session})"
                 )
 
-    def _said(self, session: str, chosen: Chosen) -> Iterator[object]:
+    def _said(self, session: str, chosen: PurgeFilter) -> Iterator[object]:
         path = f"{self._path}/sessions/{part(session)}/messages/list"
         filters = {} if chosen.peer is None else {"filters": {"peer_id": chosen.peer}}
         for message in self._api.pages("POST", path, filters):

@@ -14,7 +14,7 @@ from sqlite3 import Row
 
 from honcho_exec.clock import Clock
 from honcho_exec.errors import Damaged, StateError
-from honcho_exec.model import Chosen
+from honcho_exec.purge_filter import PurgeFilter
 from honcho_exec.sqlite import Database, set_aside
 
 __all__ = ["Known", "NamedSession"]
@@ -208,7 +208,7 @@ class Known:
             ("INSERT OR IGNORE INTO entries SELECT ?, ?, ?, ? WHERE ?", (*about, new, bool(new))),
         )
 
-    def purge(self, chosen: Chosen) -> None:
+    def purge(self, chosen: PurgeFilter) -> None:
         """Know nothing any more of what a person wants forgotten, whatever the destination."""
         everything, names = chosen.everything, (chosen.session, chosen.peer)
         held = [row["content"] for row in self._read("SELECT content FROM entries", ()) if chosen.holds(row["content"])]

@@ -15,7 +15,7 @@ from honcho_exec.cadence import Cadence
 from honcho_exec.clock import Clock
 from honcho_exec.errors import StateError, Unavailable
 from honcho_exec.folders import private_folder
-from honcho_exec.model import Chosen
+from honcho_exec.purge_filter import PurgeFilter
 from honcho_exec.sqlite import Database
 
 __all__ = ["Ledger", "SessionCost"]
@@ -165,7 +165,7 @@ class Ledger:
         own = next((cost for cost in found if cost.session == session), SessionCost(session))
         return own, sorted(found, key=lambda cost: cost.used_at or "", reverse=True)
 
-    def purge(self, chosen: Chosen) -> None:
+    def purge(self, chosen: PurgeFilter) -> None:
         """Forget the costs of sessions that a person wants forgotten, whatever the destination.
 
         Raises:

@@ -15,9 +15,10 @@ from honcho_exec.clock import BootTime, Clock
 from honcho_exec.connections import Incident
 from honcho_exec.errors import Busy, HonchoExecError
 from honcho_exec.lease import Holder
-from honcho_exec.model import Chosen, Conclusion, Replacement, SessionRef, Write
+from honcho_exec.model import Conclusion, Replacement, SessionRef, Write
 from honcho_exec.outbox_file import OutboxFile
 from honcho_exec.provenance import place_of
+from honcho_exec.purge_filter import PurgeFilter
 from honcho_exec.redirect import Elsewhere, Redirected, find_elsewhere, redirect, split_destination
 from honcho_exec.rows import Admitted, Batch, Counts, Delivery, History, OutboxRow, Value, read_batch, read_row
 from honcho_exec.writer import Change, writer_of
@@ -294,7 +295,7 @@ class Outbox:
         waited = [now.since(BootTime(*row)) for row in begun]
         return max((_ORIGINAL_FIRST - seconds for seconds in waited if seconds is not None and seconds >= 0), default=0)
 
-    def forget_delivered(self, chosen: Chosen) -> None:
+    def forget_delivered(self, chosen: PurgeFilter) -> None:
         """Remember nothing any more of what was delivered for those whom a person wants forgotten."""
         with self._file.writing() as connection:
             connection.execute("DELETE FROM dated_sessions WHERE ? OR session = ?", (chosen.everything, chosen.session))

@@ -19,7 +19,6 @@ from honcho_exec.model import SessionRef
 from honcho_exec.recall import Recall
 from honcho_exec.settings import LoadedSettings
 from honcho_exec.stats import Meter
-from honcho_exec.stats_hook import StatsHook
 from honcho_exec.tools import Tools
 
 __all__ = ["Parts", "put_together"]
@@ -34,7 +33,6 @@ class Parts:
     Attributes:
         recall: None where nothing is injected.
         mirror: None where nothing is written.
-        exported: None where nobody wants the counters.
     """
 
     conversation: Conversation
@@ -42,13 +40,10 @@ class Parts:
     tools: Tools
     recall: Recall | None
     mirror: Mirror | None
-    exported: StatsHook | None
 
     def close(self, timeout: float | None) -> int:
         """Deliver what is left, at most `timeout` seconds, give everything back; returns how many writes are kept."""
         with ExitStack() as steps:
-            if self.exported is not None:
-                steps.callback(self.exported.close)
             steps.callback(self.ledger.close)
             steps.callback(self.ledger.flush)
             if self.recall is not None:
@@ -72,7 +67,6 @@ def put_together(
     host_folder: str,
     rewrite: Rewriter | None,
     notice: Callable[[HonchoExecError | None], None],
-    stats_hook: StatsHook | None,
 ) -> Parts:
     """Make the parts, and begin the conversation.
 
@@ -87,7 +81,6 @@ def put_together(
         host_folder: where the files of the host's own memory are; empty where there is no host.
         rewrite: makes of a user's message a question to a memory.
         notice: told when delivery begins to fail, and when it works again.
-        stats_hook: hands the counters on.
 
     Raises:
         StateError: the state on disk cannot be used.
@@ -124,4 +117,4 @@ def put_together(
     if writes:
         mirror = Mirror(conversation, settings, home, Path(host_folder) if host_folder else None, clock)
         mirror.begin()
-    return Parts(conversation, ledger, tools, recall, mirror, stats_hook)
+    return Parts(conversation, ledger, tools, recall, mirror)

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from honcho_exec import given
 from honcho_exec.alarm import weakly
-from honcho_exec.arguments import schemas
+from honcho_exec.arguments import schemas, system_prompt
 from honcho_exec.checkup import take
 from honcho_exec.clock import Clock, SystemClock
 from honcho_exec.conversation import Conversation, open_outbox
@@ -25,7 +25,6 @@ from honcho_exec.dialectic import Rewriter
 from honcho_exec.doctor import examine
 from honcho_exec.errors import Closed, ConfigurationError, Disabled, HonchoExecError, InputError, StateError
 from honcho_exec.forks import ADVICE, fork_count, on_fork_in_child
-from honcho_exec.futures import done, failed
 from honcho_exec.identity import HostContext, is_shared, named_ref, resolve, safe_id
 from honcho_exec.lease import Holder
 from honcho_exec.machine_text import spoken
@@ -36,14 +35,13 @@ from honcho_exec.offload import begin_use, end_use, offload, offloaded
 from honcho_exec.outbox import Outbox
 from honcho_exec.parts import Parts, put_together
 from honcho_exec.preload import import_shared
-from honcho_exec.prompt import system_prompt
 from honcho_exec.recall import Recall
 from honcho_exec.settings import LoadedSettings, Settings, load, state_home, stated_home
 from honcho_exec.stats import Meter, Stats
-from honcho_exec.stats_hook import StatsHook
 from honcho_exec.status import Finding, Status
 from honcho_exec.text import harmless, plain_text
 from honcho_exec.tools import error_answer
+from honcho_exec.turns import done, failed
 from honcho_exec.unforeseen import foreign
 
 __all__ = ["HonchoProvider"]
@@ -77,8 +75,6 @@ class HonchoProvider:
         notice: told, with the error, when delivery begins to fail, and with None when it works again; called on a
             thread of the provider's, which must not be held up.
         query_rewriter: makes of a user's message a question to a memory; used where `queryRewrite` says so.
-        stats_hook: called with `stats()` soon after something changed, at most once a second, and at the end; on a
-            thread of its own, which must come back.
 
     Raises:
         InputError: `session_id` is no string.
@@ -96,7 +92,6 @@ class HonchoProvider:
         clock: Clock | None = None,
         notice: Callable[[HonchoExecError | None], None] | None = None,
         query_rewriter: Rewriter | None = None,
-        stats_hook: Callable[[Stats], None] | None = None,
     ) -> None:
         self._environ = os.environ if environ is None else environ
         self._context = HostContext(session="" if session_id is None else given.string(session_id, "session_id"))
@@ -105,7 +100,6 @@ class HonchoProvider:
         self._refs: dict[str, SessionRef] = {}
         self._clock = clock or SystemClock()
         self._notice = notice
-        self._stats_hook = stats_hook
         self._meter = Meter()
         self._lock = threading.Lock()
         self._loaded: LoadedSettings | None = None
@@ -560,10 +554,6 @@ class HonchoProvider:
         if not loaded.settings.enabled:
             raise Disabled("Honcho memory is switched off (HONCHO_ENABLED, or `enabled` in honcho.json)")
         ref = self._name(loaded.settings)
-        exported = None
-        if self._stats_hook is not None:
-            exported = StatsHook(self._stats_hook, self._meter)
-            self._meter.changed = exported.changed
         self._parts = put_together(
             loaded,
             ref,
@@ -575,7 +565,6 @@ class HonchoProvider:
             host_folder=self._hermes_home or self._environ.get("HERMES_HOME", "").strip(),
             rewrite=self._rewrite,
             notice=self._tell,
-            stats_hook=exported,
         )
         begin_use(self, weakly(self._abandon))
 

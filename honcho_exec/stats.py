@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 
 __all__ = ["Latency", "Meter", "Stats"]
@@ -87,14 +87,9 @@ class _Times:
 
 
 class Meter:
-    """Counts; usable from any thread, and cheap enough for every call.
-
-    Attributes:
-        changed: called after every change, in the thread that made it.
-    """
+    """Counts; usable from any thread, and cheap enough for every call."""
 
     def __init__(self) -> None:
-        self.changed: Callable[[], None] | None = None
         self._lock = threading.Lock()
         self._counts = dict.fromkeys(_COUNTERS, 0)
         self._syncs = _Times()
@@ -104,28 +99,21 @@ class Meter:
         """Add to one of the counters of `Stats`."""
         with self._lock:
             self._counts[counter] += by
-        self._tell()
 
     def sync_took(self, seconds: float) -> None:
         """A turn is in Honcho."""
         with self._lock:
             self._syncs.add(seconds)
-        self._tell()
 
     def request_took(self, seconds: float) -> None:
         """A request has ended, well or not."""
         with self._lock:
             self._requests.add(seconds)
-        self._tell()
 
     def snapshot(self) -> Stats:
         """Everything as it is now."""
         with self._lock:
             return Stats(**self._counts, sync=self._syncs.latency(), request=self._requests.latency())
-
-    def _tell(self) -> None:
-        if self.changed is not None:
-            self.changed()
 
 
 def _at(ordered: Sequence[float], share: float) -> float:

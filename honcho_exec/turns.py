@@ -20,7 +20,7 @@ from honcho_exec.offload import post
 from honcho_exec.stats import Meter
 from honcho_exec.unforeseen import foreign
 
-__all__ = ["TurnFuture", "Turns", "closed_first", "is_stored"]
+__all__ = ["TurnFuture", "Turns", "closed_first", "done", "failed", "is_stored"]
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +31,20 @@ _LEAKED_SECONDS = 1.0
 def is_stored(future: Future[Receipt]) -> bool:
     """Whether what was just given is durable: its Future has not failed, or only a request of its delivery has."""
     return not future.done() or isinstance(future.exception(), RequestError | None)
+
+
+def done(receipt: Receipt) -> Future[Receipt]:
+    """A Future that holds `receipt`."""
+    future: Future[Receipt] = Future()
+    future.set_result(receipt)
+    return future
+
+
+def failed(error: HonchoExecError) -> Future[Receipt]:
+    """A Future that has failed with `error`."""
+    future: Future[Receipt] = Future()
+    future.set_exception(error)
+    return future
 
 
 def closed_first() -> Closed:

@@ -17,7 +17,7 @@ from support.providers import MakeProvider
 from honcho_exec import HonchoProvider, honcho_api
 from honcho_exec.embedded import EmbeddedHoncho
 from honcho_exec.errors import SessionDeleted
-from honcho_exec.model import Chosen
+from honcho_exec.purge_filter import PurgeFilter
 
 WORKSPACE = "/v3/workspaces/hermes"
 READING_TOOLS = {
@@ -127,7 +127,7 @@ def test_embedded_session_purged_by_another_process_begins_again(make_provider: 
     provider = make_provider()
     provider.sync_turn("before", "noted").result(10)
     other = EmbeddedHoncho(provider.home / "memory.db")
-    other.forget(Chosen(session="s1"))
+    other.forget(PurgeFilter(session="s1"))
     other.close()
     for tool, arguments in READING_TOOLS.items():
         assert "error" not in call(provider, tool, arguments), tool

@@ -36,8 +36,9 @@ from honcho_exec.clock import BootTime, SystemClock
 from honcho_exec.dating import date_messages
 from honcho_exec.embedded import EmbeddedHoncho
 from honcho_exec.errors import Inconclusive, Rejected
-from honcho_exec.model import Chosen, Conclusion, Message, SessionRef
+from honcho_exec.model import Conclusion, Message, SessionRef
 from honcho_exec.provenance import place_of
+from honcho_exec.purge_filter import PurgeFilter
 from honcho_exec.rows import OutboxRow
 from honcho_exec.settings import Settings
 
@@ -457,10 +458,10 @@ def test_purge_leaves_no_digest_and_no_session_name(tmp_path: Path) -> None:
     process.outbox.note_dated("other", 1.0)
     assert process.deliver() == ["likes tea"]
     assert process.outbox.stored_before([Conclusion("likes tea", "hermes", "ada")])
-    process.outbox.forget_delivered(Chosen(session="s"))
+    process.outbox.forget_delivered(PurgeFilter(session="s"))
     assert not process.outbox.stored_before([Conclusion("likes tea", "hermes", "ada")])
     assert (process.outbox.dated("s"), process.outbox.dated("other")) == (None, 1.0)
-    process.outbox.forget_delivered(Chosen())
+    process.outbox.forget_delivered(PurgeFilter())
     assert process.outbox.dated("other") is None
     process.close()
 

@@ -25,7 +25,7 @@ from honcho_exec.embedded import extract, words
 from honcho_exec.embedded.metadata import compares
 from honcho_exec.embedded.wire import Refused, parse_json
 from honcho_exec.errors import HonchoExecError
-from honcho_exec.model import Chosen
+from honcho_exec.purge_filter import PurgeFilter
 from honcho_exec.settings import Settings
 
 SMALL, LARGE = 100_000, 200_000
@@ -287,8 +287,8 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "is_trivial": is_trivial,
     "dialectic": lambda said: ask(lambda *_: said, Settings(), said, warm=True),
     "safe_id": name,
-    "purge": lambda said: Chosen(text="a" * 50 + "b").holds(said),
-    "purge beside": lambda said: Chosen(text=said).holds_beside({"a": said}),
+    "purge": lambda said: PurgeFilter(text="a" * 50 + "b").holds(said),
+    "purge beside": lambda said: PurgeFilter(text=said).holds_beside({"a": said}),
     "indexed": words.indexed,
     "match_expressions": words.match_expressions,
     "statements": extract.statements,

@@ -17,7 +17,6 @@ from support.providers import MakeProvider
 from honcho_exec import HonchoProvider
 from honcho_exec.errors import HonchoExecError
 from honcho_exec.model import Receipt
-from honcho_exec.stats import Stats
 
 COOLDOWN = 0.4
 QUICK = {
@@ -225,36 +224,6 @@ def test_stats_count_refusals_and_waits_that_ran_out(server: FaultyServer, make_
     stats = provider.stats()
     assert (stats.admitted, stats.delivered, stats.overloaded, stats.join_timeouts) == (2, 0, 1, 1)
     server.release()
-
-
-def test_a_hook_is_given_snapshots_and_the_last_one_at_the_end(server: FaultyServer, tmp_path: Path) -> None:
-    given: list[Stats] = []
-    environ = {"HONCHO_BASE_URL": server.url, "HOME": str(tmp_path)}
-    with HonchoProvider("s", environ=environ, home=tmp_path, stats_hook=given.append) as provider:
-        provider.sync_turn("one", "two").result(10)
-    assert (given[-1].admitted, given[-1].delivered) == (2, 2)
-    assert given[-1] == provider.stats()
-
-
-def test_a_hook_that_fails_or_hangs_holds_nothing_up(
-    server: FaultyServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    released = threading.Event()
-
-    def hook(_: Stats) -> None:
-        released.wait(10)
-        raise ValueError("words that were said")
-
-    environ = {"HONCHO_BASE_URL": server.url, "HOME": str(tmp_path)}
-    provider = HonchoProvider("s", environ=environ, home=tmp_path, stats_hook=hook)
-    provider.initialize()
-    assert provider.sync_turn("one", "two").result(10).written == 2
-    start = time.monotonic()
-    assert provider.shutdown() == 0
-    assert time.monotonic() - start < 4
-    assert provider.shutdown() == 0
-    released.set()
-    assert "words that were said" not in caplog.text
 
 
 @pytest.mark.usefixtures("brisk")

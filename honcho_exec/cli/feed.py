@@ -6,12 +6,12 @@ import hashlib
 import json
 import time
 from collections import Counter, deque
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from honcho_exec.cli.lines import Line, moment
-from honcho_exec.cli.show import Told
 from honcho_exec.errors import HonchoExecError, Overloaded, Rejected, RequestError
 from honcho_exec.text import clean
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from honcho_exec.model import Receipt
     from honcho_exec.provider import HonchoProvider
 
-__all__ = ["Feed", "Outcome", "Said"]
+__all__ = ["Feed", "Outcome", "Said", "Told"]
+
+Told = Callable[[int, str], None]
+"""How many more are done, and what is in the way (empty when nothing is)."""
 
 _IN_FLIGHT = 1000
 

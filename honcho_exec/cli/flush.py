@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from honcho_exec.cli.feed import Told
 from honcho_exec.cli.rows import EVERY, many
 from honcho_exec.cli.run import FAILED, SECONDS, Run, command, hint, json_option, lent, opened, pass_run, print_json
-from honcho_exec.cli.show import Told, plain, progress, stdout, text, without_password
+from honcho_exec.cli.show import plain, progress, stdout, text, without_password
 from honcho_exec.errors import HonchoExecError
 
 if TYPE_CHECKING:

@@ -20,7 +20,8 @@ from honcho_exec.cli.rows import EVERY, many
 from honcho_exec.cli.run import FAILED, MEMORY, Run, command, json_option, lent, memory, pass_run, print_json, reached
 from honcho_exec.cli.show import fields, plain, stdout, text, without_password
 from honcho_exec.errors import RequestError
-from honcho_exec.model import Card, Chosen, Conclusion, Message, Replacement, Write
+from honcho_exec.model import Card, Conclusion, Message, Replacement, Write
+from honcho_exec.purge_filter import PurgeFilter
 
 if TYPE_CHECKING:
     # They take long to import; --help does without them.
@@ -92,7 +93,7 @@ def purge(
     if [bool(one) for one in (peer, session, words and words.strip(), everything)].count(True) != 1:
         raise click.UsageError("give exactly one of --peer, --session, --text and --everything")
     loaded = _settings(run)
-    chosen = Chosen(None if all_workspaces else loaded.settings.workspace, peer, session, words)
+    chosen = PurgeFilter(None if all_workspaces else loaded.settings.workspace, peer, session, words)
     effect = _effect(loaded, session)
     found = _look(run, loaded, chosen, do=False)
     if not run.as_json:
@@ -130,7 +131,7 @@ def _settings(run: Run) -> LoadedSettings:
     return load(environment(run.hermes_home), hermes_home=run.hermes_home)
 
 
-def _look(run: Run, loaded: LoadedSettings, chosen: Chosen, *, do: bool) -> _Found:
+def _look(run: Run, loaded: LoadedSettings, chosen: PurgeFilter, *, do: bool) -> _Found:
     """Look in every place, and with `do` take out what is found: first what would be delivered yet, here last."""
     found = _Found()
     with ExitStack() as stack:
@@ -165,14 +166,14 @@ def _look(run: Run, loaded: LoadedSettings, chosen: Chosen, *, do: bool) -> _Fou
     return found
 
 
-def _from_outbox(outbox: Outbox, home: Path, chosen: Chosen, found: _Found, *, do: bool) -> None:
+def _from_outbox(outbox: Outbox, home: Path, chosen: PurgeFilter, found: _Found, *, do: bool) -> None:
     rows = [row for row in outbox.rows(everywhere=True, limit=EVERY) if _is_chosen(row, home, chosen)]
     found.outbox = outbox.drop([row.id for row in rows]) if do and rows else len(rows)
     if do and found.outbox < len(rows):
         found.left.append(f"{many(len(rows) - found.outbox)} of the outbox that are being sent; run it again later")
 
 
-def _is_chosen(row: OutboxRow, home: Path, chosen: Chosen) -> bool:
+def _is_chosen(row: OutboxRow, home: Path, chosen: PurgeFilter) -> bool:
     if chosen.workspace not in (None, row.ref.workspace):
         return False
     if chosen.everything or (chosen.session is not None and chosen.session == _session_of(row, home)):
@@ -208,7 +209,7 @@ def _said_in(write: Write) -> tuple[tuple[str, ...], tuple[str, ...], Mapping[st
     return (), (), {}
 
 
-def _from_server(loaded: LoadedSettings, chosen: Chosen, found: _Found, *, do: bool) -> None:
+def _from_server(loaded: LoadedSettings, chosen: PurgeFilter, found: _Found, *, do: bool) -> None:
     from honcho_exec.forget import ServerForgetting  # noqa: PLC0415 - see TYPE_CHECKING
 
     found.server = Counter()
@@ -223,7 +224,7 @@ def _from_server(loaded: LoadedSettings, chosen: Chosen, found: _Found, *, do: b
             found.left.append(f"on the server: {error}; run it again")
 
 
-def _from_other_files(home: Path, outbox: Outbox, chosen: Chosen) -> None:
+def _from_other_files(home: Path, outbox: Outbox, chosen: PurgeFilter) -> None:
     """Take out what other files know of it, and empty the logs beside them."""
     from honcho_exec.clock import SystemClock  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.known import Known  # noqa: PLC0415 - see TYPE_CHECKING

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from honcho_exec.cli.feed import Told
 from honcho_exec.cli.homes import environment
 from honcho_exec.cli.portable import PLURALS, counted, redacted
 from honcho_exec.cli.run import FAILED, Run, command, json_option, memory, pass_run, print_json, reached, tell_error
-from honcho_exec.cli.show import Told, plain, progress, stdout, text
+from honcho_exec.cli.show import plain, progress, stdout, text
 from honcho_exec.errors import ConfigurationError, RequestError
 
 if TYPE_CHECKING:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,9 @@ if TYPE_CHECKING:
     # It takes long to import; --help does without it.
     from rich.console import Console
 
-__all__ = ["Told", "fields", "plain", "progress", "stdout", "text", "without_password"]
+    from honcho_exec.cli.feed import Told
+
+__all__ = ["fields", "plain", "progress", "stdout", "text", "without_password"]
 
 _WIDEST = 100
 _UNWRAPPED = 1_000_000
@@ -19,9 +21,6 @@ _UNWRAPPED = 1_000_000
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 _PASSWORD = re.compile(r"(?<=://)[^/\s@]+@")
-
-Told = Callable[[int, str], None]
-"""How many more are done, and what is in the way (empty when nothing is)."""
 
 
 def plain(told: str) -> str:

@@ -13,7 +13,7 @@ from honcho_exec.embedded.forgetting import count_chosen, forget_chosen, named_s
 from honcho_exec.embedded.language_model import LanguageModel
 from honcho_exec.embedded.portable import Record, dump_records, load_records
 from honcho_exec.embedded.store import Store
-from honcho_exec.model import Chosen
+from honcho_exec.purge_filter import PurgeFilter
 
 __all__ = ["EmbeddedHoncho"]
 
@@ -64,12 +64,12 @@ class EmbeddedHoncho:
         with self._store.writing() as writer:
             return load_records(writer, records)
 
-    def count(self, chosen: Chosen) -> Counter[str]:
+    def count(self, chosen: PurgeFilter) -> Counter[str]:
         """How much would be forgotten, by its kind."""
         with self._store.reading() as connection:
             return count_chosen(connection, chosen)
 
-    def named(self, chosen: Chosen) -> list[tuple[str, str]]:
+    def named(self, chosen: PurgeFilter) -> list[tuple[str, str]]:
         """The kinds and ids of the sessions and peers whose id holds the chosen text."""
         with self._store.reading() as connection:
             return named_so(connection, chosen)
@@ -82,7 +82,7 @@ class EmbeddedHoncho:
         """Give the space of what was deleted back to the disk; return False if another process is in the way."""
         return self._store.shrink()
 
-    def forget(self, chosen: Chosen) -> Counter[str]:
+    def forget(self, chosen: PurgeFilter) -> Counter[str]:
         """Take out what is chosen, also out of what is left of it in the file, and say how much it was."""
         with self._store.writing() as writer:
             counts = forget_chosen(writer, chosen)

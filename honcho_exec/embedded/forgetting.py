@@ -9,7 +9,7 @@ from collections import Counter
 from honcho_exec.embedded.filters import Condition
 from honcho_exec.embedded.store import Writer
 from honcho_exec.embedded.wire import dump
-from honcho_exec.model import Chosen
+from honcho_exec.purge_filter import PurgeFilter
 
 __all__ = ["count_chosen", "forget_chosen", "named_so"]
 
@@ -19,7 +19,7 @@ _NOTHING = Condition("0")
 _CARDS = "SELECT card.observer, target, lines FROM card JOIN peer ON peer.key = card.observer WHERE "
 
 
-def count_chosen(connection: sqlite3.Connection, chosen: Chosen) -> Counter[str]:
+def count_chosen(connection: sqlite3.Connection, chosen: PurgeFilter) -> Counter[str]:
     """How many messages, conclusions, cards, sessions, peers and workspaces would be forgotten."""
     _install(connection, chosen)
     counts: Counter[str] = Counter()
@@ -31,7 +31,7 @@ def count_chosen(connection: sqlite3.Connection, chosen: Chosen) -> Counter[str]
     return counts
 
 
-def forget_chosen(writer: Writer, chosen: Chosen) -> Counter[str]:
+def forget_chosen(writer: Writer, chosen: PurgeFilter) -> Counter[str]:
     """Forget it, and say how much it was; a card that holds the chosen text loses only the lines that do."""
     connection = writer.connection
     counts = count_chosen(connection, chosen)
@@ -50,7 +50,7 @@ def forget_chosen(writer: Writer, chosen: Chosen) -> Counter[str]:
     return counts
 
 
-def named_so(connection: sqlite3.Connection, chosen: Chosen) -> list[tuple[str, str]]:
+def named_so(connection: sqlite3.Connection, chosen: PurgeFilter) -> list[tuple[str, str]]:
     """The kinds and ids of the sessions and peers whose id holds the chosen text."""
     _install(connection, chosen)
     found = []
@@ -61,14 +61,14 @@ def named_so(connection: sqlite3.Connection, chosen: Chosen) -> list[tuple[str, 
     return found
 
 
-def _install(connection: sqlite3.Connection, chosen: Chosen) -> None:
+def _install(connection: sqlite3.Connection, chosen: PurgeFilter) -> None:
     connection.create_function("is_chosen", 1, chosen.holds, deterministic=True)
     connection.create_function(
         "is_chosen_beside", 1, lambda metadata: chosen.holds_beside(json.loads(metadata)), deterministic=True
     )
 
 
-def _conditions(chosen: Chosen) -> dict[str, Condition]:
+def _conditions(chosen: PurgeFilter) -> dict[str, Condition]:
     """What is chosen of each table, in an order in which nothing is deleted that something else still names."""
     if chosen.everything:
         found = dict.fromkeys(("message", "conclusion", "member", "session", "peer"), Condition("1"))
@@ -101,7 +101,7 @@ def _conditions(chosen: Chosen) -> dict[str, Condition]:
     return {table: _within(table, condition, chosen) for table, condition in everywhere.items()}
 
 
-def _within(table: str, condition: Condition, chosen: Chosen) -> Condition:
+def _within(table: str, condition: Condition, chosen: PurgeFilter) -> Condition:
     """The same within one workspace."""
     if chosen.workspace is None:
         return condition
@@ -113,7 +113,7 @@ def _within(table: str, condition: Condition, chosen: Chosen) -> Condition:
     return Condition(f"{condition.sql} AND {inside}", (*condition.values, chosen.workspace))
 
 
-def _cards(connection: sqlite3.Connection, chosen: Chosen) -> list[tuple[int, str, str]]:
+def _cards(connection: sqlite3.Connection, chosen: PurgeFilter) -> list[tuple[int, str, str]]:
     where = Condition("1")
     if chosen.peer is not None:
         where = Condition("(peer.id = ? OR target = ?)", (chosen.peer, chosen.peer))

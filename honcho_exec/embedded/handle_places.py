@@ -18,7 +18,7 @@ from honcho_exec.embedded.forgetting import forget_chosen
 from honcho_exec.embedded.listing import empty_page, page, place
 from honcho_exec.embedded.wire import Body, Invalid, Refused, resource_id
 from honcho_exec.embedded.writing import clone_session as clone
-from honcho_exec.model import Chosen
+from honcho_exec.purge_filter import PurgeFilter
 
 __all__ = [
     "add_session_peers",
@@ -64,7 +64,7 @@ def delete_workspace(call: Call) -> Answer:
         sessions = "SELECT count(*) FROM session WHERE workspace = ?"
         if count := writer.connection.execute(sessions, (workspace["key"],)).fetchone()[0]:
             raise Refused(409, f"Workspace {call.workspace} has {count} sessions; delete them first")
-        forget_chosen(writer, Chosen(workspace=call.workspace))
+        forget_chosen(writer, PurgeFilter(workspace=call.workspace))
     call.store.flush()
     return Answer(202, {"message": "Workspace deleted successfully"})
 

@@ -17,7 +17,7 @@ from honcho_exec.embedded.filters import Condition, all_of
 from honcho_exec.embedded.listing import CONCLUSION_ROWS, MESSAGE_ROWS, message
 from honcho_exec.embedded.search import find_conclusions, find_messages
 from honcho_exec.embedded.wire import dump, shown_instant
-from honcho_exec.embedded.writing import estimated_tokens
+from honcho_exec.embedded.words import estimated_tokens
 
 __all__ = [
     "Everyone",

@@ -9,9 +9,10 @@ from typing import Final
 
 from honcho_exec.embedded.related import related_words
 
-__all__ = ["day_words", "indexed", "match_expressions", "query_words"]
+__all__ = ["day_words", "estimated_tokens", "indexed", "match_expressions", "query_words"]
 
 _MAX_WORDS: Final = 48
+_BYTES_PER_TOKEN: Final = 4
 # Scripts that do not put spaces between words: every character is a word of its own, and a query asks for
 # two neighbours at a time.
 _UNSPACED: Final = (
@@ -73,3 +74,8 @@ def _phrases(word: str) -> list[str]:
     if len(word) == 1 or not _CHARACTER.match(word):
         return [f'"{word}"']
     return [f'"{first} {second}"' for first, second in pairwise(word)]
+
+
+def estimated_tokens(text: str) -> int:
+    """About how many tokens a text is; there is no tokenizer here."""
+    return -(-len(text.encode()) // _BYTES_PER_TOKEN)

@@ -10,17 +10,11 @@ from honcho_exec.embedded.listing import CONCLUSION_ROWS, MESSAGE_ROWS
 from honcho_exec.embedded.places import ensure_authors, ensure_session, ensure_workspace, find, need
 from honcho_exec.embedded.store import Writer
 from honcho_exec.embedded.wire import NewConclusion, NewMessage, Refused, dump
-from honcho_exec.embedded.words import day_words, indexed
+from honcho_exec.embedded.words import day_words, estimated_tokens, indexed
 
-__all__ = ["add_conclusions", "add_messages", "clone_session", "delete_conclusion", "estimated_tokens"]
+__all__ = ["add_conclusions", "add_messages", "clone_session", "delete_conclusion"]
 
-_BYTES_PER_TOKEN: Final = 4
 _INSERT_MESSAGE: Final = "INSERT INTO message VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-
-
-def estimated_tokens(text: str) -> int:
-    """About how many tokens a text is; there is no tokenizer here."""
-    return -(-len(text.encode()) // _BYTES_PER_TOKEN)
 
 
 def add_messages(

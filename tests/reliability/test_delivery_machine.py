@@ -44,8 +44,9 @@ from honcho_exec.errors import Closed, RequestError, StateError
 from honcho_exec.honcho_api import BATCH_KEY
 from honcho_exec.lane import Lane
 from honcho_exec.lease import Holder
-from honcho_exec.model import Chosen, Conclusion, Message, Receipt, SessionRef, Write
+from honcho_exec.model import Conclusion, Message, Receipt, SessionRef, Write
 from honcho_exec.outbox import MAX_BATCH, Outbox
+from honcho_exec.purge_filter import PurgeFilter
 from honcho_exec.retry import RetryPolicy
 from honcho_exec.rows import Batch
 from honcho_exec.settings import Settings
@@ -699,7 +700,7 @@ def test_a_conclusion_that_is_there_already_does_not_vouch_for_those_beside_it(m
     machine.conclude(0, "a", "tea")
     machine.run(0)
     # It was delivered from elsewhere, as far as is known here.
-    machine.watcher.forget_delivered(Chosen())
+    machine.watcher.forget_delivered(PurgeFilter())
     # The same once more, with another in the same request, which is not done and whose answer is lost.
     machine.conclude(0, "a", "tea")
     machine.conclude(0, "a", None)
