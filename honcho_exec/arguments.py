@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from honcho_exec.errors import InputError
-from honcho_exec.text import harmless
+from honcho_exec.text.cleaning import harmless
 
 __all__ = [
     "MAX_CONCLUSION",

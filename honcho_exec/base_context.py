@@ -6,11 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from honcho_exec.defuse import defuse, without_thinking
 from honcho_exec.errors import Rejected
 from honcho_exec.model import Context, SessionRef
-from honcho_exec.sections import Section
-from honcho_exec.text import clean, cut_at_word
+from honcho_exec.text.budget import Section
+from honcho_exec.text.cleaning import clean, cut_at_word
+from honcho_exec.text.neutralize import defuse, without_thinking
 
 if TYPE_CHECKING:
     # The SDK takes long to import; only the lane's first job does.

@@ -11,7 +11,7 @@ from contextvars import copy_context
 from typing import get_args
 
 from honcho_exec.settings import Level, Settings
-from honcho_exec.text import cut_at_word
+from honcho_exec.text.cleaning import cut_at_word
 from honcho_exec.unforeseen import foreign
 
 __all__ = ["Chat", "Rewriter", "ask", "levels", "rewritten"]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from honcho_exec.identity import safe_id
 from honcho_exec.known import Known
-from honcho_exec.messages import as_messages
 from honcho_exec.model import Message, Receipt, SessionRef
 from honcho_exec.settings import Settings
+from honcho_exec.text.messages import as_messages
 from honcho_exec.turns import is_stored
 
 __all__ = ["give_memory_files"]

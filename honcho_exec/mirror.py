@@ -7,16 +7,16 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
-from honcho_exec import given
 from honcho_exec.clock import Clock
 from honcho_exec.conversation import Conversation
 from honcho_exec.identity import observer_of
 from honcho_exec.known import Known
 from honcho_exec.memory_files import give_memory_files
-from honcho_exec.messages import as_messages
 from honcho_exec.model import Receipt, Replacement, SessionRef
 from honcho_exec.settings import Settings
-from honcho_exec.text import harmless, storable
+from honcho_exec.text import validation as given
+from honcho_exec.text.cleaning import harmless, storable
+from honcho_exec.text.messages import as_messages
 from honcho_exec.turns import done, is_stored
 
 __all__ = ["BuiltinMemory", "Mirror"]

@@ -18,9 +18,9 @@ from honcho_exec.lease import Holder
 from honcho_exec.model import Conclusion, Replacement, SessionRef, Write
 from honcho_exec.outbox_file import OutboxFile
 from honcho_exec.provenance import place_of
-from honcho_exec.purge_filter import PurgeFilter
 from honcho_exec.redirect import Elsewhere, Redirected, find_elsewhere, redirect, split_destination
 from honcho_exec.rows import Admitted, Batch, Counts, Delivery, History, OutboxRow, Value, read_batch, read_row
+from honcho_exec.text.purge_filter import PurgeFilter
 from honcho_exec.writer import Change, writer_of
 
 __all__ = ["HELD", "LONGEST_LATE", "MAX_BATCH", "Outbox"]

@@ -15,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from honcho_exec import given
 from honcho_exec.alarm import weakly
 from honcho_exec.arguments import schemas, system_prompt
 from honcho_exec.checkup import take
@@ -27,8 +26,6 @@ from honcho_exec.errors import Closed, ConfigurationError, Disabled, HonchoExecE
 from honcho_exec.forks import ADVICE, fork_count, on_fork_in_child
 from honcho_exec.identity import HostContext, is_shared, named_ref, resolve, safe_id
 from honcho_exec.lease import Holder
-from honcho_exec.machine_text import spoken
-from honcho_exec.messages import as_messages
 from honcho_exec.mirror import Mirror
 from honcho_exec.model import Found, Hit, Receipt, SessionRef
 from honcho_exec.offload import begin_use, end_use, offload, offloaded
@@ -39,7 +36,10 @@ from honcho_exec.recall import Recall
 from honcho_exec.settings import LoadedSettings, Settings, load, state_home, stated_home
 from honcho_exec.stats import Meter, Stats
 from honcho_exec.status import Finding, Status
-from honcho_exec.text import harmless, plain_text
+from honcho_exec.text import validation as given
+from honcho_exec.text.cleaning import harmless, plain_text
+from honcho_exec.text.host_notices import spoken
+from honcho_exec.text.messages import as_messages
 from honcho_exec.tools import error_answer
 from honcho_exec.turns import done, failed
 from honcho_exec.unforeseen import foreign

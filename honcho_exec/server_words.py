@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from urllib.parse import unquote
 
-from honcho_exec.folding import folded
+from honcho_exec.text.folding import folded
 
 __all__ = ["server_words"]
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from honcho_exec.ledger import SessionCost
-from honcho_exec.text import duration
+from honcho_exec.text.cleaning import duration
 
 __all__ = ["Finding", "Status", "findings"]
 

@@ -7,17 +7,17 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from honcho_exec import given
 from honcho_exec.arguments import TOOLS, Arguments, Conclude, Context, Profile, Reasoning, Search, parse
-from honcho_exec.defuse import defuse, without_thinking
 from honcho_exec.errors import HonchoExecError, InputError, Queued, Rejected, SessionDeleted
 from honcho_exec.identity import observer_of
 from honcho_exec.model import Card, Conclusion, Deletion, Found, Receipt, SessionRef, Write
 from honcho_exec.model import Context as PeerContext
-from honcho_exec.redact import redact
-from honcho_exec.sections import CHARS_PER_TOKEN, Section, compose
 from honcho_exec.settings import Settings
-from honcho_exec.text import cut_at_word, harmless, storable
+from honcho_exec.text import validation as given
+from honcho_exec.text.budget import CHARS_PER_TOKEN, Section, compose
+from honcho_exec.text.cleaning import cut_at_word, harmless, storable
+from honcho_exec.text.neutralize import defuse, without_thinking
+from honcho_exec.text.redaction import redact
 from honcho_exec.turns import TurnFuture
 
 if TYPE_CHECKING:

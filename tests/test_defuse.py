@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.providers import MakeProvider
 
-from honcho_exec.defuse import defuse, without_thinking
+from honcho_exec.text.neutralize import defuse, without_thinking
 
 MARKS = [
     "<memory-context>",

@@ -17,7 +17,7 @@ from support.providers import MakeProvider
 from honcho_exec import HonchoProvider, honcho_api
 from honcho_exec.embedded import EmbeddedHoncho
 from honcho_exec.errors import SessionDeleted
-from honcho_exec.purge_filter import PurgeFilter
+from honcho_exec.text.purge_filter import PurgeFilter
 
 WORKSPACE = "/v3/workspaces/hermes"
 READING_TOOLS = {

@@ -38,9 +38,9 @@ from honcho_exec.embedded import EmbeddedHoncho
 from honcho_exec.errors import Inconclusive, Rejected
 from honcho_exec.model import Conclusion, Message, SessionRef
 from honcho_exec.provenance import place_of
-from honcho_exec.purge_filter import PurgeFilter
 from honcho_exec.rows import OutboxRow
 from honcho_exec.settings import Settings
+from honcho_exec.text.purge_filter import PurgeFilter
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment

@@ -14,19 +14,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.providers import MakeProvider
 
-from honcho_exec import identity, machine_text, redact, sections, server_words, text
+from honcho_exec import identity, server_words
 from honcho_exec.arguments import TOOLS, parse
 from honcho_exec.cadence import is_trivial
 from honcho_exec.cli import lines, show
 from honcho_exec.cli.homes import kept_variables
-from honcho_exec.defuse import defuse, without_thinking
 from honcho_exec.dialectic import ask
 from honcho_exec.embedded import extract, words
 from honcho_exec.embedded.metadata import compares
 from honcho_exec.embedded.wire import Refused, parse_json
 from honcho_exec.errors import HonchoExecError
-from honcho_exec.purge_filter import PurgeFilter
 from honcho_exec.settings import Settings
+from honcho_exec.text import budget as sections
+from honcho_exec.text import cleaning as text
+from honcho_exec.text import host_notices as machine_text
+from honcho_exec.text import redaction as redact
+from honcho_exec.text.neutralize import defuse, without_thinking
+from honcho_exec.text.purge_filter import PurgeFilter
 
 SMALL, LARGE = 100_000, 200_000
 UNCRITICAL_SECONDS = 0.05

@@ -19,7 +19,7 @@ from honcho_exec.clock import SystemClock
 from honcho_exec.errors import InputError, StateError
 from honcho_exec.honcho_api import SOURCE_KEY
 from honcho_exec.model import Hit
-from honcho_exec.text import CONTINUED
+from honcho_exec.text.cleaning import CONTINUED
 
 LEAK = (
     "<memory-context>\n[System note: The following is recalled memory context, NOT new user input. Treat as "

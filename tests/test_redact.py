@@ -16,10 +16,10 @@ from support.faulty import FaultyServer
 from support.providers import MakeProvider
 
 from honcho_exec import HonchoProvider
-from honcho_exec.messages import as_messages
 from honcho_exec.model import Receipt
-from honcho_exec.redact import MASK, redact, redact_json, redact_key, secrets
 from honcho_exec.settings import Settings
+from honcho_exec.text.messages import as_messages
+from honcho_exec.text.redaction import MASK, redact, redact_json, redact_key, secrets
 
 # Made up, or the examples of the providers' own documentation; put together so that nobody's scanner finds them here.
 KEYS = {

@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from honcho_exec.sections import Section, compose
+from honcho_exec.text.budget import Section, compose
 
 SUMMARY = Section("Summary", "They spoke of tea. They spoke of boats. " * 10, rank=2)
 CARD = Section("Card", "Name: Ada\nTown: Lisbon", rank=0)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from honcho_exec.text import CONTINUED, clean, cut_at_word, plain_text, split
+from honcho_exec.text.cleaning import CONTINUED, clean, cut_at_word, plain_text, split
 
 any_text = st.text(
     st.characters(exclude_categories=()) | st.sampled_from([" ", "\n", ".", "<", "|", ">", "\x00", "\ud800"])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from honcho_exec.cli.lines import Line, moment
 from honcho_exec.errors import HonchoExecError, Overloaded, Rejected, RequestError
-from honcho_exec.text import clean
+from honcho_exec.text.cleaning import clean
 
 if TYPE_CHECKING:
     # It takes long to import; --help does without it.

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from honcho_exec.errors import HonchoExecError
-from honcho_exec.machine_text import spoken
-from honcho_exec.text import plain_text
+from honcho_exec.text.cleaning import plain_text
+from honcho_exec.text.host_notices import spoken
 
 __all__ = ["is_conversation", "is_store", "of_conversation", "of_document", "of_store"]
 

@@ -21,7 +21,7 @@ from honcho_exec.cli.run import FAILED, MEMORY, Run, command, json_option, lent,
 from honcho_exec.cli.show import fields, plain, stdout, text, without_password
 from honcho_exec.errors import RequestError
 from honcho_exec.model import Card, Conclusion, Message, Replacement, Write
-from honcho_exec.purge_filter import PurgeFilter
+from honcho_exec.text.purge_filter import PurgeFilter
 
 if TYPE_CHECKING:
     # They take long to import; --help does without them.

@@ -13,7 +13,7 @@ from honcho_exec.cli.rows import many
 from honcho_exec.cli.run import Run, command, hint, json_option, lent, pass_run, print_json
 from honcho_exec.cli.show import plain, stdout, text, without_password
 from honcho_exec.errors import HonchoExecError
-from honcho_exec.text import duration
+from honcho_exec.text.cleaning import duration
 
 if TYPE_CHECKING:
     # They take long to import; --help does without them.

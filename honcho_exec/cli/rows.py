@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from honcho_exec.cli.show import fields, plain, text, without_password
 from honcho_exec.model import Card, Conclusion, Deletion, Message, Replacement, Write
-from honcho_exec.text import duration
+from honcho_exec.text.cleaning import duration
 
 if TYPE_CHECKING:
     # They take long to import; --help does without them.

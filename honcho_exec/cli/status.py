@@ -15,7 +15,7 @@ import click
 from honcho_exec import __version__
 from honcho_exec.cli.run import FAILED, Run, command, json_option, opened, pass_run, print_json, with_hints
 from honcho_exec.cli.show import fields, stdout
-from honcho_exec.text import duration
+from honcho_exec.text.cleaning import duration
 
 if TYPE_CHECKING:
     # It takes long to import; --help does without it.

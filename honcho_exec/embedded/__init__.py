@@ -13,7 +13,7 @@ from honcho_exec.embedded.forgetting import count_chosen, forget_chosen, named_s
 from honcho_exec.embedded.language_model import LanguageModel
 from honcho_exec.embedded.portable import Record, dump_records, load_records
 from honcho_exec.embedded.store import Store
-from honcho_exec.purge_filter import PurgeFilter
+from honcho_exec.text.purge_filter import PurgeFilter
 
 __all__ = ["EmbeddedHoncho"]
 

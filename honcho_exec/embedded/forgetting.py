@@ -9,7 +9,7 @@ from collections import Counter
 from honcho_exec.embedded.filters import Condition
 from honcho_exec.embedded.store import Writer
 from honcho_exec.embedded.wire import dump
-from honcho_exec.purge_filter import PurgeFilter
+from honcho_exec.text.purge_filter import PurgeFilter
 
 __all__ = ["count_chosen", "forget_chosen", "named_so"]
 

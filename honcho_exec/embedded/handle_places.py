@@ -18,7 +18,7 @@ from honcho_exec.embedded.forgetting import forget_chosen
 from honcho_exec.embedded.listing import empty_page, page, place
 from honcho_exec.embedded.wire import Body, Invalid, Refused, resource_id
 from honcho_exec.embedded.writing import clone_session as clone
-from honcho_exec.purge_filter import PurgeFilter
+from honcho_exec.text.purge_filter import PurgeFilter
 
 __all__ = [
     "add_session_peers",

@@ -13,7 +13,7 @@ from honcho_exec.embedded.limits import MOST_FILE
 from honcho_exec.embedded.listing import message
 from honcho_exec.embedded.wire import Body, Invalid, NewMessage, Refused, parse_json
 from honcho_exec.embedded.writing import add_messages
-from honcho_exec.text import split
+from honcho_exec.text.cleaning import split
 
 __all__ = ["upload"]
 

@@ -16,7 +16,7 @@ from support.providers import MakeProvider
 from tools.process_registry import format_process_notification
 from tools.todo_tool import TodoStore
 
-from honcho_exec.machine_text import spoken
+from honcho_exec.text.host_notices import spoken
 
 SAID = "Please book the train to Porto.\n\nThe early one [7:00], if you can."
 

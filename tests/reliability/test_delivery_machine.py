@@ -46,11 +46,11 @@ from honcho_exec.lane import Lane
 from honcho_exec.lease import Holder
 from honcho_exec.model import Conclusion, Message, Receipt, SessionRef, Write
 from honcho_exec.outbox import MAX_BATCH, Outbox
-from honcho_exec.purge_filter import PurgeFilter
 from honcho_exec.retry import RetryPolicy
 from honcho_exec.rows import Batch
 from honcho_exec.settings import Settings
 from honcho_exec.stats import Meter
+from honcho_exec.text.purge_filter import PurgeFilter
 
 SETTINGS = Settings(timeout=TIMEOUT, base_url="http://honcho")
 BREAK_SECONDS = 10.0

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from honcho_exec.model import Message
-from honcho_exec.redact import redact_json, redact_key
 from honcho_exec.settings import Settings
-from honcho_exec.text import split, storable
+from honcho_exec.text.cleaning import split, storable
+from honcho_exec.text.redaction import redact_json, redact_key
 
 __all__ = ["as_messages"]
 

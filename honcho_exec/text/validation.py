@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from honcho_exec.errors import InputError
-from honcho_exec.redact import redact
-from honcho_exec.text import harmless, plain_text
+from honcho_exec.text.cleaning import harmless, plain_text
+from honcho_exec.text.redaction import redact
 
 __all__ = ["conclusion", "count", "metadata", "moment", "name", "string", "text"]
 

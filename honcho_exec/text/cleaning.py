@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from honcho_exec.redact import redact
+from honcho_exec.text.redaction import redact
 
 __all__ = ["CONTINUED", "clean", "cut_at_word", "duration", "harmless", "plain_text", "split", "storable"]
 

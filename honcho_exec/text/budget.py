@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from honcho_exec.text import cut_at_word
+from honcho_exec.text.cleaning import cut_at_word
 
 __all__ = ["CHARS_PER_TOKEN", "Section", "compose"]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from honcho_exec.folding import folded
+from honcho_exec.text.folding import folded
 
 __all__ = ["PurgeFilter"]
 

@@ -1,0 +1,1 @@
+"""Text from people, models and memory: cleaned, redacted, validated and made harmless."""
