@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     )
     from honcho_exec.model import Receipt, SessionRef
     from honcho_exec.provider import HonchoProvider
+    from honcho_exec.runtime.metrics import Latency, Stats
     from honcho_exec.settings import Settings
-    from honcho_exec.stats import Latency, Stats
     from honcho_exec.status import Finding, Status
 
 __version__ = "0.1.0"

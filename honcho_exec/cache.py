@@ -15,9 +15,9 @@ from honcho_exec.errors import Rejected, SessionDeleted, StateError, Unavailable
 from honcho_exec.folders import private_folder
 from honcho_exec.identity import SessionChoice, choice_of
 from honcho_exec.known import Known, NamedSession
-from honcho_exec.lane import Lane
 from honcho_exec.locks import exclusive
 from honcho_exec.model import SessionRef
+from honcho_exec.runtime.lane import Lane
 from honcho_exec.settings import Settings
 
 if TYPE_CHECKING:

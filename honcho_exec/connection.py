@@ -14,9 +14,9 @@ from honcho_exec.cache import SessionCache
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.errors import Closed, ConfigurationError
 from honcho_exec.grants import GrantFile
-from honcho_exec.lane import Lane
+from honcho_exec.runtime.lane import Lane
+from honcho_exec.runtime.metrics import Meter
 from honcho_exec.settings import Settings
-from honcho_exec.stats import Meter
 
 if TYPE_CHECKING:
     # Both take long to import; only the lane's first job does.

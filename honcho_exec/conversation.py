@@ -27,16 +27,16 @@ from honcho_exec.errors import (
 from honcho_exec.grants import GrantFile
 from honcho_exec.hold import Hold
 from honcho_exec.known import Known, NamedSession
-from honcho_exec.lane import Lane
 from honcho_exec.lease import Holder
 from honcho_exec.model import Message, Receipt, SessionRef, Write
-from honcho_exec.offload import offload
 from honcho_exec.opening import Opening
 from honcho_exec.outbox import Outbox
-from honcho_exec.pace import embedded_pace
 from honcho_exec.retry import RetryPolicy
+from honcho_exec.runtime.lane import Lane
+from honcho_exec.runtime.metrics import Meter
+from honcho_exec.runtime.offload import offload
+from honcho_exec.runtime.pace import embedded_pace
 from honcho_exec.settings import Settings
-from honcho_exec.stats import Meter
 from honcho_exec.turns import TurnFuture
 
 if TYPE_CHECKING:

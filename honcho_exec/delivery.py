@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from honcho_exec.alarm import weakly
 from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.connection import Connection
@@ -32,17 +31,18 @@ from honcho_exec.errors import (
     Unavailable,
 )
 from honcho_exec.forks import PerProcess, on_fork_in_child
-from honcho_exec.lane import Lane
 from honcho_exec.lease import Holder
 from honcho_exec.model import Receipt, SessionRef, Write
-from honcho_exec.offload import Serial, post, post_in_order
 from honcho_exec.outbox import MAX_BATCH, Outbox
-from honcho_exec.pace import Pace
 from honcho_exec.retry import RetryPolicy
 from honcho_exec.rows import Admitted, Batch, OutboxRow
+from honcho_exec.runtime.lane import Lane
+from honcho_exec.runtime.metrics import Meter
+from honcho_exec.runtime.offload import Serial, post, post_in_order
+from honcho_exec.runtime.pace import Pace
+from honcho_exec.runtime.timer import weakly
 from honcho_exec.sending import Sender
 from honcho_exec.slow import SlowWatch
-from honcho_exec.stats import Meter
 from honcho_exec.turns import TurnFuture, Turns, closed_first
 from honcho_exec.waits import Waits
 

@@ -10,9 +10,9 @@ from concurrent.futures import Future
 from contextvars import copy_context
 from typing import get_args
 
+from honcho_exec.runtime.log import foreign
 from honcho_exec.settings import Level, Settings
 from honcho_exec.text.cleaning import cut_at_word
-from honcho_exec.unforeseen import foreign
 
 __all__ = ["Chat", "Rewriter", "ask", "levels", "rewritten"]
 

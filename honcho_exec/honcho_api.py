@@ -27,7 +27,7 @@ from honcho_exec.errors import Rejected, SessionDeleted
 from honcho_exec.fates import LATE
 from honcho_exec.model import Card, Conclusion, Context, Found, Hit, Message
 from honcho_exec.reconciliation import PAGE_SIZE, Reconciliation
-from honcho_exec.stats import Meter
+from honcho_exec.runtime.metrics import Meter
 from honcho_exec.transport import request_deadline
 
 __all__ = ["BATCH_KEY", "ROW_KEY", "SOURCE_KEY", "HonchoApi"]

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from honcho_exec.cadence import Cadence
 from honcho_exec.errors import Closed, HonchoExecError, Unavailable
-from honcho_exec.lane import Lane
+from honcho_exec.runtime.lane import Lane
 
 __all__ = ["Layer"]
 

@@ -15,8 +15,8 @@ from honcho_exec.connections import Incident, incidents
 from honcho_exec.errors import Busy, Damaged, StateError
 from honcho_exec.lease import Holder
 from honcho_exec.locks import exclusive
-from honcho_exec.offload import post
 from honcho_exec.reserve import Reserve
+from honcho_exec.runtime.offload import post
 from honcho_exec.spill import import_spill
 from honcho_exec.sqlite import Database, set_aside
 

@@ -17,8 +17,8 @@ from honcho_exec.ledger import Ledger
 from honcho_exec.mirror import Mirror
 from honcho_exec.model import SessionRef
 from honcho_exec.recall import Recall
+from honcho_exec.runtime.metrics import Meter
 from honcho_exec.settings import LoadedSettings
-from honcho_exec.stats import Meter
 from honcho_exec.tools import Tools
 
 __all__ = ["Parts", "put_together"]

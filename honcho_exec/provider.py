@@ -15,7 +15,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from honcho_exec.alarm import weakly
 from honcho_exec.arguments import schemas, system_prompt
 from honcho_exec.checkup import take
 from honcho_exec.clock import Clock, SystemClock
@@ -28,13 +27,15 @@ from honcho_exec.identity import HostContext, is_shared, named_ref, resolve, saf
 from honcho_exec.lease import Holder
 from honcho_exec.mirror import Mirror
 from honcho_exec.model import Found, Hit, Receipt, SessionRef
-from honcho_exec.offload import begin_use, end_use, offload, offloaded
 from honcho_exec.outbox import Outbox
 from honcho_exec.parts import Parts, put_together
 from honcho_exec.preload import import_shared
 from honcho_exec.recall import Recall
+from honcho_exec.runtime.log import foreign
+from honcho_exec.runtime.metrics import Meter, Stats
+from honcho_exec.runtime.offload import begin_use, end_use, offload, offloaded
+from honcho_exec.runtime.timer import weakly
 from honcho_exec.settings import LoadedSettings, Settings, load, state_home, stated_home
-from honcho_exec.stats import Meter, Stats
 from honcho_exec.status import Finding, Status
 from honcho_exec.text import validation as given
 from honcho_exec.text.cleaning import harmless, plain_text
@@ -42,7 +43,6 @@ from honcho_exec.text.host_notices import spoken
 from honcho_exec.text.messages import as_messages
 from honcho_exec.tools import error_answer
 from honcho_exec.turns import done, failed
-from honcho_exec.unforeseen import foreign
 
 __all__ = ["HonchoProvider"]
 

@@ -14,15 +14,15 @@ from honcho_exec.cadence import Cadence, is_trivial
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.dialectic import Rewriter, ask, rewritten
 from honcho_exec.forks import PerProcess
-from honcho_exec.lane import Lane
 from honcho_exec.layer import Layer
 from honcho_exec.ledger import Ledger
 from honcho_exec.model import SessionRef
+from honcho_exec.runtime.lane import Lane
+from honcho_exec.runtime.shared_pool import Strand, Workers
 from honcho_exec.settings import Settings
 from honcho_exec.text.budget import CHARS_PER_TOKEN, Section, compose
 from honcho_exec.text.cleaning import cut_at_word, storable
 from honcho_exec.text.neutralize import without_thinking
-from honcho_exec.workers import Strand, Workers
 
 if TYPE_CHECKING:
     # The SDK takes long to import; only the lane's first job does.

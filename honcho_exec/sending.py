@@ -25,7 +25,7 @@ from honcho_exec.model import Conclusion, Deletion, Message, SessionRef
 from honcho_exec.outbox import Outbox
 from honcho_exec.retry import RetryPolicy
 from honcho_exec.rows import Batch, OutboxRow
-from honcho_exec.stats import Meter
+from honcho_exec.runtime.metrics import Meter
 
 if TYPE_CHECKING:
     # The SDK takes long to import; only the lane's first job does.

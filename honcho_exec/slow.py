@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from honcho_exec.alarm import Timer, weakly
+from honcho_exec.runtime.timer import Timer, weakly
 
 __all__ = ["SlowWatch"]
 

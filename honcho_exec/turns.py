@@ -16,9 +16,9 @@ from honcho_exec.clock import Clock
 from honcho_exec.errors import Closed, HonchoExecError, Rejected, RequestError
 from honcho_exec.forks import ADVICE, fork_count
 from honcho_exec.model import Receipt
-from honcho_exec.offload import post
-from honcho_exec.stats import Meter
-from honcho_exec.unforeseen import foreign
+from honcho_exec.runtime.log import foreign
+from honcho_exec.runtime.metrics import Meter
+from honcho_exec.runtime.offload import post
 
 __all__ = ["TurnFuture", "Turns", "closed_first", "done", "failed", "is_stored"]
 

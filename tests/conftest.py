@@ -15,8 +15,9 @@ from hypothesis import settings
 from support.faulty import FaultyServer
 from support.providers import MakeProvider
 
-from honcho_exec import HonchoProvider, fates, offload
+from honcho_exec import HonchoProvider, fates
 from honcho_exec.embedded import EmbeddedHoncho
+from honcho_exec.runtime import offload
 
 THREAD_GRACE = 5.0
 

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
-import honcho_exec.lane
+import honcho_exec.runtime.lane
 import honcho_exec.transport
-from honcho_exec import HonchoProvider, offload
+from honcho_exec import HonchoProvider
 from honcho_exec.errors import StateError
-from honcho_exec.idle import Idle
-from honcho_exec.lane import Lane
+from honcho_exec.runtime import offload
+from honcho_exec.runtime.idle import Idle
+from honcho_exec.runtime.lane import Lane
 
 SOON = 0.05
 
@@ -48,7 +49,7 @@ def test_what_was_given_back_can_be_used_and_given_back_again() -> None:
 
 
 def test_a_lane_without_jobs_has_no_thread_and_works_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(honcho_exec.lane, "_IDLE", SOON)
+    monkeypatch.setattr(honcho_exec.runtime.lane, "_IDLE", SOON)
     lane = Lane("idle-lane")
     for _ in range(3):
         thread = lane.call(threading.current_thread, 5)
@@ -58,7 +59,7 @@ def test_a_lane_without_jobs_has_no_thread_and_works_on(monkeypatch: pytest.Monk
 
 
 def test_a_lane_with_a_job_keeps_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(honcho_exec.lane, "_IDLE", SOON)
+    monkeypatch.setattr(honcho_exec.runtime.lane, "_IDLE", SOON)
     lane = Lane("idle-lane")
     proceed = threading.Event()
     first = lane.submit(threading.current_thread)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from honcho_exec.alarm import alarm_after
 from honcho_exec.errors import Closed, LaneError
-from honcho_exec.lane import Lane
+from honcho_exec.runtime.lane import Lane
+from honcho_exec.runtime.timer import alarm_after
 
 
 class ManualExecutor(Executor):

@@ -15,7 +15,7 @@ from support.providers import MakeProvider
 
 from honcho_exec import HonchoProvider, LaneError
 from honcho_exec.conversation import Conversation
-from honcho_exec.lane import Lane
+from honcho_exec.runtime.lane import Lane
 
 T = TypeVar("T")
 

@@ -14,10 +14,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from support.hand_clock import HandClock
 from support.manual_executor import ManualExecutor
 
-from honcho_exec.lane import Lane
 from honcho_exec.ledger import Ledger
 from honcho_exec.model import Context, SessionRef
 from honcho_exec.recall import Recall
+from honcho_exec.runtime.lane import Lane
 from honcho_exec.settings import Settings
 
 TOKEN = re.compile(r"(fact|answer)-(\d+)")

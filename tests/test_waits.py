@@ -14,12 +14,12 @@ from support.scripted_honcho import WORKSPACE, ScriptedConnection, ScriptedHonch
 from honcho_exec.breaker import Breaker
 from honcho_exec.delivery import Delivery
 from honcho_exec.errors import Ambiguous, RequestError, StateError, Unreached
-from honcho_exec.lane import Lane
 from honcho_exec.lease import Holder
 from honcho_exec.model import Message, SessionRef
 from honcho_exec.outbox import Outbox
 from honcho_exec.retry import RetryPolicy
-from honcho_exec.stats import Meter
+from honcho_exec.runtime.lane import Lane
+from honcho_exec.runtime.metrics import Meter
 from honcho_exec.waits import CAP, SHARE, SOONEST, Waits
 
 COOLDOWN = 10.0

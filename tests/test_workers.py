@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import honcho_exec.workers
-from honcho_exec.workers import Strand, Workers
+import honcho_exec.runtime.shared_pool
+from honcho_exec.runtime.shared_pool import Strand, Workers
 
 
 def test_strands_share_a_bounded_number_of_threads() -> None:
@@ -67,7 +67,7 @@ def test_a_failing_job_and_a_cancelled_one_hold_nothing_up() -> None:
 
 
 def test_threads_that_nobody_needs_are_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(honcho_exec.workers, "_IDLE", 0.05)
+    monkeypatch.setattr(honcho_exec.runtime.shared_pool, "_IDLE", 0.05)
     strand = Strand(Workers("some", 2))
     for _ in range(2):
         thread = strand.submit(threading.current_thread).result(10)

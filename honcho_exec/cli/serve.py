@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from honcho_exec.alarm import alarm_after
 from honcho_exec.cli.homes import environment
 from honcho_exec.cli.rows import to_dict
 from honcho_exec.cli.run import MEMORY, Run, command, json_option, lent, memory, pass_run, print_json
 from honcho_exec.cli.show import fields, stdout, text, without_password
-from honcho_exec.unforeseen import foreign
+from honcho_exec.runtime.log import foreign
+from honcho_exec.runtime.timer import alarm_after
 
 if TYPE_CHECKING:
     # It takes long to import; --help does without it.

@@ -25,7 +25,7 @@ from honcho_exec.embedded.store import Store
 from honcho_exec.embedded.wire import FILTERS_HEADER, MEMBERS_FILTER, Refused
 from honcho_exec.errors import StateError
 from honcho_exec.forks import PerProcess
-from honcho_exec.unforeseen import record
+from honcho_exec.runtime.log import record
 
 __all__ = ["build_app"]
 

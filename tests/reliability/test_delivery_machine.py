@@ -42,14 +42,14 @@ from honcho_exec.breaker import Breaker
 from honcho_exec.delivery import Delivery
 from honcho_exec.errors import Closed, RequestError, StateError
 from honcho_exec.honcho_api import BATCH_KEY
-from honcho_exec.lane import Lane
 from honcho_exec.lease import Holder
 from honcho_exec.model import Conclusion, Message, Receipt, SessionRef, Write
 from honcho_exec.outbox import MAX_BATCH, Outbox
 from honcho_exec.retry import RetryPolicy
 from honcho_exec.rows import Batch
+from honcho_exec.runtime.lane import Lane
+from honcho_exec.runtime.metrics import Meter
 from honcho_exec.settings import Settings
-from honcho_exec.stats import Meter
 from honcho_exec.text.purge_filter import PurgeFilter
 
 SETTINGS = Settings(timeout=TIMEOUT, base_url="http://honcho")

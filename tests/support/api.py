@@ -6,7 +6,7 @@ from honcho_exec.backend import Backend
 from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock, SystemClock
 from honcho_exec.honcho_api import HonchoApi
-from honcho_exec.stats import Meter
+from honcho_exec.runtime.metrics import Meter
 
 __all__ = ["api_of"]
 

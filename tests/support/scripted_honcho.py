@@ -18,9 +18,9 @@ from honcho_exec.breaker import Breaker
 from honcho_exec.connection import Connection, Link
 from honcho_exec.embedded import EmbeddedHoncho
 from honcho_exec.honcho_api import HonchoApi
-from honcho_exec.lane import Lane
+from honcho_exec.runtime.lane import Lane
+from honcho_exec.runtime.metrics import Meter
 from honcho_exec.settings import Settings
-from honcho_exec.stats import Meter
 
 __all__ = [
     "LATE",

@@ -7,7 +7,7 @@ import time
 import weakref
 from collections.abc import Callable
 
-from honcho_exec.alarm import alarm_after, weakly
+from honcho_exec.runtime.timer import alarm_after, weakly
 
 __all__ = ["Idle"]
 

@@ -21,8 +21,8 @@ from queue import Empty
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from honcho_exec.forks import PerProcess
+from honcho_exec.runtime.log import foreign
 from honcho_exec.threads import Queue
-from honcho_exec.unforeseen import foreign
 
 __all__ = ["Serial", "begin_use", "end_use", "offload", "offloaded", "post", "post_in_order", "start_daemon"]
 

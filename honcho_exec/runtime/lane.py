@@ -11,12 +11,12 @@ from concurrent.futures import CancelledError, Executor, Future
 from contextlib import suppress
 from typing import TypeVar
 
-from honcho_exec.alarm import Timer, alarm_after, interpreter_is_exiting
 from honcho_exec.errors import Closed, LaneError
 from honcho_exec.forks import ADVICE, PerProcess, fork_count
-from honcho_exec.idle import Idle
+from honcho_exec.runtime.idle import Idle
+from honcho_exec.runtime.log import record
+from honcho_exec.runtime.timer import Timer, alarm_after, interpreter_is_exiting
 from honcho_exec.threads import ThreadPool
-from honcho_exec.unforeseen import record
 
 __all__ = ["Lane"]
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from typing import Any, ParamSpec, TypeVar
 
-from honcho_exec.idle import Idle
+from honcho_exec.runtime.idle import Idle
 from honcho_exec.threads import ThreadPool
 
 __all__ = ["Strand", "Workers"]

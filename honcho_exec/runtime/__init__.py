@@ -1,0 +1,1 @@
+"""Threads, timers and counters of one process."""
