@@ -14,7 +14,7 @@ from sqlite3 import Row
 
 from honcho_exec.clock import Clock
 from honcho_exec.errors import Damaged, StateError
-from honcho_exec.sqlite import Database, set_aside
+from honcho_exec.storage.database import Database, set_aside
 from honcho_exec.text.purge_filter import PurgeFilter
 
 __all__ = ["Known", "NamedSession"]

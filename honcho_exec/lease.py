@@ -10,8 +10,8 @@ import weakref
 from contextlib import suppress
 from pathlib import Path
 
-from honcho_exec.folders import private_folder, secure_state, using_folder
 from honcho_exec.forks import PerProcess, on_fork_in_child
+from honcho_exec.storage.folders import private_folder, secure_state, using_folder
 
 __all__ = ["Holder"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from sqlite3 import Connection
 
 from honcho_exec.clock import Deadline, SystemClock
-from honcho_exec.folders import using_folder
-from honcho_exec.locks import exclusive
 from honcho_exec.rows import Value
+from honcho_exec.storage.file_lock import exclusive
+from honcho_exec.storage.folders import using_folder
 
 __all__ = ["import_spill"]
 

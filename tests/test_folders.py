@@ -15,7 +15,7 @@ from support.providers import MakeProvider
 
 from honcho_exec import HonchoProvider
 from honcho_exec.errors import StateError
-from honcho_exec.sqlite import Database
+from honcho_exec.storage.database import Database
 
 FILES = ("outbox.db", "memory.db", "known.db", "recall.db")
 

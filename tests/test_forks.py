@@ -11,7 +11,7 @@ import pytest
 from support.faulty import FaultyServer, Gate, gate
 from support.processes import messages_on
 
-from honcho_exec.sqlite import Database
+from honcho_exec.storage.database import Database
 
 MIGRATIONS = ("CREATE TABLE t (a);",)
 

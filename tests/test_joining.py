@@ -18,8 +18,8 @@ from support.providers import MakeProvider
 
 from honcho_exec.clock import Deadline, SystemClock
 from honcho_exec.embedded import EmbeddedHoncho
-from honcho_exec.locks import exclusive
-from honcho_exec.sqlite import Database
+from honcho_exec.storage.database import Database
+from honcho_exec.storage.file_lock import exclusive
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment

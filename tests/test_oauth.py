@@ -21,7 +21,7 @@ from support.providers import MakeProvider
 from honcho_exec import HonchoProvider
 from honcho_exec.clock import Deadline, SystemClock
 from honcho_exec.embedded import EmbeddedHoncho
-from honcho_exec.locks import exclusive
+from honcho_exec.storage.file_lock import exclusive
 
 RENEW = ("POST", TOKEN_PATH)
 ASKED = ("*", "/v3/")

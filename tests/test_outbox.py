@@ -19,12 +19,12 @@ from support.hand_clock import HandClock
 import honcho_exec
 from honcho_exec.clock import Clock, SystemClock
 from honcho_exec.errors import Overloaded, StateError
-from honcho_exec.folders import private_folder
 from honcho_exec.lease import Holder
 from honcho_exec.model import Card, Conclusion, Deletion, Message, SessionRef
 from honcho_exec.outbox import LONGEST_LATE, MAX_BATCH, Outbox
 from honcho_exec.rows import Admitted
-from honcho_exec.sqlite import Database, set_aside
+from honcho_exec.storage.database import Database, set_aside
+from honcho_exec.storage.folders import private_folder
 
 REF = SessionRef("w", "s", "ada", "hermes")
 CLOCK = SystemClock()

@@ -16,7 +16,7 @@ from support.outboxes import Process, another
 
 from honcho_exec.errors import StateError
 from honcho_exec.outbox_file import _MIGRATIONS
-from honcho_exec.sqlite import Database
+from honcho_exec.storage.database import Database
 
 
 @pytest.fixture
@@ -191,7 +191,7 @@ def test_a_file_that_is_removed_as_it_is_opened_is_begun_anew(
             remove_files(home)
         return connect(*args, **options)
 
-    monkeypatch.setattr("honcho_exec.connections.sqlite3.connect", just_removed)
+    monkeypatch.setattr("honcho_exec.storage.pool.sqlite3.connect", just_removed)
     process.admit("two")
     assert len(opens) > 3
     assert process.deliver() == ["two"]

@@ -112,9 +112,9 @@ def _back(home: Path) -> _Plan:
 
 def _switch(plan: _Plan) -> None:
     """Do what the plan says; the way back is written down before anything is changed."""
-    from honcho_exec.folders import private_folder  # noqa: PLC0415 - --help does without it
     from honcho_exec.hermes.host_config import replace_file, write_provider  # noqa: PLC0415 - --help does without it
     from honcho_exec.hermes.installer import install  # noqa: PLC0415 - --help does without it
+    from honcho_exec.storage.folders import private_folder  # noqa: PLC0415 - --help does without it
 
     if not plan.changes:
         return

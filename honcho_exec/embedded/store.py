@@ -13,7 +13,7 @@ from honcho_exec.clock import Clock
 from honcho_exec.embedded import metadata
 from honcho_exec.embedded.schema import MIGRATIONS
 from honcho_exec.embedded.wire import instant
-from honcho_exec.sqlite import Database
+from honcho_exec.storage.database import Database
 
 __all__ = ["Store", "Writer"]
 

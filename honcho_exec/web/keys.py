@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from honcho_exec.errors import ConfigurationError, StateError
-from honcho_exec.folders import private_folder, using_folder
+from honcho_exec.storage.folders import private_folder, using_folder
 
 __all__ = ["KEY_FILE", "VARIABLE", "serve_key"]
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
-from honcho_exec.folders import using_folder
+from honcho_exec.storage.folders import using_folder
 
 __all__ = ["OneTimeCode", "write_opener"]
 

@@ -12,12 +12,12 @@ from functools import partial
 from pathlib import Path
 
 from honcho_exec.clock import Deadline, SystemClock
-from honcho_exec.connections import Incident, Moved, Pool, PooledConnection, enter, leave, persistently, report, retire
 from honcho_exec.errors import Busy, Damaged, StateError
-from honcho_exec.folders import ADVICE as UNUSABLE
-from honcho_exec.folders import private_folder, secure_file
 from honcho_exec.forks import ADVICE, PerProcess, fork_count, kept_off, on_fork_in_child
-from honcho_exec.locks import exclusive
+from honcho_exec.storage.file_lock import exclusive
+from honcho_exec.storage.folders import ADVICE as UNUSABLE
+from honcho_exec.storage.folders import private_folder, secure_file
+from honcho_exec.storage.pool import Incident, Moved, Pool, PooledConnection, enter, leave, persistently, report, retire
 
 __all__ = ["Database", "set_aside"]
 

@@ -1,0 +1,1 @@
+"""SQLite files and the folders and locks around them."""
