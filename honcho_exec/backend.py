@@ -12,10 +12,10 @@ from honcho_exec.clock import Clock
 from honcho_exec.embedded import EmbeddedHoncho
 from honcho_exec.embedded.language_model import LanguageModel
 from honcho_exec.grants import GrantFile
+from honcho_exec.net.transport import DeadlineTransport
 from honcho_exec.oauth import Grant, GrantAuth
 from honcho_exec.settings import EMBEDDED, Settings
 from honcho_exec.token_endpoint import HttpTokenEndpoint
-from honcho_exec.transport import DeadlineTransport
 
 __all__ = ["Backend", "open_backend", "open_model"]
 

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.connection import Connection
 from honcho_exec.delivery import Delivery
@@ -29,9 +28,10 @@ from honcho_exec.hold import Hold
 from honcho_exec.known import Known, NamedSession
 from honcho_exec.lease import Holder
 from honcho_exec.model import Message, Receipt, SessionRef, Write
+from honcho_exec.net.breaker import Breaker
+from honcho_exec.net.retry import RetryPolicy
 from honcho_exec.opening import Opening
 from honcho_exec.outbox import Outbox
-from honcho_exec.retry import RetryPolicy
 from honcho_exec.runtime.lane import Lane
 from honcho_exec.runtime.metrics import Meter
 from honcho_exec.runtime.offload import offload

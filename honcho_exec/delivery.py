@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.connection import Connection
 from honcho_exec.errors import (
@@ -33,8 +32,10 @@ from honcho_exec.errors import (
 from honcho_exec.forks import PerProcess, on_fork_in_child
 from honcho_exec.lease import Holder
 from honcho_exec.model import Receipt, SessionRef, Write
+from honcho_exec.net.backoff import Waits
+from honcho_exec.net.breaker import Breaker
+from honcho_exec.net.retry import RetryPolicy
 from honcho_exec.outbox import MAX_BATCH, Outbox
-from honcho_exec.retry import RetryPolicy
 from honcho_exec.rows import Admitted, Batch, OutboxRow
 from honcho_exec.runtime.lane import Lane
 from honcho_exec.runtime.metrics import Meter
@@ -44,7 +45,6 @@ from honcho_exec.runtime.timer import weakly
 from honcho_exec.sending import Sender
 from honcho_exec.slow import SlowWatch
 from honcho_exec.turns import TurnFuture, Turns, closed_first
-from honcho_exec.waits import Waits
 
 __all__ = ["Delivery", "Health"]
 

@@ -14,13 +14,13 @@ import honcho
 import httpx
 import pydantic
 
-from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock
 from honcho_exec.embedded.wire import FILTERS_HEADER
 from honcho_exec.errors import RequestError, StateError
-from honcho_exec.fates import broken_off, has_detail, not_honchos, timed_out, was_refused
+from honcho_exec.net.breaker import Breaker
+from honcho_exec.net.error_text import server_words
+from honcho_exec.net.failures import broken_off, has_detail, not_honchos, timed_out, was_refused
 from honcho_exec.runtime.metrics import Meter
-from honcho_exec.server_words import server_words
 
 __all__ = ["Door"]
 

@@ -19,16 +19,16 @@ import httpx
 from honcho.api_types import MessageCreateParams, SessionPeerConfig
 
 from honcho_exec.backend import Backend
-from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.door import Door
 from honcho_exec.embedded.wire import MEMBERS_FILTER
 from honcho_exec.errors import Rejected, SessionDeleted
-from honcho_exec.fates import LATE
 from honcho_exec.model import Card, Conclusion, Context, Found, Hit, Message
+from honcho_exec.net.breaker import Breaker
+from honcho_exec.net.failures import LATE
+from honcho_exec.net.transport import request_deadline
 from honcho_exec.reconciliation import PAGE_SIZE, Reconciliation
 from honcho_exec.runtime.metrics import Meter
-from honcho_exec.transport import request_deadline
 
 __all__ = ["BATCH_KEY", "ROW_KEY", "SOURCE_KEY", "HonchoApi"]
 

@@ -8,13 +8,13 @@ from collections.abc import Callable, Hashable
 from concurrent.futures import Future
 from contextlib import suppress
 
-from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock
 from honcho_exec.errors import Ambiguous, Closed, Unavailable
 from honcho_exec.model import SessionRef
+from honcho_exec.net.backoff import Waits
+from honcho_exec.net.breaker import Breaker
 from honcho_exec.runtime.lane import Lane
 from honcho_exec.runtime.timer import weakly
-from honcho_exec.waits import Waits
 
 __all__ = ["Opening"]
 

@@ -27,9 +27,9 @@ from honcho_exec.identity import HostContext, is_shared, named_ref, resolve, saf
 from honcho_exec.lease import Holder
 from honcho_exec.mirror import Mirror
 from honcho_exec.model import Found, Hit, Receipt, SessionRef
+from honcho_exec.net.preload import import_shared
 from honcho_exec.outbox import Outbox
 from honcho_exec.parts import Parts, put_together
-from honcho_exec.preload import import_shared
 from honcho_exec.recall import Recall
 from honcho_exec.runtime.log import foreign
 from honcho_exec.runtime.metrics import Meter, Stats

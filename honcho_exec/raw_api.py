@@ -12,8 +12,8 @@ import httpx
 
 from honcho_exec.backend import Backend
 from honcho_exec.errors import Unavailable
-from honcho_exec.fates import broken_off, has_detail, not_honchos, timed_out, was_refused
-from honcho_exec.server_words import server_words
+from honcho_exec.net.error_text import server_words
+from honcho_exec.net.failures import broken_off, has_detail, not_honchos, timed_out, was_refused
 
 __all__ = ["RawApi", "part", "workspace_path"]
 

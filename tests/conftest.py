@@ -15,8 +15,9 @@ from hypothesis import settings
 from support.faulty import FaultyServer
 from support.providers import MakeProvider
 
-from honcho_exec import HonchoProvider, fates
+from honcho_exec import HonchoProvider
 from honcho_exec.embedded import EmbeddedHoncho
+from honcho_exec.net import failures as fates
 from honcho_exec.runtime import offload
 
 THREAD_GRACE = 5.0
@@ -89,8 +90,8 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     The first wait after a failure is of at most 0.05 s instead of 0.5 s and none is longer than 0.5 s. What timed out
     may still arrive for one second instead of three, and what was reset or lost by a proxy for 0.3 s instead of one.
     """
-    monkeypatch.setattr("honcho_exec.waits._FIRST", 0.05)
-    monkeypatch.setattr("honcho_exec.waits.CAP", 0.5)
+    monkeypatch.setattr("honcho_exec.net.backoff._FIRST", 0.05)
+    monkeypatch.setattr("honcho_exec.net.backoff.CAP", 0.5)
     for module in ("fates", "honcho_api"):
         monkeypatch.setattr(f"honcho_exec.{module}.LATE", 1.0)
     monkeypatch.setattr(fates, "_SOON", 0.3)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from support.hand_clock import HandClock
 
-from honcho_exec.breaker import Breaker
 from honcho_exec.errors import CircuitOpen, Unavailable
+from honcho_exec.net.breaker import Breaker
 
 FAILURE = Unavailable("http://h cannot be reached", cause="connection")
 

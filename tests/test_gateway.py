@@ -10,8 +10,8 @@ import pytest
 from support.api import api_of
 from support.faulty import FaultyServer
 
+import honcho_exec.net.transport
 import honcho_exec.runtime.lane
-import honcho_exec.transport
 from honcho_exec import HonchoProvider
 from honcho_exec.backend import open_backend
 from honcho_exec.clock import SystemClock
@@ -43,7 +43,7 @@ def test_two_hundred_conversations_keep_to_themselves_and_give_back_what_they_do
     server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(honcho_exec.runtime.lane, "_IDLE", SOON)
-    monkeypatch.setattr(honcho_exec.transport, "_IDLE", SOON)
+    monkeypatch.setattr(honcho_exec.net.transport, "_IDLE", SOON)
     files = open_files()
     chats = [chat(number, server, tmp_path) for number in range(CHATS)]
     turns = [provider.sync_turn(f"I am number {number}", "") for number, provider in enumerate(chats)]

@@ -23,9 +23,9 @@ from support.faulty import (
 from honcho_exec.backend import Backend, open_backend
 from honcho_exec.clock import SystemClock
 from honcho_exec.errors import Ambiguous, Rejected, RequestError, StateError, Unavailable, Unreached
-from honcho_exec.fates import timed_out
 from honcho_exec.honcho_api import HonchoApi
 from honcho_exec.model import Card, Conclusion, Context, Message
+from honcho_exec.net.failures import timed_out
 from honcho_exec.outbox import LONGEST_LATE
 from honcho_exec.settings import Settings
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import honcho_exec.net.transport
 import honcho_exec.runtime.lane
-import honcho_exec.transport
 from honcho_exec import HonchoProvider
 from honcho_exec.errors import StateError
 from honcho_exec.runtime import offload

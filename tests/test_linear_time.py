@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.providers import MakeProvider
 
-from honcho_exec import identity, server_words
+from honcho_exec import identity
 from honcho_exec.arguments import TOOLS, parse
 from honcho_exec.cadence import is_trivial
 from honcho_exec.cli import lines, show
@@ -24,6 +24,7 @@ from honcho_exec.embedded import extract, words
 from honcho_exec.embedded.metadata import compares
 from honcho_exec.embedded.wire import Refused, parse_json
 from honcho_exec.errors import HonchoExecError
+from honcho_exec.net import error_text as server_words
 from honcho_exec.settings import Settings
 from honcho_exec.text import budget as sections
 from honcho_exec.text import cleaning as text

@@ -5,10 +5,10 @@ import time
 
 import pytest
 
-from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Deadline, SystemClock
 from honcho_exec.errors import Ambiguous, Rejected, Unavailable
-from honcho_exec.retry import RetryPolicy
+from honcho_exec.net.breaker import Breaker
+from honcho_exec.net.retry import RetryPolicy
 
 CLOCK = SystemClock()
 

@@ -61,7 +61,7 @@ assert OUTAGE or future.result(20).written == 2
 MANY_THREADS = """
 import os, threading, httpx
 from honcho_exec.clock import SystemClock
-from honcho_exec.transport import DeadlineTransport
+from honcho_exec.net.transport import DeadlineTransport
 client = httpx.Client(transport=DeadlineTransport(URL, clock=SystemClock()))
 body = os.urandom(300_000)
 def ask():

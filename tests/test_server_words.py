@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from honcho_exec.server_words import server_words
+from honcho_exec.net.error_text import server_words
 
 SECRET = "my locker's code is hunter2, «schloß» 我喜欢绿茶"
 SENT = json.dumps({"messages": [{"content": SECRET, "peer_id": "ada", "metadata": {"note": "wisteria"}}]}).encode()

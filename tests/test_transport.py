@@ -14,7 +14,7 @@ import pytest
 from support.faulty import FaultyServer, drip, endless_body, hang, latency, status
 
 from honcho_exec.clock import Deadline, SystemClock
-from honcho_exec.transport import DeadlineTransport, request_deadline
+from honcho_exec.net.transport import DeadlineTransport, request_deadline
 
 CLOCK = SystemClock()
 SECONDS = 20.0

@@ -11,16 +11,16 @@ from support.hand_clock import HandTimer
 from support.manual_executor import ManualExecutor, at_once
 from support.scripted_honcho import WORKSPACE, ScriptedConnection, ScriptedHoncho
 
-from honcho_exec.breaker import Breaker
 from honcho_exec.delivery import Delivery
 from honcho_exec.errors import Ambiguous, RequestError, StateError, Unreached
 from honcho_exec.lease import Holder
 from honcho_exec.model import Message, SessionRef
+from honcho_exec.net.backoff import CAP, SHARE, SOONEST, Waits
+from honcho_exec.net.breaker import Breaker
+from honcho_exec.net.retry import RetryPolicy
 from honcho_exec.outbox import Outbox
-from honcho_exec.retry import RetryPolicy
 from honcho_exec.runtime.lane import Lane
 from honcho_exec.runtime.metrics import Meter
-from honcho_exec.waits import CAP, SHARE, SOONEST, Waits
 
 COOLDOWN = 10.0
 THRESHOLD = 5

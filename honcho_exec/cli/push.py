@@ -82,10 +82,10 @@ def _belongs(record: dict[str, object], workspace: str | None) -> bool:
 
 @contextmanager
 def _pushing(loaded: LoadedSettings, told: Told) -> Iterator[Push]:
-    from honcho_exec.breaker import Breaker  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.clock import SystemClock  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.net.breaker import Breaker  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.net.retry import RetryPolicy  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.push import Push  # noqa: PLC0415 - see TYPE_CHECKING
-    from honcho_exec.retry import RetryPolicy  # noqa: PLC0415 - see TYPE_CHECKING
 
     settings, clock = loaded.settings, SystemClock()
     breaker = Breaker(

@@ -7,8 +7,8 @@ from typing import Any, Final
 import httpx
 
 from honcho_exec.clock import Clock
+from honcho_exec.net.transport import DeadlineTransport
 from honcho_exec.text.neutralize import defuse, without_thinking
-from honcho_exec.transport import DeadlineTransport
 
 __all__ = ["LanguageModel", "ModelError"]
 

@@ -14,10 +14,10 @@ import httpx
 from support.hand_clock import HandTimer
 
 from honcho_exec.backend import Backend
-from honcho_exec.breaker import Breaker
 from honcho_exec.connection import Connection, Link
 from honcho_exec.embedded import EmbeddedHoncho
 from honcho_exec.honcho_api import HonchoApi
+from honcho_exec.net.breaker import Breaker
 from honcho_exec.runtime.lane import Lane
 from honcho_exec.runtime.metrics import Meter
 from honcho_exec.settings import Settings

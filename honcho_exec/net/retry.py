@@ -8,9 +8,9 @@ from typing import TypeVar
 
 import tenacity
 
-from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.errors import Ambiguous, Unavailable
+from honcho_exec.net.breaker import Breaker
 
 __all__ = ["RetryPolicy"]
 

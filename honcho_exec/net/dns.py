@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from honcho_exec.forks import PerProcess, on_fork_in_child
-from honcho_exec.sockets import getaddrinfo
+from honcho_exec.net.sockets import getaddrinfo
 
 __all__ = ["addresses"]
 

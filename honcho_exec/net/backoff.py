@@ -8,10 +8,10 @@ import weakref
 from collections import defaultdict
 from collections.abc import Callable, Hashable
 
-from honcho_exec.breaker import Breaker
 from honcho_exec.clock import Clock
 from honcho_exec.errors import CircuitOpen, RequestError, Unreached
 from honcho_exec.forks import PerProcess
+from honcho_exec.net.breaker import Breaker
 
 __all__ = ["CAP", "SHARE", "SOONEST", "Waits"]
 

@@ -21,9 +21,9 @@ import httpcore
 import httpx
 
 from honcho_exec.clock import Clock, Deadline
-from honcho_exec.lookup import addresses
+from honcho_exec.net.dns import addresses
+from honcho_exec.net.sockets import new_socket, ready
 from honcho_exec.runtime.idle import Idle
-from honcho_exec.sockets import new_socket, ready
 
 __all__ = ["DeadlineTransport", "request_deadline", "time_left"]
 

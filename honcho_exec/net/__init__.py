@@ -1,0 +1,1 @@
+"""HTTP with deadlines: connections, retries, circuit breaker, and what a failure means."""
