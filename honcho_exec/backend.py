@@ -11,11 +11,11 @@ import httpx
 from honcho_exec.clock import Clock
 from honcho_exec.embedded import EmbeddedHoncho
 from honcho_exec.embedded.language_model import LanguageModel
-from honcho_exec.grants import GrantFile
+from honcho_exec.net.oauth.grant import Grant, GrantAuth
+from honcho_exec.net.oauth.grant_file import GrantFile
+from honcho_exec.net.oauth.token_endpoint import HttpTokenEndpoint
 from honcho_exec.net.transport import DeadlineTransport
-from honcho_exec.oauth import Grant, GrantAuth
 from honcho_exec.settings import EMBEDDED, Settings
-from honcho_exec.token_endpoint import HttpTokenEndpoint
 
 __all__ = ["Backend", "open_backend", "open_model"]
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from honcho_exec.cache import SessionCache
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.errors import Closed, ConfigurationError
-from honcho_exec.grants import GrantFile
 from honcho_exec.net.breaker import Breaker
+from honcho_exec.net.oauth.grant_file import GrantFile
 from honcho_exec.runtime.lane import Lane
 from honcho_exec.runtime.metrics import Meter
 from honcho_exec.settings import Settings

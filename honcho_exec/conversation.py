@@ -23,12 +23,12 @@ from honcho_exec.errors import (
     StateError,
     SyncPending,
 )
-from honcho_exec.grants import GrantFile
 from honcho_exec.hold import Hold
 from honcho_exec.known import Known, NamedSession
 from honcho_exec.lease import Holder
 from honcho_exec.model import Message, Receipt, SessionRef, Write
 from honcho_exec.net.breaker import Breaker
+from honcho_exec.net.oauth.grant_file import GrantFile
 from honcho_exec.net.retry import RetryPolicy
 from honcho_exec.opening import Opening
 from honcho_exec.outbox import Outbox

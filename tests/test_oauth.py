@@ -139,7 +139,7 @@ def test_whoever_waited_for_anothers_renewal_takes_what_that_bought(
         waiting.set()
         return exclusive(*args, **options)
 
-    monkeypatch.setattr("honcho_exec.oauth.exclusive", telling)
+    monkeypatch.setattr("honcho_exec.net.oauth.grant.exclusive", telling)
     with exclusive(Path(f"{file}.lock"), Deadline.after(0, SystemClock()), keep=True):
         provider = make_provider()
         assert waiting.wait(10)

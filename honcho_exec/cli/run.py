@@ -210,7 +210,7 @@ def reached(loaded: LoadedSettings) -> Iterator[RawApi]:
     """The server that the settings choose, over all of its workspaces; makes no request."""
     from honcho_exec.backend import open_backend  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.clock import SystemClock  # noqa: PLC0415 - see TYPE_CHECKING
-    from honcho_exec.grants import GrantFile  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.net.oauth.grant_file import GrantFile  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.raw_api import RawApi  # noqa: PLC0415 - see TYPE_CHECKING
 
     backend = open_backend(loaded.settings, Path(), SystemClock(), GrantFile.of(loaded))

@@ -13,8 +13,8 @@ from support.faulty import FaultyServer
 from support.login import TOKEN_PATH, Login
 
 from honcho_exec.embedded import EmbeddedHoncho
-from honcho_exec.grants import GrantFile
 from honcho_exec.hermes.shell import HonchoExecMemoryProvider
+from honcho_exec.net.oauth.grant_file import GrantFile
 
 
 @pytest.fixture

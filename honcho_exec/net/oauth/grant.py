@@ -17,10 +17,10 @@ import httpx
 
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.errors import Rejected, RequestError, Unavailable
-from honcho_exec.grants import GrantFile, Tokens
+from honcho_exec.net.oauth.grant_file import GrantFile, Tokens
+from honcho_exec.net.oauth.token_endpoint import ADVICE, LOOK_AGAIN, PATIENCE
 from honcho_exec.net.transport import time_left
 from honcho_exec.storage.file_lock import exclusive
-from honcho_exec.token_endpoint import ADVICE, LOOK_AGAIN, PATIENCE
 
 __all__ = ["Grant", "GrantAuth", "TokenEndpoint"]
 

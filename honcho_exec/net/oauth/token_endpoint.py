@@ -13,7 +13,7 @@ import httpx
 
 from honcho_exec.clock import Clock
 from honcho_exec.errors import Rejected, Unavailable
-from honcho_exec.grants import Tokens
+from honcho_exec.net.oauth.grant_file import Tokens
 from honcho_exec.net.transport import DeadlineTransport, request_deadline
 
 __all__ = ["ADVICE", "LOOK_AGAIN", "PATIENCE", "HttpTokenEndpoint"]

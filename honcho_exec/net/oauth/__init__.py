@@ -1,0 +1,1 @@
+"""OAuth access tokens: the grant, its file, and the endpoint that refreshes it."""
