@@ -147,7 +147,7 @@ assert begun.wait(20)
 )
 
 
-@pytest.mark.parametrize("module", ["falcon", "honcho_exec.embedded.app", "honcho", "honcho.session"])
+@pytest.mark.parametrize("module", ["falcon", "honcho_exec.embedded.api.app", "honcho", "honcho.session"])
 def test_a_program_that_ends_while_the_lane_imports_says_nothing(tmp_path: Path, module: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", LEAVE, json.dumps({"HOME": str(tmp_path)}), module],

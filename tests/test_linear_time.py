@@ -20,8 +20,9 @@ from honcho_exec.cadence import is_trivial
 from honcho_exec.cli import lines, show
 from honcho_exec.cli.homes import kept_variables
 from honcho_exec.dialectic import ask
-from honcho_exec.embedded import extract, words
-from honcho_exec.embedded.metadata import compares
+from honcho_exec.embedded.query import sentences as extract
+from honcho_exec.embedded.query import words
+from honcho_exec.embedded.query.metadata import compares
 from honcho_exec.embedded.wire import Refused, parse_json
 from honcho_exec.errors import HonchoExecError
 from honcho_exec.net import error_text as server_words

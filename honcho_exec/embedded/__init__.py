@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from honcho_exec.clock import Clock, SystemClock
-from honcho_exec.embedded.app import build_app
-from honcho_exec.embedded.forgetting import count_chosen, forget_chosen, named_so
+from honcho_exec.embedded.api.app import build_app
 from honcho_exec.embedded.language_model import LanguageModel
-from honcho_exec.embedded.portable import Record, dump_records, load_records
-from honcho_exec.embedded.store import Store
+from honcho_exec.embedded.store.database import Store
+from honcho_exec.embedded.store.purge import count_chosen, forget_chosen, named_so
+from honcho_exec.embedded.store.records import Record, dump_records, load_records
 from honcho_exec.text.purge_filter import PurgeFilter
 
 __all__ = ["EmbeddedHoncho"]

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from honcho_exec.clock import SystemClock
-from honcho_exec.embedded.filters import MESSAGE_COLUMNS, compile_filters
-from honcho_exec.embedded.metadata import contains
-from honcho_exec.embedded.store import Store
+from honcho_exec.embedded.query.filters import MESSAGE_COLUMNS, compile_filters
+from honcho_exec.embedded.query.metadata import contains
+from honcho_exec.embedded.store.database import Store
+from honcho_exec.embedded.store.writing import add_messages
 from honcho_exec.embedded.wire import NewMessage, Refused
-from honcho_exec.embedded.writing import add_messages
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import httpx
 import pytest
 from honcho import Honcho
 
-from honcho_exec.embedded.extract import cut, key_sentences, sentences, statements
-from honcho_exec.embedded.recall import CHAT_PREFACE
+from honcho_exec.embedded.query.representation import CHAT_PREFACE
+from honcho_exec.embedded.query.sentences import cut, key_sentences, sentences, statements
 
 
 @pytest.fixture

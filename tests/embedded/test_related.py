@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from honcho_exec.embedded.related import related_words
+from honcho_exec.embedded.query.thesaurus import related_words
 
 
 @pytest.mark.parametrize(

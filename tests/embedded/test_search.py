@@ -9,7 +9,7 @@ from honcho.http import UnprocessableEntityError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from honcho_exec.embedded.words import day_words, indexed, match_expressions, query_words
+from honcho_exec.embedded.query.words import day_words, indexed, match_expressions, query_words
 
 
 def store(honcho: Honcho, *said: str, session: str = "s", peer: str = "alice") -> None:

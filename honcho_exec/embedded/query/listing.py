@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from honcho_exec.embedded.filters import Condition
+from honcho_exec.embedded.query.filters import Condition
 from honcho_exec.embedded.wire import shown_instant
 
 __all__ = ["CONCLUSION_ROWS", "MESSAGE_ROWS", "Page", "conclusion", "empty_page", "message", "page", "place"]

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
-from honcho_exec.embedded.store import Writer
+from honcho_exec.embedded.store.database import Writer
 from honcho_exec.embedded.wire import Refused, dump
 
 __all__ = [

@@ -13,15 +13,14 @@ from typing import Any, Final
 
 import falcon
 
-from honcho_exec.embedded import handle_messages as messages
-from honcho_exec.embedded import handle_places as places
-from honcho_exec.embedded import handle_recall as recall
-from honcho_exec.embedded.call import Answer, Call, Handler
-from honcho_exec.embedded.handle_upload import upload
+from honcho_exec.embedded.api import messages, recall
+from honcho_exec.embedded.api import resources as places
+from honcho_exec.embedded.api.bodies import BODIES, Shape, check_body
+from honcho_exec.embedded.api.request import Answer, Call, Handler
+from honcho_exec.embedded.api.upload import upload
 from honcho_exec.embedded.language_model import LanguageModel
 from honcho_exec.embedded.limits import LARGE, body_limit
-from honcho_exec.embedded.shapes import BODIES, Shape, check_body
-from honcho_exec.embedded.store import Store
+from honcho_exec.embedded.store.database import Store
 from honcho_exec.embedded.wire import FILTERS_HEADER, MEMBERS_FILTER, Refused
 from honcho_exec.errors import StateError
 from honcho_exec.forks import PerProcess

@@ -6,11 +6,11 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Final
 
-from honcho_exec.embedded.listing import CONCLUSION_ROWS, MESSAGE_ROWS
-from honcho_exec.embedded.places import ensure_authors, ensure_session, ensure_workspace, find, need
-from honcho_exec.embedded.store import Writer
+from honcho_exec.embedded.query.listing import CONCLUSION_ROWS, MESSAGE_ROWS
+from honcho_exec.embedded.query.words import day_words, estimated_tokens, indexed
+from honcho_exec.embedded.store.database import Writer
+from honcho_exec.embedded.store.resources import ensure_authors, ensure_session, ensure_workspace, find, need
 from honcho_exec.embedded.wire import NewConclusion, NewMessage, Refused, dump
-from honcho_exec.embedded.words import day_words, estimated_tokens, indexed
 
 __all__ = ["add_conclusions", "add_messages", "clone_session", "delete_conclusion"]
 

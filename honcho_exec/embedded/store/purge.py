@@ -6,8 +6,8 @@ import json
 import sqlite3
 from collections import Counter
 
-from honcho_exec.embedded.filters import Condition
-from honcho_exec.embedded.store import Writer
+from honcho_exec.embedded.query.filters import Condition
+from honcho_exec.embedded.store.database import Writer
 from honcho_exec.embedded.wire import dump
 from honcho_exec.text.purge_filter import PurgeFilter
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import sqlite3
 from typing import Literal
 
-from honcho_exec.embedded import places
-from honcho_exec.embedded.call import Answer, Call
-from honcho_exec.embedded.filters import (
+from honcho_exec.embedded.api.request import Answer, Call
+from honcho_exec.embedded.query.filters import (
     PEER_COLUMNS,
     SESSION_COLUMNS,
     WORKSPACE_COLUMNS,
     Condition,
     all_of,
 )
-from honcho_exec.embedded.forgetting import forget_chosen
-from honcho_exec.embedded.listing import empty_page, page, place
+from honcho_exec.embedded.query.listing import empty_page, page, place
+from honcho_exec.embedded.store import resources as places
+from honcho_exec.embedded.store.purge import forget_chosen
+from honcho_exec.embedded.store.writing import clone_session as clone
 from honcho_exec.embedded.wire import Body, Invalid, Refused, resource_id
-from honcho_exec.embedded.writing import clone_session as clone
 from honcho_exec.text.purge_filter import PurgeFilter
 
 __all__ = [

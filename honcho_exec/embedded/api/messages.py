@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sqlite3
 
-from honcho_exec.embedded.call import Answer, Call
-from honcho_exec.embedded.filters import (
+from honcho_exec.embedded.api.request import Answer, Call
+from honcho_exec.embedded.query.filters import (
     CONCLUSION_COLUMNS,
     MESSAGE_COLUMNS,
     Condition,
     all_of,
     compile_filters,
 )
-from honcho_exec.embedded.listing import (
+from honcho_exec.embedded.query.listing import (
     CONCLUSION_ROWS,
     MESSAGE_ROWS,
     Page,
@@ -21,10 +21,10 @@ from honcho_exec.embedded.listing import (
     message,
     page,
 )
-from honcho_exec.embedded.places import find
-from honcho_exec.embedded.search import find_conclusions, find_messages, joint_sessions, member_window
+from honcho_exec.embedded.query.search import find_conclusions, find_messages, joint_sessions, member_window
+from honcho_exec.embedded.store.resources import find
+from honcho_exec.embedded.store.writing import add_conclusions, add_messages, delete_conclusion
 from honcho_exec.embedded.wire import MEMBERS_FILTER, NewConclusion, NewMessage, Refused, dump
-from honcho_exec.embedded.writing import add_conclusions, add_messages, delete_conclusion
 
 __all__ = [
     "get_message",

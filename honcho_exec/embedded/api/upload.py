@@ -8,11 +8,11 @@ from email.parser import BytesHeaderParser, HeaderParser
 from email.policy import HTTP
 from typing import Final
 
-from honcho_exec.embedded.call import Answer, Call
+from honcho_exec.embedded.api.request import Answer, Call
 from honcho_exec.embedded.limits import MOST_FILE
-from honcho_exec.embedded.listing import message
+from honcho_exec.embedded.query.listing import message
+from honcho_exec.embedded.store.writing import add_messages
 from honcho_exec.embedded.wire import Body, Invalid, NewMessage, Refused, parse_json
-from honcho_exec.embedded.writing import add_messages
 from honcho_exec.text.cleaning import split
 
 __all__ = ["upload"]

@@ -12,10 +12,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Final
 
-from honcho_exec.embedded.filters import Condition, all_of
-from honcho_exec.embedded.listing import CONCLUSION_ROWS, MESSAGE_ROWS
+from honcho_exec.embedded.query.filters import Condition, all_of
+from honcho_exec.embedded.query.listing import CONCLUSION_ROWS, MESSAGE_ROWS
+from honcho_exec.embedded.query.words import match_expressions, query_words
 from honcho_exec.embedded.wire import dump
-from honcho_exec.embedded.words import match_expressions, query_words
 
 __all__ = ["find_conclusions", "find_messages", "joint_sessions", "member_window"]
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from honcho_exec.clock import Clock
-from honcho_exec.embedded import metadata
-from honcho_exec.embedded.schema import MIGRATIONS
+from honcho_exec.embedded.query import metadata
+from honcho_exec.embedded.store.schema import MIGRATIONS
 from honcho_exec.embedded.wire import instant
 from honcho_exec.storage.database import Database
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from honcho_exec.embedded.filters import Columns, Condition, compile_filters
 from honcho_exec.embedded.language_model import LanguageModel
-from honcho_exec.embedded.listing import Page
-from honcho_exec.embedded.store import Store
+from honcho_exec.embedded.query.filters import Columns, Condition, compile_filters
+from honcho_exec.embedded.query.listing import Page
+from honcho_exec.embedded.store.database import Store
 from honcho_exec.embedded.wire import Body, Invalid, Refused, parse_json, resource_id
 
 __all__ = ["Answer", "Call", "Handler"]

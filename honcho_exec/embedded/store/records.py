@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from honcho_exec.embedded.store import Writer
+from honcho_exec.embedded.query.words import day_words, indexed
+from honcho_exec.embedded.store.database import Writer
 from honcho_exec.embedded.wire import Refused, dump, moment, resource_id
-from honcho_exec.embedded.words import day_words, indexed
 from honcho_exec.errors import InputError
 
 __all__ = ["FORMAT", "Record", "dump_records", "load_records"]

@@ -7,7 +7,7 @@ from datetime import datetime
 from itertools import pairwise
 from typing import Final
 
-from honcho_exec.embedded.related import related_words
+from honcho_exec.embedded.query.thesaurus import related_words
 
 __all__ = ["day_words", "estimated_tokens", "indexed", "match_expressions", "query_words"]
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from honcho_exec.embedded.words import indexed, query_words
+from honcho_exec.embedded.query.words import indexed, query_words
 
 __all__ = ["cut", "key_sentences", "sentences", "statements"]
 

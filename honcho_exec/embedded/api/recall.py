@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from honcho_exec.embedded import recall
-from honcho_exec.embedded.call import Answer, Call
+from honcho_exec.embedded.api.request import Answer, Call
 from honcho_exec.embedded.language_model import LanguageModel, ModelError
-from honcho_exec.embedded.places import ensure_peer, ensure_workspace, find, need
+from honcho_exec.embedded.query import representation as recall
+from honcho_exec.embedded.store.resources import ensure_peer, ensure_workspace, find, need
 from honcho_exec.embedded.wire import Body, Invalid, Refused, resource_id
 
 __all__ = [

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final, Literal
 
-from honcho_exec.embedded.metadata import OPERATORS, needles
+from honcho_exec.embedded.query.metadata import OPERATORS, needles
 from honcho_exec.embedded.wire import Refused, dump, moment
 
 __all__ = [

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from honcho_exec.embedded.extract import cut, key_sentences, statements
-from honcho_exec.embedded.filters import Condition, all_of
-from honcho_exec.embedded.listing import CONCLUSION_ROWS, MESSAGE_ROWS, message
-from honcho_exec.embedded.search import find_conclusions, find_messages
+from honcho_exec.embedded.query.filters import Condition, all_of
+from honcho_exec.embedded.query.listing import CONCLUSION_ROWS, MESSAGE_ROWS, message
+from honcho_exec.embedded.query.search import find_conclusions, find_messages
+from honcho_exec.embedded.query.sentences import cut, key_sentences, statements
+from honcho_exec.embedded.query.words import estimated_tokens
 from honcho_exec.embedded.wire import dump, shown_instant
-from honcho_exec.embedded.words import estimated_tokens
 from honcho_exec.text.neutralize import without_thinking
 
 __all__ = [

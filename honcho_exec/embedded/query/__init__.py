@@ -1,0 +1,1 @@
+"""Search, filters and representations of the embedded Honcho."""
