@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from honcho_exec.errors import Rejected, Unavailable
 from honcho_exec.model import Card, Conclusion, Deletion, Message, Replacement
-from honcho_exec.rows import Batch, OutboxRow
+from honcho_exec.outbox.rows import Batch, OutboxRow
 
 if TYPE_CHECKING:
     # The SDK takes long to import; only the lane's first job does.

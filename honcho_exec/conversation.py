@@ -25,13 +25,13 @@ from honcho_exec.errors import (
 )
 from honcho_exec.hold import Hold
 from honcho_exec.known import Known, NamedSession
-from honcho_exec.lease import Holder
 from honcho_exec.model import Message, Receipt, SessionRef, Write
 from honcho_exec.net.breaker import Breaker
 from honcho_exec.net.oauth.grant_file import GrantFile
 from honcho_exec.net.retry import RetryPolicy
 from honcho_exec.opening import Opening
-from honcho_exec.outbox import Outbox
+from honcho_exec.outbox.lease import Holder
+from honcho_exec.outbox.outbox import Outbox
 from honcho_exec.runtime.lane import Lane
 from honcho_exec.runtime.metrics import Meter
 from honcho_exec.runtime.offload import offload

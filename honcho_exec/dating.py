@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from honcho_exec.clock import Clock
 from honcho_exec.model import Message
-from honcho_exec.rows import OutboxRow
+from honcho_exec.outbox.rows import OutboxRow
 
 __all__ = ["date_messages", "in_iso_format"]
 

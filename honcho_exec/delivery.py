@@ -30,13 +30,13 @@ from honcho_exec.errors import (
     Unavailable,
 )
 from honcho_exec.forks import PerProcess, on_fork_in_child
-from honcho_exec.lease import Holder
 from honcho_exec.model import Receipt, SessionRef, Write
 from honcho_exec.net.backoff import Waits
 from honcho_exec.net.breaker import Breaker
 from honcho_exec.net.retry import RetryPolicy
-from honcho_exec.outbox import MAX_BATCH, Outbox
-from honcho_exec.rows import Admitted, Batch, OutboxRow
+from honcho_exec.outbox.lease import Holder
+from honcho_exec.outbox.outbox import MAX_BATCH, Outbox
+from honcho_exec.outbox.rows import Admitted, Batch, OutboxRow
 from honcho_exec.runtime.lane import Lane
 from honcho_exec.runtime.metrics import Meter
 from honcho_exec.runtime.offload import Serial, post, post_in_order

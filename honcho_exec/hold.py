@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from honcho_exec.delivery import Delivery
-from honcho_exec.lease import Holder
 from honcho_exec.model import SessionRef, Write
-from honcho_exec.outbox import HELD
+from honcho_exec.outbox.lease import Holder
+from honcho_exec.outbox.outbox import HELD
 from honcho_exec.turns import TurnFuture
 
 __all__ = ["Hold"]

@@ -24,11 +24,11 @@ from honcho_exec.doctor import examine
 from honcho_exec.errors import Closed, ConfigurationError, Disabled, HonchoExecError, InputError, StateError
 from honcho_exec.forks import ADVICE, fork_count, on_fork_in_child
 from honcho_exec.identity import HostContext, is_shared, named_ref, resolve, safe_id
-from honcho_exec.lease import Holder
 from honcho_exec.mirror import Mirror
 from honcho_exec.model import Found, Hit, Receipt, SessionRef
 from honcho_exec.net.preload import import_shared
-from honcho_exec.outbox import Outbox
+from honcho_exec.outbox.lease import Holder
+from honcho_exec.outbox.outbox import Outbox
 from honcho_exec.parts import Parts, put_together
 from honcho_exec.recall import Recall
 from honcho_exec.runtime.log import foreign

@@ -23,8 +23,8 @@ from honcho_exec.errors import (
 )
 from honcho_exec.model import Conclusion, Deletion, Message, SessionRef
 from honcho_exec.net.retry import RetryPolicy
-from honcho_exec.outbox import Outbox
-from honcho_exec.rows import Batch, OutboxRow
+from honcho_exec.outbox.outbox import Outbox
+from honcho_exec.outbox.rows import Batch, OutboxRow
 from honcho_exec.runtime.metrics import Meter
 
 if TYPE_CHECKING:

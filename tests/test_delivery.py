@@ -377,7 +377,7 @@ def test_a_turn_that_comes_after_a_switch_goes_to_its_own_session(
 def test_a_clock_that_is_set_back_stops_no_delivery(
     server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("honcho_exec.outbox.LONGEST_LATE", 1.0)
+    monkeypatch.setattr("honcho_exec.outbox.outbox.LONGEST_LATE", 1.0)
 
     class Wall(SystemClock):
         off = 0.0

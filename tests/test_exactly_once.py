@@ -37,8 +37,8 @@ from honcho_exec.dating import date_messages
 from honcho_exec.embedded import EmbeddedHoncho
 from honcho_exec.errors import Inconclusive, Rejected
 from honcho_exec.model import Conclusion, Message, SessionRef
-from honcho_exec.provenance import place_of
-from honcho_exec.rows import OutboxRow
+from honcho_exec.outbox.provenance import place_of
+from honcho_exec.outbox.rows import OutboxRow
 from honcho_exec.settings import Settings
 from honcho_exec.text.purge_filter import PurgeFilter
 

@@ -26,7 +26,7 @@ from honcho_exec.errors import Ambiguous, Rejected, RequestError, StateError, Un
 from honcho_exec.honcho_api import HonchoApi
 from honcho_exec.model import Card, Conclusion, Context, Message
 from honcho_exec.net.failures import timed_out
-from honcho_exec.outbox import LONGEST_LATE
+from honcho_exec.outbox.outbox import LONGEST_LATE
 from honcho_exec.settings import Settings
 
 CLOCK = SystemClock()

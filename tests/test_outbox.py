@@ -19,10 +19,10 @@ from support.hand_clock import HandClock
 import honcho_exec
 from honcho_exec.clock import Clock, SystemClock
 from honcho_exec.errors import Overloaded, StateError
-from honcho_exec.lease import Holder
 from honcho_exec.model import Card, Conclusion, Deletion, Message, SessionRef
-from honcho_exec.outbox import LONGEST_LATE, MAX_BATCH, Outbox
-from honcho_exec.rows import Admitted
+from honcho_exec.outbox.lease import Holder
+from honcho_exec.outbox.outbox import LONGEST_LATE, MAX_BATCH, Outbox
+from honcho_exec.outbox.rows import Admitted
 from honcho_exec.storage.database import Database, set_aside
 from honcho_exec.storage.folders import private_folder
 
@@ -139,9 +139,9 @@ def test_what_was_admitted_survives_the_process(tmp_path: Path) -> None:
         "import os, sys\n"
         "from pathlib import Path\n"
         "from honcho_exec.clock import SystemClock\n"
-        "from honcho_exec.lease import Holder\n"
+        "from honcho_exec.outbox.lease import Holder\n"
         "from honcho_exec.model import Message, SessionRef\n"
-        "from honcho_exec.outbox import Outbox\n"
+        "from honcho_exec.outbox.outbox import Outbox\n"
         "folder = Path(sys.argv[1])\n"
         "outbox = Outbox(folder / 'outbox.db', destination='here', holder=Holder(folder / 'holders'),\n"
         "                clock=SystemClock(), max_rows=10)\n"

@@ -15,7 +15,7 @@ import pytest
 from support.outboxes import Process, another
 
 from honcho_exec.errors import StateError
-from honcho_exec.outbox_file import _MIGRATIONS
+from honcho_exec.outbox.file import _MIGRATIONS
 from honcho_exec.storage.database import Database
 
 

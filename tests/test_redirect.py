@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from honcho_exec.clock import SystemClock
-from honcho_exec.lease import Holder
 from honcho_exec.model import Conclusion, Message, SessionRef
-from honcho_exec.outbox import Outbox
+from honcho_exec.outbox.lease import Holder
+from honcho_exec.outbox.outbox import Outbox
 
 WRONG, RIGHT = "http://wrong:8000", "http://right:8000"
 FOLDER = Path(__file__).parent

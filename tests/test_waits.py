@@ -13,12 +13,12 @@ from support.scripted_honcho import WORKSPACE, ScriptedConnection, ScriptedHonch
 
 from honcho_exec.delivery import Delivery
 from honcho_exec.errors import Ambiguous, RequestError, StateError, Unreached
-from honcho_exec.lease import Holder
 from honcho_exec.model import Message, SessionRef
 from honcho_exec.net.backoff import CAP, SHARE, SOONEST, Waits
 from honcho_exec.net.breaker import Breaker
 from honcho_exec.net.retry import RetryPolicy
-from honcho_exec.outbox import Outbox
+from honcho_exec.outbox.lease import Holder
+from honcho_exec.outbox.outbox import Outbox
 from honcho_exec.runtime.lane import Lane
 from honcho_exec.runtime.metrics import Meter
 

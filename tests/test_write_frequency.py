@@ -102,7 +102,7 @@ def test_a_disk_that_fails_for_a_moment_delays_what_is_held_back(
     provider = make_provider(base_url=server.url, write_frequency="session", sync_join_timeout=0.5)
     talk(provider)
     with monkeypatch.context() as patched:
-        patched.setattr("honcho_exec.outbox._Release.apply", fail)
+        patched.setattr("honcho_exec.outbox.outbox._Release.apply", fail)
         provider.on_session_end([])
         assert posted(server) == []
     assert provider.flush(20) == 0

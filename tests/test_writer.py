@@ -16,13 +16,13 @@ from support.interrupts import interrupted_at
 from support.locking import locked
 from support.outboxes import REF, Process
 
-import honcho_exec.writer
+import honcho_exec.outbox.writer
 from honcho_exec.errors import Busy, HonchoExecError, Overloaded, StateError
-from honcho_exec.lease import Holder
 from honcho_exec.model import Message
-from honcho_exec.outbox import HELD
-from honcho_exec.rows import Admitted
-from honcho_exec.writer import Change, writer_of
+from honcho_exec.outbox.lease import Holder
+from honcho_exec.outbox.outbox import HELD
+from honcho_exec.outbox.rows import Admitted
+from honcho_exec.outbox.writer import Change, writer_of
 
 
 @pytest.fixture
@@ -206,7 +206,7 @@ def test_turns_that_are_stored_together_fill_the_outbox_in_order(home: Path) -> 
 def test_delivery_is_told_that_another_process_locks_the_file(
     home: Path, process: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(honcho_exec.writer, "_JOB_SECONDS", 0.1)
+    monkeypatch.setattr(honcho_exec.outbox.writer, "_JOB_SECONDS", 0.1)
     process.admit("one")
     batch = process.outbox.claim()
     assert batch is not None
@@ -221,12 +221,12 @@ def test_delivery_is_told_that_another_process_locks_the_file(
 
 
 def test_threads_of_many_callers_are_served_by_one_at_a_time(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(honcho_exec.writer, "_IDLE_SECONDS", 0.001)
-    monkeypatch.setattr(honcho_exec.writer, "_CHECK_SECONDS", 0.001)
+    monkeypatch.setattr(honcho_exec.outbox.writer, "_IDLE_SECONDS", 0.001)
+    monkeypatch.setattr(honcho_exec.outbox.writer, "_CHECK_SECONDS", 0.001)
     threads: set[str] = set()
     inside: set[int] = set()
     met: list[int] = []
-    store = honcho_exec.writer._store_in
+    store = honcho_exec.outbox.writer._store_in
 
     def watched(*args: object) -> None:
         met.extend(inside)
@@ -235,7 +235,7 @@ def test_threads_of_many_callers_are_served_by_one_at_a_time(process: Process, m
         store(*args)  # type: ignore[arg-type]
         inside.discard(threading.get_ident())
 
-    monkeypatch.setattr(honcho_exec.writer, "_store_in", watched)
+    monkeypatch.setattr(honcho_exec.outbox.writer, "_store_in", watched)
     with ThreadPoolExecutor(20) as pool:
         turns = list(pool.map(process.admit, map(str, range(400))))
     assert not met, "two threads store at once"
@@ -245,7 +245,7 @@ def test_threads_of_many_callers_are_served_by_one_at_a_time(process: Process, m
 
 
 def test_thread_is_given_back_and_made_again(process: Process, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(honcho_exec.writer, "_IDLE_SECONDS", 0.05)
+    monkeypatch.setattr(honcho_exec.outbox.writer, "_IDLE_SECONDS", 0.05)
     for number in range(3):
         process.admit(str(number))
         for thread in threading.enumerate():

@@ -15,9 +15,9 @@ from honcho_exec.errors import HonchoExecError
 
 if TYPE_CHECKING:
     # They take long to import; --help does without them.
-    from honcho_exec.outbox import Outbox
+    from honcho_exec.outbox.outbox import Outbox
+    from honcho_exec.outbox.rows import Counts
     from honcho_exec.provider import HonchoProvider
-    from honcho_exec.rows import Counts
 
 __all__ = ["flush"]
 

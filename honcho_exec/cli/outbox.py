@@ -18,8 +18,8 @@ from honcho_exec.errors import HonchoExecError
 
 if TYPE_CHECKING:
     # They take long to import; --help does without them.
-    from honcho_exec.outbox import Outbox
-    from honcho_exec.rows import OutboxRow
+    from honcho_exec.outbox.outbox import Outbox
+    from honcho_exec.outbox.rows import OutboxRow
 
 __all__ = ["outbox"]
 

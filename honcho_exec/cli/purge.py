@@ -25,8 +25,8 @@ from honcho_exec.text.purge_filter import PurgeFilter
 
 if TYPE_CHECKING:
     # They take long to import; --help does without them.
-    from honcho_exec.outbox import Outbox
-    from honcho_exec.rows import OutboxRow
+    from honcho_exec.outbox.outbox import Outbox
+    from honcho_exec.outbox.rows import OutboxRow
     from honcho_exec.settings import LoadedSettings
 
 __all__ = ["purge"]

@@ -17,7 +17,7 @@ from honcho_exec.text.cleaning import duration
 
 if TYPE_CHECKING:
     # They take long to import; --help does without them.
-    from honcho_exec.redirect import Elsewhere
+    from honcho_exec.outbox.redirect import Elsewhere
 
 __all__ = ["redirect"]
 

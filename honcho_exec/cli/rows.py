@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     # They take long to import; --help does without them.
     from rich.console import Console
 
-    from honcho_exec.rows import OutboxRow
+    from honcho_exec.outbox.rows import OutboxRow
 
 __all__ = ["EVERY", "many", "show_row", "show_rows", "to_dict"]
 

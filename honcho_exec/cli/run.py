@@ -20,7 +20,7 @@ from honcho_exec.errors import HonchoExecError, StateError
 if TYPE_CHECKING:
     # They take long to import; --help does without them.
     from honcho_exec.embedded import EmbeddedHoncho
-    from honcho_exec.outbox import Outbox
+    from honcho_exec.outbox.outbox import Outbox
     from honcho_exec.provider import HonchoProvider
     from honcho_exec.raw_api import RawApi
     from honcho_exec.settings import LoadedSettings

@@ -22,7 +22,7 @@ from honcho_exec.runtime.timer import alarm_after
 
 if TYPE_CHECKING:
     # It takes long to import; --help does without it.
-    from honcho_exec.outbox import Outbox
+    from honcho_exec.outbox.outbox import Outbox
     from honcho_exec.web.login import OneTimeCode
 
 __all__ = ["serve"]

@@ -37,16 +37,16 @@ from support.scripted_honcho import (
     ScriptedHoncho,
 )
 
-from honcho_exec.admission import Listener
 from honcho_exec.delivery import Delivery
 from honcho_exec.errors import Closed, RequestError, StateError
 from honcho_exec.honcho_api import BATCH_KEY
-from honcho_exec.lease import Holder
 from honcho_exec.model import Conclusion, Message, Receipt, SessionRef, Write
 from honcho_exec.net.breaker import Breaker
 from honcho_exec.net.retry import RetryPolicy
-from honcho_exec.outbox import MAX_BATCH, Outbox
-from honcho_exec.rows import Batch
+from honcho_exec.outbox.enqueue import Listener
+from honcho_exec.outbox.lease import Holder
+from honcho_exec.outbox.outbox import MAX_BATCH, Outbox
+from honcho_exec.outbox.rows import Batch
 from honcho_exec.runtime.lane import Lane
 from honcho_exec.runtime.metrics import Meter
 from honcho_exec.settings import Settings

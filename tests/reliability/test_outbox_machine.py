@@ -22,10 +22,10 @@ from support.hand_clock import HandClock
 from support.machines import bounds
 
 from honcho_exec.errors import Overloaded
-from honcho_exec.lease import Holder
 from honcho_exec.model import Conclusion, Message, SessionRef, Write
-from honcho_exec.outbox import Outbox
-from honcho_exec.rows import Admitted, Batch
+from honcho_exec.outbox.lease import Holder
+from honcho_exec.outbox.outbox import Outbox
+from honcho_exec.outbox.rows import Admitted, Batch
 
 BOUNDS = bounds(runs=50, steps=40)
 SEEN_TO_FAIL = settings(
@@ -569,7 +569,7 @@ def test_a_living_process_is_not_taken_for_dead_when_files_cannot_be_opened(
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from honcho_exec.lease import Holder\n"
+        "from honcho_exec.outbox.lease import Holder\n"
         "holder = Holder(Path(sys.argv[1]))\n"
         "print(holder.name, flush=True)\n"
         "sys.stdin.read()\n"

@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from honcho_exec.clock import Clock, SystemClock
-from honcho_exec.lease import Holder
 from honcho_exec.model import Conclusion, Message, SessionRef, Write
-from honcho_exec.outbox import Outbox
+from honcho_exec.outbox.lease import Holder
+from honcho_exec.outbox.outbox import Outbox
 
 __all__ = ["CLOCK", "REF", "Process", "another"]
 

@@ -46,8 +46,8 @@ from honcho_exec import HonchoProvider
 from honcho_exec.clock import BootTime, SystemClock
 from honcho_exec.errors import HonchoExecError, RequestError
 from honcho_exec.model import Receipt
-from honcho_exec.outbox import Outbox
-from honcho_exec.outbox_file import OutboxFile
+from honcho_exec.outbox.file import OutboxFile
+from honcho_exec.outbox.outbox import Outbox
 from honcho_exec.turns import TurnFuture
 
 # A notebook keeps the traceback of its last exceptions, and with it all frames.

@@ -24,13 +24,13 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 from honcho_exec.errors import Busy, Damaged, HonchoExecError, Overloaded, StateError
 from honcho_exec.forks import PerProcess
-from honcho_exec.rows import Value
+from honcho_exec.outbox.rows import Value
 from honcho_exec.runtime.log import foreign, record
 from honcho_exec.runtime.offload import start_daemon
 from honcho_exec.threads import Queue
 
 if TYPE_CHECKING:
-    from honcho_exec.outbox_file import OutboxFile
+    from honcho_exec.outbox.file import OutboxFile
 
 __all__ = ["Change", "Writer", "full", "writer_of"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from sqlite3 import Connection
 
 from honcho_exec.clock import Deadline, SystemClock
-from honcho_exec.rows import Value
+from honcho_exec.outbox.rows import Value
 from honcho_exec.storage.file_lock import exclusive
 from honcho_exec.storage.folders import using_folder
 

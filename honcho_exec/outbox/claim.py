@@ -7,10 +7,10 @@ from collections.abc import Collection, Sequence
 from sqlite3 import Connection
 
 from honcho_exec.clock import Clock
-from honcho_exec.lease import Holder
-from honcho_exec.outbox_file import OutboxFile
-from honcho_exec.rows import Batch, Value, read_batch
-from honcho_exec.writer import Writer
+from honcho_exec.outbox.file import OutboxFile
+from honcho_exec.outbox.lease import Holder
+from honcho_exec.outbox.rows import Batch, Value, read_batch
+from honcho_exec.outbox.writer import Writer
 
 __all__ = ["MAX_BATCH", "Claims"]
 

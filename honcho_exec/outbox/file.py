@@ -12,9 +12,9 @@ from sqlite3 import Connection
 
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.errors import Busy, Damaged, StateError
-from honcho_exec.lease import Holder
+from honcho_exec.outbox.lease import Holder
+from honcho_exec.outbox.spill import import_spill
 from honcho_exec.runtime.offload import post
-from honcho_exec.spill import import_spill
 from honcho_exec.storage.database import Database, set_aside
 from honcho_exec.storage.file_lock import exclusive
 from honcho_exec.storage.pool import Incident, incidents

@@ -11,10 +11,10 @@ from typing import Protocol
 from honcho_exec.clock import Clock
 from honcho_exec.errors import HonchoExecError
 from honcho_exec.model import Card, Conclusion, Deletion, Message, Replacement, SessionRef, Write
-from honcho_exec.outbox_file import OutboxFile
-from honcho_exec.provenance import place_of, row_key
-from honcho_exec.rows import Admitted, Value, dump, dump_session_key
-from honcho_exec.writer import Change, full
+from honcho_exec.outbox.file import OutboxFile
+from honcho_exec.outbox.provenance import place_of, row_key
+from honcho_exec.outbox.rows import Admitted, Value, dump, dump_session_key
+from honcho_exec.outbox.writer import Change, full
 
 __all__ = ["Admission", "Listener", "columns_of"]
 

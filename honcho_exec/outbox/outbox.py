@@ -9,19 +9,19 @@ from dataclasses import replace
 from pathlib import Path
 from sqlite3 import Connection
 
-from honcho_exec.admission import Admission, Listener, columns_of
-from honcho_exec.claims import MAX_BATCH, Claims
 from honcho_exec.clock import BootTime, Clock
 from honcho_exec.errors import Busy, HonchoExecError
-from honcho_exec.lease import Holder
 from honcho_exec.model import Conclusion, Replacement, SessionRef, Write
-from honcho_exec.outbox_file import OutboxFile
-from honcho_exec.provenance import place_of
-from honcho_exec.redirect import Elsewhere, Redirected, find_elsewhere, redirect, split_destination
-from honcho_exec.rows import Admitted, Batch, Counts, Delivery, History, OutboxRow, Value, read_batch, read_row
+from honcho_exec.outbox.claim import MAX_BATCH, Claims
+from honcho_exec.outbox.enqueue import Admission, Listener, columns_of
+from honcho_exec.outbox.file import OutboxFile
+from honcho_exec.outbox.lease import Holder
+from honcho_exec.outbox.provenance import place_of
+from honcho_exec.outbox.redirect import Elsewhere, Redirected, find_elsewhere, redirect, split_destination
+from honcho_exec.outbox.rows import Admitted, Batch, Counts, Delivery, History, OutboxRow, Value, read_batch, read_row
+from honcho_exec.outbox.writer import Change, writer_of
 from honcho_exec.storage.pool import Incident
 from honcho_exec.text.purge_filter import PurgeFilter
-from honcho_exec.writer import Change, writer_of
 
 __all__ = ["HELD", "LONGEST_LATE", "MAX_BATCH", "Outbox"]
 

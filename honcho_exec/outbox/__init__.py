@@ -1,0 +1,1 @@
+"""The durable queue of writes that are not in Honcho yet."""
