@@ -14,7 +14,7 @@ from honcho_exec.text.neutralize import defuse, without_thinking
 
 if TYPE_CHECKING:
     # The SDK takes long to import; only the lane's first job does.
-    from honcho_exec.honcho_api import HonchoApi
+    from honcho_exec.client.api import HonchoApi
 
 __all__ = ["DIALECTIC_RANK", "fetch_base_context", "presentable"]
 

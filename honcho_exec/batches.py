@@ -12,7 +12,7 @@ from honcho_exec.outbox.rows import Batch, OutboxRow
 
 if TYPE_CHECKING:
     # The SDK takes long to import; only the lane's first job does.
-    from honcho_exec.honcho_api import HonchoApi
+    from honcho_exec.client.api import HonchoApi
 
 __all__ = ["known_sources", "newest_message_at", "stored", "write"]
 

@@ -10,8 +10,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from honcho_exec.client.connection import Connection
+from honcho_exec.client.session_store import Known, NamedSession
 from honcho_exec.clock import Clock, Deadline
-from honcho_exec.connection import Connection
 from honcho_exec.delivery import Delivery
 from honcho_exec.errors import (
     Disabled,
@@ -24,7 +25,6 @@ from honcho_exec.errors import (
     SyncPending,
 )
 from honcho_exec.hold import Hold
-from honcho_exec.known import Known, NamedSession
 from honcho_exec.model import Message, Receipt, SessionRef, Write
 from honcho_exec.net.breaker import Breaker
 from honcho_exec.net.oauth.grant_file import GrantFile
@@ -41,7 +41,7 @@ from honcho_exec.turns import TurnFuture
 
 if TYPE_CHECKING:
     # It takes long to import; only the lane's first job does.
-    from honcho_exec.honcho_api import HonchoApi
+    from honcho_exec.client.api import HonchoApi
 
 __all__ = ["Conversation", "open_outbox"]
 

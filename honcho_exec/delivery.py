@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from honcho_exec.client.connection import Connection
 from honcho_exec.clock import Clock, Deadline
-from honcho_exec.connection import Connection
 from honcho_exec.errors import (
     Busy,
     CircuitOpen,

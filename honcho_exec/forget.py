@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from honcho_exec.client.rest import RawApi, part, workspace_path
 from honcho_exec.errors import Rejected
-from honcho_exec.raw_api import RawApi, part, workspace_path
 from honcho_exec.text.purge_filter import PurgeFilter
 
 __all__ = ["Forgetting", "ServerForgetting"]

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
+from honcho_exec.client.session_store import Known
 from honcho_exec.identity import safe_id
-from honcho_exec.known import Known
 from honcho_exec.model import Message, Receipt, SessionRef
 from honcho_exec.settings import Settings
 from honcho_exec.text.messages import as_messages

@@ -7,10 +7,10 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
+from honcho_exec.client.session_store import Known
 from honcho_exec.clock import Clock
 from honcho_exec.conversation import Conversation
 from honcho_exec.identity import observer_of
-from honcho_exec.known import Known
 from honcho_exec.memory_files import give_memory_files
 from honcho_exec.model import Receipt, Replacement, SessionRef
 from honcho_exec.settings import Settings

@@ -9,10 +9,10 @@ from typing import Any
 
 import httpx
 
+from honcho_exec.client.api import SOURCE_KEY
+from honcho_exec.client.rest import RawApi, part, workspace_path
 from honcho_exec.errors import Rejected, RequestError
-from honcho_exec.honcho_api import SOURCE_KEY
 from honcho_exec.net.retry import RetryPolicy
-from honcho_exec.raw_api import RawApi, part, workspace_path
 
 __all__ = ["Push", "Pushed"]
 

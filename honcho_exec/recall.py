@@ -26,7 +26,7 @@ from honcho_exec.text.neutralize import without_thinking
 
 if TYPE_CHECKING:
     # The SDK takes long to import; only the lane's first job does.
-    from honcho_exec.honcho_api import HonchoApi
+    from honcho_exec.client.api import HonchoApi
 
 __all__ = ["Recall"]
 

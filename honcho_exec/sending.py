@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from honcho_exec.batches import known_sources, newest_message_at, stored, write
+from honcho_exec.client.connection import Connection, Link
 from honcho_exec.clock import Clock
-from honcho_exec.connection import Connection, Link
 from honcho_exec.dating import date_messages, in_iso_format
 from honcho_exec.errors import (
     Ambiguous,
@@ -29,7 +29,7 @@ from honcho_exec.runtime.metrics import Meter
 
 if TYPE_CHECKING:
     # The SDK takes long to import; only the lane's first job does.
-    from honcho_exec.honcho_api import HonchoApi
+    from honcho_exec.client.api import HonchoApi
 
 __all__ = ["Outcome", "Sender"]
 

@@ -14,7 +14,8 @@ from support.faulty import FaultyServer, Seen, status
 from support.processes import messages_on
 from support.providers import MakeProvider
 
-from honcho_exec import HonchoProvider, honcho_api
+from honcho_exec import HonchoProvider
+from honcho_exec.client import api as honcho_api
 from honcho_exec.embedded import EmbeddedHoncho
 from honcho_exec.errors import SessionDeleted
 from honcho_exec.text.purge_filter import PurgeFilter

@@ -31,7 +31,7 @@ from support.faulty import (
 from support.providers import MakeProvider
 
 from honcho_exec import HonchoProvider
-from honcho_exec.backend import open_backend
+from honcho_exec.client.backend import open_backend
 from honcho_exec.clock import SystemClock
 from honcho_exec.embedded import EmbeddedHoncho
 from honcho_exec.errors import Ambiguous, Closed, Overloaded, Rejected, Unavailable

@@ -12,13 +12,13 @@ import pytest
 from support.faulty import FaultyServer
 from support.providers import MakeProvider
 
-from honcho_exec import raw_api
-from honcho_exec.backend import Backend, open_backend
+from honcho_exec.client import rest as raw_api
+from honcho_exec.client.backend import Backend, open_backend
+from honcho_exec.client.rest import RawApi
 from honcho_exec.clock import SystemClock
 from honcho_exec.embedded import EmbeddedHoncho
 from honcho_exec.errors import Unavailable
 from honcho_exec.forget import ServerForgetting
-from honcho_exec.raw_api import RawApi
 from honcho_exec.settings import Settings
 from honcho_exec.text.purge_filter import PurgeFilter
 

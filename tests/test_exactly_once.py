@@ -31,7 +31,7 @@ from support.outboxes import Process
 from support.processes import Victim, conclusions_on, messages_on
 
 from honcho_exec import HonchoProvider
-from honcho_exec.backend import open_backend
+from honcho_exec.client.backend import open_backend
 from honcho_exec.clock import BootTime, SystemClock
 from honcho_exec.dating import date_messages
 from honcho_exec.embedded import EmbeddedHoncho

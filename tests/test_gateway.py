@@ -13,7 +13,7 @@ from support.faulty import FaultyServer
 import honcho_exec.net.transport
 import honcho_exec.runtime.lane
 from honcho_exec import HonchoProvider
-from honcho_exec.backend import open_backend
+from honcho_exec.client.backend import open_backend
 from honcho_exec.clock import SystemClock
 from honcho_exec.settings import Settings
 

@@ -20,10 +20,10 @@ from support.faulty import (
     wrong_json,
 )
 
-from honcho_exec.backend import Backend, open_backend
+from honcho_exec.client.api import HonchoApi
+from honcho_exec.client.backend import Backend, open_backend
 from honcho_exec.clock import SystemClock
 from honcho_exec.errors import Ambiguous, Rejected, RequestError, StateError, Unavailable, Unreached
-from honcho_exec.honcho_api import HonchoApi
 from honcho_exec.model import Card, Conclusion, Context, Message
 from honcho_exec.net.failures import timed_out
 from honcho_exec.outbox.outbox import LONGEST_LATE

@@ -15,9 +15,9 @@ from support.faulty import FaultyServer, hang, latency
 from support.providers import MakeProvider
 
 from honcho_exec import HonchoProvider
+from honcho_exec.client.api import SOURCE_KEY
 from honcho_exec.clock import SystemClock
 from honcho_exec.errors import InputError, StateError
-from honcho_exec.honcho_api import SOURCE_KEY
 from honcho_exec.model import Hit
 from honcho_exec.text.cleaning import CONTINUED
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from support.faulty import FaultyServer, status
 
-from honcho_exec.backend import open_backend
+from honcho_exec.client.backend import open_backend
+from honcho_exec.client.rest import RawApi
 from honcho_exec.clock import SystemClock
 from honcho_exec.errors import Rejected
-from honcho_exec.raw_api import RawApi
 from honcho_exec.settings import Settings
 
 

@@ -18,13 +18,13 @@ from support.api import api_of
 from support.faulty import FaultyServer
 
 from honcho_exec import HonchoProvider
-from honcho_exec import honcho_api as api_module
-from honcho_exec.backend import open_backend
 from honcho_exec.cli.main import main
+from honcho_exec.client import api as api_module
+from honcho_exec.client.api import HonchoApi
+from honcho_exec.client.backend import open_backend
 from honcho_exec.clock import SystemClock
 from honcho_exec.embedded import EmbeddedHoncho
 from honcho_exec.embedded.wire import FILTERS_HEADER, MEMBERS_FILTER
-from honcho_exec.honcho_api import HonchoApi
 from honcho_exec.model import Found
 from honcho_exec.settings import Settings
 

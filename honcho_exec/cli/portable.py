@@ -86,7 +86,7 @@ def counted(counts: Mapping[str, int]) -> str:
 
 def redacted(record: Mapping[str, object]) -> dict[str, object]:
     """Return a record without obvious secrets: it may be from a time when secrets were not masked."""
-    from honcho_exec.honcho_api import SOURCE_KEY  # noqa: PLC0415 - --help does without it
+    from honcho_exec.client.api import SOURCE_KEY  # noqa: PLC0415 - --help does without it
     from honcho_exec.text.redaction import redact_json, redact_key  # noqa: PLC0415 - --help does without it
 
     texts = {name: redact_json(record[name]) for name in _TEXTS if name in record}

@@ -186,9 +186,9 @@ def _session_of(row: OutboxRow, home: Path) -> str:
     """The session that a row goes to, as far as that is decided."""
     if not row.ref.key:
         return row.ref.session
+    from honcho_exec.client.session_store import Known  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.clock import SystemClock  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.identity import choice_of  # noqa: PLC0415 - see TYPE_CHECKING
-    from honcho_exec.known import Known  # noqa: PLC0415 - see TYPE_CHECKING
 
     known = Known(home / "known.db", destination=row.destination, clock=SystemClock())
     decided = known.named(choice_of(row.ref).own)
@@ -226,8 +226,8 @@ def _from_server(loaded: LoadedSettings, chosen: PurgeFilter, found: _Found, *, 
 
 def _from_other_files(home: Path, outbox: Outbox, chosen: PurgeFilter) -> None:
     """Take out what other files know of it, and empty the logs beside them."""
+    from honcho_exec.client.session_store import Known  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.clock import SystemClock  # noqa: PLC0415 - see TYPE_CHECKING
-    from honcho_exec.known import Known  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.ledger import Ledger  # noqa: PLC0415 - see TYPE_CHECKING
 
     if (home / "known.db").exists():

@@ -19,10 +19,10 @@ from honcho_exec.errors import HonchoExecError, StateError
 
 if TYPE_CHECKING:
     # They take long to import; --help does without them.
+    from honcho_exec.client.rest import RawApi
     from honcho_exec.embedded import EmbeddedHoncho
     from honcho_exec.outbox.outbox import Outbox
     from honcho_exec.provider import HonchoProvider
-    from honcho_exec.raw_api import RawApi
     from honcho_exec.settings import LoadedSettings
     from honcho_exec.status import Finding
 
@@ -187,7 +187,7 @@ def memory(run: Run, *, make: bool = False, answers: bool = False) -> Iterator[E
         ConfigurationError: the settings cannot be used.
         StateError: there is none and `make` does not say to begin one, or its file cannot be used.
     """
-    from honcho_exec.backend import open_model  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.client.backend import open_model  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.clock import SystemClock  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.embedded import EmbeddedHoncho  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.settings import load, state_home  # noqa: PLC0415 - see TYPE_CHECKING
@@ -208,10 +208,10 @@ def memory(run: Run, *, make: bool = False, answers: bool = False) -> Iterator[E
 @contextmanager
 def reached(loaded: LoadedSettings) -> Iterator[RawApi]:
     """The server that the settings choose, over all of its workspaces; makes no request."""
-    from honcho_exec.backend import open_backend  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.client.backend import open_backend  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.client.rest import RawApi  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.clock import SystemClock  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.net.oauth.grant_file import GrantFile  # noqa: PLC0415 - see TYPE_CHECKING
-    from honcho_exec.raw_api import RawApi  # noqa: PLC0415 - see TYPE_CHECKING
 
     backend = open_backend(loaded.settings, Path(), SystemClock(), GrantFile.of(loaded))
     try:

@@ -23,11 +23,11 @@ from support.providers import MakeProvider
 from support.proxy import Proxy
 
 from honcho_exec import HonchoProvider
-from honcho_exec.backend import Backend, open_backend
+from honcho_exec.client.api import HonchoApi
+from honcho_exec.client.backend import Backend, open_backend
 from honcho_exec.clock import SystemClock
 from honcho_exec.embedded import EmbeddedHoncho
 from honcho_exec.errors import Rejected
-from honcho_exec.honcho_api import HonchoApi
 from honcho_exec.model import Card, Conclusion, Message
 from honcho_exec.settings import Settings
 

@@ -37,9 +37,9 @@ from support.scripted_honcho import (
     ScriptedHoncho,
 )
 
+from honcho_exec.client.api import BATCH_KEY
 from honcho_exec.delivery import Delivery
 from honcho_exec.errors import Closed, RequestError, StateError
-from honcho_exec.honcho_api import BATCH_KEY
 from honcho_exec.model import Conclusion, Message, Receipt, SessionRef, Write
 from honcho_exec.net.breaker import Breaker
 from honcho_exec.net.retry import RetryPolicy

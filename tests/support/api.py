@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from honcho_exec.backend import Backend
+from honcho_exec.client.api import HonchoApi
+from honcho_exec.client.backend import Backend
 from honcho_exec.clock import Clock, SystemClock
-from honcho_exec.honcho_api import HonchoApi
 from honcho_exec.net.breaker import Breaker
 from honcho_exec.runtime.metrics import Meter
 

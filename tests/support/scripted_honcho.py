@@ -13,10 +13,10 @@ from typing import Any
 import httpx
 from support.hand_clock import HandTimer
 
-from honcho_exec.backend import Backend
-from honcho_exec.connection import Connection, Link
+from honcho_exec.client.api import HonchoApi
+from honcho_exec.client.backend import Backend
+from honcho_exec.client.connection import Connection, Link
 from honcho_exec.embedded import EmbeddedHoncho
-from honcho_exec.honcho_api import HonchoApi
 from honcho_exec.net.breaker import Breaker
 from honcho_exec.runtime.lane import Lane
 from honcho_exec.runtime.metrics import Meter

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from honcho_exec.cache import SessionCache
+from honcho_exec.client.session_cache import SessionCache
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.errors import Closed, ConfigurationError
 from honcho_exec.net.breaker import Breaker
@@ -20,8 +20,8 @@ from honcho_exec.settings import Settings
 
 if TYPE_CHECKING:
     # Both take long to import; only the lane's first job does.
-    from honcho_exec.backend import Backend
-    from honcho_exec.honcho_api import HonchoApi
+    from honcho_exec.client.api import HonchoApi
+    from honcho_exec.client.backend import Backend
 
 __all__ = ["Connection", "Link"]
 
@@ -110,8 +110,8 @@ class Connection:
             return self._link
         self._let_burst_pass()
         try:
-            from honcho_exec.backend import open_backend  # noqa: PLC0415 - see TYPE_CHECKING
-            from honcho_exec.honcho_api import HonchoApi  # noqa: PLC0415 - see TYPE_CHECKING
+            from honcho_exec.client.api import HonchoApi  # noqa: PLC0415 - see TYPE_CHECKING
+            from honcho_exec.client.backend import open_backend  # noqa: PLC0415 - see TYPE_CHECKING
         except ImportError as error:
             raise ConfigurationError(
                 f"the Honcho SDK cannot be imported: {error}; pip install 'honcho-ai>=2.2,<3'"

@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from honcho_exec.client.session_store import Known, NamedSession
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.errors import Rejected, SessionDeleted, StateError, Unavailable
 from honcho_exec.identity import SessionChoice, choice_of
-from honcho_exec.known import Known, NamedSession
 from honcho_exec.model import SessionRef
 from honcho_exec.runtime.lane import Lane
 from honcho_exec.settings import Settings
@@ -22,7 +22,7 @@ from honcho_exec.storage.folders import private_folder
 
 if TYPE_CHECKING:
     # The SDK takes long to import; only the lane's first job does.
-    from honcho_exec.honcho_api import HonchoApi
+    from honcho_exec.client.api import HonchoApi
 
 __all__ = ["SessionCache"]
 

@@ -18,16 +18,16 @@ import honcho
 import httpx
 from honcho.api_types import MessageCreateParams, SessionPeerConfig
 
-from honcho_exec.backend import Backend
+from honcho_exec.client.backend import Backend
+from honcho_exec.client.guard import Door
+from honcho_exec.client.reconciliation import PAGE_SIZE, Reconciliation
 from honcho_exec.clock import Clock, Deadline
-from honcho_exec.door import Door
 from honcho_exec.embedded.wire import MEMBERS_FILTER
 from honcho_exec.errors import Rejected, SessionDeleted
 from honcho_exec.model import Card, Conclusion, Context, Found, Hit, Message
 from honcho_exec.net.breaker import Breaker
 from honcho_exec.net.failures import LATE
 from honcho_exec.net.transport import request_deadline
-from honcho_exec.reconciliation import PAGE_SIZE, Reconciliation
 from honcho_exec.runtime.metrics import Meter
 
 __all__ = ["BATCH_KEY", "ROW_KEY", "SOURCE_KEY", "HonchoApi"]

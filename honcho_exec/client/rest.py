@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
-from honcho_exec.backend import Backend
+from honcho_exec.client.backend import Backend
 from honcho_exec.errors import Unavailable
 from honcho_exec.net.error_text import server_words
 from honcho_exec.net.failures import broken_off, has_detail, not_honchos, timed_out, was_refused
