@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 from honcho_exec.client.connection import Connection
 from honcho_exec.client.session_store import Known, NamedSession
 from honcho_exec.clock import Clock, Deadline
-from honcho_exec.delivery import Delivery
+from honcho_exec.delivery.futures import TurnFuture
+from honcho_exec.delivery.pump import Delivery
 from honcho_exec.errors import (
     Disabled,
     HonchoExecError,
@@ -37,7 +38,6 @@ from honcho_exec.runtime.metrics import Meter
 from honcho_exec.runtime.offload import offload
 from honcho_exec.runtime.pace import embedded_pace
 from honcho_exec.settings import Settings
-from honcho_exec.turns import TurnFuture
 
 if TYPE_CHECKING:
     # It takes long to import; only the lane's first job does.

@@ -6,11 +6,11 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from honcho_exec.delivery import Delivery
+from honcho_exec.delivery.futures import TurnFuture
+from honcho_exec.delivery.pump import Delivery
 from honcho_exec.model import SessionRef, Write
 from honcho_exec.outbox.lease import Holder
 from honcho_exec.outbox.outbox import HELD
-from honcho_exec.turns import TurnFuture
 
 __all__ = ["Hold"]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from honcho_exec.client.session_store import Known
 from honcho_exec.clock import Clock
 from honcho_exec.conversation import Conversation
+from honcho_exec.delivery.futures import done, is_stored
 from honcho_exec.identity import observer_of
 from honcho_exec.memory_files import give_memory_files
 from honcho_exec.model import Receipt, Replacement, SessionRef
@@ -17,7 +18,6 @@ from honcho_exec.settings import Settings
 from honcho_exec.text import validation as given
 from honcho_exec.text.cleaning import harmless, storable
 from honcho_exec.text.messages import as_messages
-from honcho_exec.turns import done, is_stored
 
 __all__ = ["BuiltinMemory", "Mirror"]
 

@@ -19,6 +19,7 @@ from honcho_exec.arguments import schemas, system_prompt
 from honcho_exec.checkup import take
 from honcho_exec.clock import Clock, SystemClock
 from honcho_exec.conversation import Conversation, open_outbox
+from honcho_exec.delivery.futures import done, failed
 from honcho_exec.dialectic import Rewriter
 from honcho_exec.doctor import examine
 from honcho_exec.errors import Closed, ConfigurationError, Disabled, HonchoExecError, InputError, StateError
@@ -42,7 +43,6 @@ from honcho_exec.text.cleaning import harmless, plain_text
 from honcho_exec.text.host_notices import spoken
 from honcho_exec.text.messages import as_messages
 from honcho_exec.tools import error_answer
-from honcho_exec.turns import done, failed
 
 __all__ = ["HonchoProvider"]
 

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from honcho_exec.arguments import TOOLS, Arguments, Conclude, Context, Profile, Reasoning, Search, parse
+from honcho_exec.delivery.futures import TurnFuture
 from honcho_exec.errors import HonchoExecError, InputError, Queued, Rejected, SessionDeleted
 from honcho_exec.identity import observer_of
 from honcho_exec.model import Card, Conclusion, Deletion, Found, Receipt, SessionRef, Write
@@ -18,7 +19,6 @@ from honcho_exec.text.budget import CHARS_PER_TOKEN, Section, compose
 from honcho_exec.text.cleaning import cut_at_word, harmless, storable
 from honcho_exec.text.neutralize import defuse, without_thinking
 from honcho_exec.text.redaction import redact
-from honcho_exec.turns import TurnFuture
 
 if TYPE_CHECKING:
     # The SDK takes long to import; only the lane's first job does.

@@ -33,7 +33,7 @@ from support.processes import Victim, conclusions_on, messages_on
 from honcho_exec import HonchoProvider
 from honcho_exec.client.backend import open_backend
 from honcho_exec.clock import BootTime, SystemClock
-from honcho_exec.dating import date_messages
+from honcho_exec.delivery.dating import date_messages
 from honcho_exec.embedded import EmbeddedHoncho
 from honcho_exec.errors import Inconclusive, Rejected
 from honcho_exec.model import Conclusion, Message, SessionRef
@@ -548,7 +548,7 @@ def test_message_of_before_the_clock_was_set_is_dated_by_how_long_it_waited() ->
 def test_times_of_a_session_never_decrease(
     server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: float
 ) -> None:
-    monkeypatch.setattr("honcho_exec.dating._LONG_AGO", 0.2)
+    monkeypatch.setattr("honcho_exec.delivery.dating._LONG_AGO", 0.2)
     home, clock = tmp_path / "state", Wall()
     clock.offset = offset
     with provider_at(home, server.url, clock) as provider:
@@ -573,7 +573,7 @@ def test_times_of_a_session_never_decrease(
 def test_times_of_a_session_do_not_decrease_after_a_backup_is_restored(
     server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pending: bool
 ) -> None:
-    monkeypatch.setattr("honcho_exec.dating._LONG_AGO", 0.2)
+    monkeypatch.setattr("honcho_exec.delivery.dating._LONG_AGO", 0.2)
     home, clock = tmp_path / "state", Wall()
     server.stop()
     with provider_at(home, server.url, clock) as provider:

@@ -176,7 +176,7 @@ def test_a_sync_that_takes_long_is_logged_once_with_its_age(server: FaultyServer
             said.set()
 
     watch = Watch()
-    logging.getLogger("honcho_exec.slow").addHandler(watch)
+    logging.getLogger("honcho_exec.delivery.watchdog").addHandler(watch)
     try:
         held = Gate()
         server.rule(match=("POST", "/messages$"), fault=gate(held))
@@ -191,7 +191,7 @@ def test_a_sync_that_takes_long_is_logged_once_with_its_age(server: FaultyServer
         assert "has been going for" in lines[0]
         assert "secret" not in lines[0]
     finally:
-        logging.getLogger("honcho_exec.slow").removeHandler(watch)
+        logging.getLogger("honcho_exec.delivery.watchdog").removeHandler(watch)
 
 
 def test_stats_count_what_was_done(server: FaultyServer, make_provider: MakeProvider) -> None:
@@ -231,7 +231,7 @@ def test_the_next_try_comes_in_its_time_however_long_the_idle_looks_are_apart(
     server: FaultyServer, make_provider: MakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As with hundreds of providers in one process.
-    monkeypatch.setattr("honcho_exec.delivery._LOOK_AROUND", 600.0)
+    monkeypatch.setattr("honcho_exec.delivery.pump._LOOK_AROUND", 600.0)
     provider = make_provider(base_url=server.url, **QUICK)
     provider.sync_turn("before", "").result(10)
     # At rest: the next idle look is far away.

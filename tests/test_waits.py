@@ -11,7 +11,7 @@ from support.hand_clock import HandTimer
 from support.manual_executor import ManualExecutor, at_once
 from support.scripted_honcho import WORKSPACE, ScriptedConnection, ScriptedHoncho
 
-from honcho_exec.delivery import Delivery
+from honcho_exec.delivery.pump import Delivery
 from honcho_exec.errors import Ambiguous, RequestError, StateError, Unreached
 from honcho_exec.model import Message, SessionRef
 from honcho_exec.net.backoff import CAP, SHARE, SOONEST, Waits

@@ -38,7 +38,7 @@ from support.scripted_honcho import (
 )
 
 from honcho_exec.client.api import BATCH_KEY
-from honcho_exec.delivery import Delivery
+from honcho_exec.delivery.pump import Delivery
 from honcho_exec.errors import Closed, RequestError, StateError
 from honcho_exec.model import Conclusion, Message, Receipt, SessionRef, Write
 from honcho_exec.net.breaker import Breaker

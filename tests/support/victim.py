@@ -44,11 +44,11 @@ from typing import Any
 
 from honcho_exec import HonchoProvider
 from honcho_exec.clock import BootTime, SystemClock
+from honcho_exec.delivery.futures import TurnFuture
 from honcho_exec.errors import HonchoExecError, RequestError
 from honcho_exec.model import Receipt
 from honcho_exec.outbox.file import OutboxFile
 from honcho_exec.outbox.outbox import Outbox
-from honcho_exec.turns import TurnFuture
 
 # A notebook keeps the traceback of its last exceptions, and with it all frames.
 _KEPT_EXCEPTIONS = 50

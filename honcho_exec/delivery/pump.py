@@ -16,6 +16,9 @@ from pathlib import Path
 
 from honcho_exec.client.connection import Connection
 from honcho_exec.clock import Clock, Deadline
+from honcho_exec.delivery.futures import TurnFuture, Turns, closed_first
+from honcho_exec.delivery.sender import Sender
+from honcho_exec.delivery.watchdog import SlowWatch
 from honcho_exec.errors import (
     Busy,
     CircuitOpen,
@@ -42,9 +45,6 @@ from honcho_exec.runtime.metrics import Meter
 from honcho_exec.runtime.offload import Serial, post, post_in_order
 from honcho_exec.runtime.pace import Pace
 from honcho_exec.runtime.timer import weakly
-from honcho_exec.sending import Sender
-from honcho_exec.slow import SlowWatch
-from honcho_exec.turns import TurnFuture, Turns, closed_first
 
 __all__ = ["Delivery", "Health"]
 

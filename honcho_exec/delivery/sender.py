@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from honcho_exec.batches import known_sources, newest_message_at, stored, write
 from honcho_exec.client.connection import Connection, Link
 from honcho_exec.clock import Clock
-from honcho_exec.dating import date_messages, in_iso_format
+from honcho_exec.delivery.dating import date_messages, in_iso_format
+from honcho_exec.delivery.requests import known_sources, newest_message_at, stored, write
 from honcho_exec.errors import (
     Ambiguous,
     Inconclusive,

@@ -1,0 +1,1 @@
+"""From the outbox to Honcho: once, in order, with retries."""
