@@ -10,13 +10,13 @@ from pathlib import Path
 
 from honcho_exec.clock import Clock
 from honcho_exec.conversation import Conversation
-from honcho_exec.dialectic import Rewriter
 from honcho_exec.errors import HonchoExecError
-from honcho_exec.ledger import Ledger
 from honcho_exec.mirror import Mirror
 from honcho_exec.model import SessionRef
 from honcho_exec.net.oauth.grant_file import GrantFile
-from honcho_exec.recall import Recall
+from honcho_exec.recall.dialectic import Rewriter
+from honcho_exec.recall.recall import Recall
+from honcho_exec.recall.usage import Ledger
 from honcho_exec.runtime.metrics import Meter
 from honcho_exec.settings import LoadedSettings
 from honcho_exec.tools import Tools

@@ -20,7 +20,6 @@ from honcho_exec.checkup import take
 from honcho_exec.clock import Clock, SystemClock
 from honcho_exec.conversation import Conversation, open_outbox
 from honcho_exec.delivery.futures import done, failed
-from honcho_exec.dialectic import Rewriter
 from honcho_exec.doctor import examine
 from honcho_exec.errors import Closed, ConfigurationError, Disabled, HonchoExecError, InputError, StateError
 from honcho_exec.forks import ADVICE, fork_count, on_fork_in_child
@@ -31,7 +30,8 @@ from honcho_exec.net.preload import import_shared
 from honcho_exec.outbox.lease import Holder
 from honcho_exec.outbox.outbox import Outbox
 from honcho_exec.parts import Parts, put_together
-from honcho_exec.recall import Recall
+from honcho_exec.recall.dialectic import Rewriter
+from honcho_exec.recall.recall import Recall
 from honcho_exec.runtime.log import foreign
 from honcho_exec.runtime.metrics import Meter, Stats
 from honcho_exec.runtime.offload import begin_use, end_use, offload, offloaded

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from honcho_exec.ledger import SessionCost
+from honcho_exec.recall.usage import SessionCost
 from honcho_exec.text.cleaning import duration
 
 __all__ = ["Finding", "Status", "findings"]

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from support.hand_clock import HandClock
 
-from honcho_exec import ledger as module
-from honcho_exec.cadence import Cadence
 from honcho_exec.errors import Ambiguous, StateError, Unavailable
-from honcho_exec.ledger import Ledger
+from honcho_exec.recall import usage as module
+from honcho_exec.recall.cadence import Cadence
+from honcho_exec.recall.usage import Ledger
 
 
 def opened(path: Path, destination: str = "here", clock: HandClock | None = None) -> Ledger:

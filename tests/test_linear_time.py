@@ -16,16 +16,16 @@ from support.providers import MakeProvider
 
 from honcho_exec import identity
 from honcho_exec.arguments import TOOLS, parse
-from honcho_exec.cadence import is_trivial
 from honcho_exec.cli import lines, show
 from honcho_exec.cli.homes import kept_variables
-from honcho_exec.dialectic import ask
 from honcho_exec.embedded.query import sentences as extract
 from honcho_exec.embedded.query import words
 from honcho_exec.embedded.query.metadata import compares
 from honcho_exec.embedded.wire import Refused, parse_json
 from honcho_exec.errors import HonchoExecError
 from honcho_exec.net import error_text as server_words
+from honcho_exec.recall.cadence import is_trivial
+from honcho_exec.recall.dialectic import ask
 from honcho_exec.settings import Settings
 from honcho_exec.text import budget as sections
 from honcho_exec.text import cleaning as text

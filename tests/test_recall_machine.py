@@ -14,9 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from support.hand_clock import HandClock
 from support.manual_executor import ManualExecutor
 
-from honcho_exec.ledger import Ledger
 from honcho_exec.model import Context, SessionRef
-from honcho_exec.recall import Recall
+from honcho_exec.recall.recall import Recall
+from honcho_exec.recall.usage import Ledger
 from honcho_exec.runtime.lane import Lane
 from honcho_exec.settings import Settings
 

@@ -228,7 +228,7 @@ def _from_other_files(home: Path, outbox: Outbox, chosen: PurgeFilter) -> None:
     """Take out what other files know of it, and empty the logs beside them."""
     from honcho_exec.client.session_store import Known  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.clock import SystemClock  # noqa: PLC0415 - see TYPE_CHECKING
-    from honcho_exec.ledger import Ledger  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.recall.usage import Ledger  # noqa: PLC0415 - see TYPE_CHECKING
 
     if (home / "known.db").exists():
         Known(home / "known.db", destination=outbox.destination, clock=SystemClock()).purge(chosen)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from honcho_exec.cadence import Cadence
 from honcho_exec.clock import Clock
 from honcho_exec.errors import StateError, Unavailable
+from honcho_exec.recall.cadence import Cadence
 from honcho_exec.storage.database import Database
 from honcho_exec.storage.folders import private_folder
 from honcho_exec.text.purge_filter import PurgeFilter

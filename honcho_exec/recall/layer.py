@@ -9,8 +9,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from honcho_exec.cadence import Cadence
 from honcho_exec.errors import Closed, HonchoExecError, Unavailable
+from honcho_exec.recall.cadence import Cadence
 from honcho_exec.runtime.lane import Lane
 
 __all__ = ["Layer"]

@@ -9,14 +9,14 @@ from concurrent.futures import Future
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from honcho_exec.base_context import DIALECTIC_RANK, fetch_base_context, presentable
-from honcho_exec.cadence import Cadence, is_trivial
 from honcho_exec.clock import Clock, Deadline
-from honcho_exec.dialectic import Rewriter, ask, rewritten
 from honcho_exec.forks import PerProcess
-from honcho_exec.layer import Layer
-from honcho_exec.ledger import Ledger
 from honcho_exec.model import SessionRef
+from honcho_exec.recall.base_context import DIALECTIC_RANK, fetch_base_context, presentable
+from honcho_exec.recall.cadence import Cadence, is_trivial
+from honcho_exec.recall.dialectic import Rewriter, ask, rewritten
+from honcho_exec.recall.layer import Layer
+from honcho_exec.recall.usage import Ledger
 from honcho_exec.runtime.lane import Lane
 from honcho_exec.runtime.shared_pool import Strand, Workers
 from honcho_exec.settings import Settings

@@ -1,0 +1,1 @@
+"""What is injected before a turn."""
