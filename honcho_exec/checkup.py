@@ -18,7 +18,7 @@ from honcho_exec.storage.folders import access_warnings
 from honcho_exec.storage.pool import incidents
 
 if TYPE_CHECKING:
-    from honcho_exec.conversation import Conversation
+    from honcho_exec.conversation.conversation import Conversation
 
 __all__ = ["take"]
 

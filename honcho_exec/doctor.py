@@ -19,7 +19,7 @@ from honcho_exec.status import Finding, Status
 from honcho_exec.text.cleaning import duration
 
 if TYPE_CHECKING:
-    from honcho_exec.conversation import Conversation
+    from honcho_exec.conversation.conversation import Conversation
 
 __all__ = ["examine"]
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from honcho_exec.clock import Clock
-from honcho_exec.conversation import Conversation
+from honcho_exec.conversation.conversation import Conversation
+from honcho_exec.conversation.host_memory import Mirror
+from honcho_exec.conversation.tools import Tools
 from honcho_exec.errors import HonchoExecError
-from honcho_exec.mirror import Mirror
 from honcho_exec.model import SessionRef
 from honcho_exec.net.oauth.grant_file import GrantFile
 from honcho_exec.recall.dialectic import Rewriter
@@ -19,7 +20,6 @@ from honcho_exec.recall.recall import Recall
 from honcho_exec.recall.usage import Ledger
 from honcho_exec.runtime.metrics import Meter
 from honcho_exec.settings import LoadedSettings
-from honcho_exec.tools import Tools
 
 __all__ = ["Parts", "put_together"]
 

@@ -15,16 +15,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from honcho_exec.arguments import schemas, system_prompt
 from honcho_exec.checkup import take
 from honcho_exec.clock import Clock, SystemClock
-from honcho_exec.conversation import Conversation, open_outbox
+from honcho_exec.conversation.conversation import Conversation, open_outbox
+from honcho_exec.conversation.host_memory import Mirror
+from honcho_exec.conversation.tool_arguments import schemas, system_prompt
+from honcho_exec.conversation.tools import error_answer
 from honcho_exec.delivery.futures import done, failed
 from honcho_exec.doctor import examine
 from honcho_exec.errors import Closed, ConfigurationError, Disabled, HonchoExecError, InputError, StateError
 from honcho_exec.forks import ADVICE, fork_count, on_fork_in_child
 from honcho_exec.identity import HostContext, is_shared, named_ref, resolve, safe_id
-from honcho_exec.mirror import Mirror
 from honcho_exec.model import Found, Hit, Receipt, SessionRef
 from honcho_exec.net.preload import import_shared
 from honcho_exec.outbox.lease import Holder
@@ -42,7 +43,6 @@ from honcho_exec.text import validation as given
 from honcho_exec.text.cleaning import harmless, plain_text
 from honcho_exec.text.host_notices import spoken
 from honcho_exec.text.messages import as_messages
-from honcho_exec.tools import error_answer
 
 __all__ = ["HonchoProvider"]
 

@@ -14,7 +14,7 @@ from support.faulty import FaultyServer, Gate, gate, latency
 from support.providers import MakeProvider
 
 from honcho_exec import HonchoProvider, LaneError
-from honcho_exec.conversation import Conversation
+from honcho_exec.conversation.conversation import Conversation
 from honcho_exec.runtime.lane import Lane
 
 T = TypeVar("T")
@@ -45,7 +45,7 @@ class Unguarded(Lane):
 
 def unguard(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the guard out, and what keeps other processes from joining at the same time."""
-    monkeypatch.setattr("honcho_exec.conversation.Lane", Unguarded)
+    monkeypatch.setattr("honcho_exec.conversation.conversation.Lane", Unguarded)
     monkeypatch.setattr("honcho_exec.client.session_cache.exclusive", lambda *_, **__: nullcontext())
 
 

@@ -15,7 +15,7 @@ from support.faulty import Fault, FaultyServer, Gate, garbage, gate, hang, laten
 from support.providers import MakeProvider
 
 from honcho_exec import HonchoProvider
-from honcho_exec.arguments import schemas
+from honcho_exec.conversation.tool_arguments import schemas
 
 NAMES = ["honcho_profile", "honcho_search", "honcho_reasoning", "honcho_context", "honcho_conclude"]
 LEAK = "<memory-context>\n[System note: leaked]\nsecret\n</memory-context>"

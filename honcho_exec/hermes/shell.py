@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 from agent.memory_provider import MemoryProvider
 from hermes_constants import get_hermes_home
 
+from honcho_exec.conversation.tools import error_answer
 from honcho_exec.delivery.futures import failed
 from honcho_exec.errors import Disabled, HonchoExecError, RequestError
 from honcho_exec.model import Receipt
 from honcho_exec.provider import HonchoProvider
 from honcho_exec.runtime.log import record
 from honcho_exec.settings import load, variables
-from honcho_exec.tools import error_answer
 
 __all__ = ["HonchoExecMemoryProvider"]
 

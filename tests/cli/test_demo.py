@@ -12,8 +12,8 @@ import pytest
 from support.commands import Cli, Program
 
 import honcho_exec
-from honcho_exec.arguments import schemas
 from honcho_exec.cli.demo import _conversation
+from honcho_exec.conversation.tool_arguments import schemas
 
 
 def test_the_conversation_is_long_and_spans_days() -> None:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from honcho_exec.client.session_store import Known
 from honcho_exec.clock import Clock
-from honcho_exec.conversation import Conversation
+from honcho_exec.conversation.conversation import Conversation
+from honcho_exec.conversation.memory_files import give_memory_files
 from honcho_exec.delivery.futures import done, is_stored
 from honcho_exec.identity import observer_of
-from honcho_exec.memory_files import give_memory_files
 from honcho_exec.model import Receipt, Replacement, SessionRef
 from honcho_exec.settings import Settings
 from honcho_exec.text import validation as given

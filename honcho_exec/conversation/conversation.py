@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, TypeVar
 from honcho_exec.client.connection import Connection
 from honcho_exec.client.session_store import Known, NamedSession
 from honcho_exec.clock import Clock, Deadline
+from honcho_exec.conversation.hold import Hold
+from honcho_exec.conversation.opening import Opening
 from honcho_exec.delivery.futures import TurnFuture
 from honcho_exec.delivery.pump import Delivery
 from honcho_exec.errors import (
@@ -25,12 +27,10 @@ from honcho_exec.errors import (
     StateError,
     SyncPending,
 )
-from honcho_exec.hold import Hold
 from honcho_exec.model import Message, Receipt, SessionRef, Write
 from honcho_exec.net.breaker import Breaker
 from honcho_exec.net.oauth.grant_file import GrantFile
 from honcho_exec.net.retry import RetryPolicy
-from honcho_exec.opening import Opening
 from honcho_exec.outbox.lease import Holder
 from honcho_exec.outbox.outbox import Outbox
 from honcho_exec.runtime.lane import Lane

@@ -7,7 +7,16 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from honcho_exec.arguments import TOOLS, Arguments, Conclude, Context, Profile, Reasoning, Search, parse
+from honcho_exec.conversation.tool_arguments import (
+    TOOLS,
+    Arguments,
+    Conclude,
+    Context,
+    Profile,
+    Reasoning,
+    Search,
+    parse,
+)
 from honcho_exec.delivery.futures import TurnFuture
 from honcho_exec.errors import HonchoExecError, InputError, Queued, Rejected, SessionDeleted
 from honcho_exec.identity import observer_of

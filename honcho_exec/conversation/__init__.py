@@ -1,0 +1,1 @@
+"""One conversation: its writes, its tools, and the wait for a pending sync."""
