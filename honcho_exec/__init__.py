@@ -28,10 +28,10 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from honcho_exec.model import Receipt, SessionRef
-    from honcho_exec.provider import HonchoProvider
+    from honcho_exec.provider.provider import HonchoProvider
+    from honcho_exec.provider.status import Finding, Status
     from honcho_exec.runtime.metrics import Latency, Stats
     from honcho_exec.settings import Settings
-    from honcho_exec.status import Finding, Status
 
 __version__ = "0.1.0"
 

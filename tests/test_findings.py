@@ -15,9 +15,9 @@ from support.providers import MakeProvider
 
 import honcho_exec
 from honcho_exec.cli.main import main
-from honcho_exec.doctor import examine
 from honcho_exec.errors import StateError
-from honcho_exec.status import Finding, Status, findings
+from honcho_exec.provider.doctor import examine
+from honcho_exec.provider.status import Finding, Status, findings
 
 PACKAGE = Path(honcho_exec.__file__).parent
 COMMAND = re.compile(r"honcho-exec ((?:-v )?[a-z]+(?: (?:list|flush|redirect|retry|drop))?(?: --[a-z]+)*)")
@@ -93,7 +93,7 @@ def test_what_doctor_finds_on_the_disk_has_advice(make_provider: MakeProvider, m
     provider = make_provider(home="a folder")
     conversation = provider._conversation
     assert conversation is not None
-    monkeypatch.setattr("honcho_exec.doctor._LITTLE_ROOM", 2**80)
+    monkeypatch.setattr("honcho_exec.provider.doctor._LITTLE_ROOM", 2**80)
     (provider.home / "outbox.db").chmod(0o644)
 
     def damaged() -> None:

@@ -15,7 +15,7 @@ from support.tls import echoing
 
 _GEVENT = "from gevent import monkey; monkey."
 _EVENTLET = "import eventlet; eventlet.monkey_patch"
-_IMPORTED = "import honcho_exec.provider; "
+_IMPORTED = "import honcho_exec.provider.provider; "
 PATCHES = {
     "gevent": f"{_GEVENT}patch_all()",
     "gevent after import": f"{_IMPORTED}{_GEVENT}patch_all()",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from honcho_exec.model import Receipt
-    from honcho_exec.provider import HonchoProvider
+    from honcho_exec.provider.provider import HonchoProvider
 
 __all__ = ["demo"]
 
@@ -93,7 +93,7 @@ def _folder(*, keep: bool) -> Iterator[Path]:
 
 @contextmanager
 def _provider(folder: Path, session: str) -> Iterator[HonchoProvider]:
-    from honcho_exec.provider import HonchoProvider  # noqa: PLC0415 - --help does without it
+    from honcho_exec.provider.provider import HonchoProvider  # noqa: PLC0415 - --help does without it
 
     # Nothing of the real environment: no variable, no settings file and no memory of the user's.
     provider = HonchoProvider(session, environ={"HOME": str(folder)})

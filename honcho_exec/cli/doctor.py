@@ -17,7 +17,7 @@ from honcho_exec.hermes.host_config import read_provider
 
 if TYPE_CHECKING:
     # It takes long to import; --help does without it.
-    from honcho_exec.status import Finding
+    from honcho_exec.provider.status import Finding
 
 __all__ = ["doctor"]
 
@@ -64,7 +64,7 @@ def _show(found: tuple[Finding, ...], *, healthy: bool) -> None:
 
 def _hermes(run: Run) -> Iterator[Finding]:
     """Whether Hermes Agent uses this memory, where there is a Hermes."""
-    from honcho_exec.status import Finding  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.provider.status import Finding  # noqa: PLC0415 - see TYPE_CHECKING
 
     home = Path(run.hermes_home or os.environ.get("HERMES_HOME", "").strip() or "~/.hermes").expanduser()
     if not (home / "config.yaml").is_file():

@@ -18,7 +18,7 @@ from honcho_exec.text.cleaning import clean
 if TYPE_CHECKING:
     # It takes long to import; --help does without it.
     from honcho_exec.model import Receipt
-    from honcho_exec.provider import HonchoProvider
+    from honcho_exec.provider.provider import HonchoProvider
 
 __all__ = ["Feed", "Outcome", "Said", "Told"]
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     # They take long to import; --help does without them.
     from honcho_exec.outbox.outbox import Outbox
     from honcho_exec.outbox.rows import Counts
-    from honcho_exec.provider import HonchoProvider
+    from honcho_exec.provider.provider import HonchoProvider
 
 __all__ = ["flush"]
 

@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from honcho_exec.client.rest import RawApi
     from honcho_exec.embedded import EmbeddedHoncho
     from honcho_exec.outbox.outbox import Outbox
-    from honcho_exec.provider import HonchoProvider
+    from honcho_exec.provider.provider import HonchoProvider
+    from honcho_exec.provider.status import Finding
     from honcho_exec.settings import LoadedSettings
-    from honcho_exec.status import Finding
 
 __all__ = [
     "SECONDS",
@@ -149,7 +149,7 @@ def opened(run: Run, *, writes: bool = True) -> Iterator[HonchoProvider]:
         run: which folder.
         writes: False creates no session, peers or workspace; what an earlier process accepted is still delivered.
     """
-    from honcho_exec.provider import HonchoProvider  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.provider.provider import HonchoProvider  # noqa: PLC0415 - see TYPE_CHECKING
 
     tell_memory(run)
     provider = HonchoProvider(environ=environment(run.hermes_home))
@@ -167,7 +167,7 @@ def opened(run: Run, *, writes: bool = True) -> Iterator[HonchoProvider]:
 @contextmanager
 def lent(run: Run) -> Iterator[Outbox]:
     """The outbox as the settings choose it; nothing is delivered meanwhile."""
-    from honcho_exec.provider import HonchoProvider  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.provider.provider import HonchoProvider  # noqa: PLC0415 - see TYPE_CHECKING
 
     tell_memory(run)
     with HonchoProvider(environ=environment(run.hermes_home)).outbox() as outbox:

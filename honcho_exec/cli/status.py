@@ -19,8 +19,8 @@ from honcho_exec.text.cleaning import duration
 
 if TYPE_CHECKING:
     # It takes long to import; --help does without it.
-    from honcho_exec.provider import HonchoProvider
-    from honcho_exec.status import Finding, Status
+    from honcho_exec.provider.provider import HonchoProvider
+    from honcho_exec.provider.status import Finding, Status
 
 __all__ = ["look", "status"]
 

@@ -18,7 +18,7 @@ from honcho_exec.conversation.tools import error_answer
 from honcho_exec.delivery.futures import failed
 from honcho_exec.errors import Disabled, HonchoExecError, RequestError
 from honcho_exec.model import Receipt
-from honcho_exec.provider import HonchoProvider
+from honcho_exec.provider.provider import HonchoProvider
 from honcho_exec.runtime.log import record
 from honcho_exec.settings import load, variables
 

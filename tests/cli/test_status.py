@@ -9,7 +9,7 @@ from support.commands import Cli
 from support.faulty import FaultyServer, status
 
 from honcho_exec import HonchoProvider
-from honcho_exec.status import Status
+from honcho_exec.provider.status import Status
 
 
 def test_says_which_honcho_is_in_use(cli: Cli, tmp_path: Path) -> None:

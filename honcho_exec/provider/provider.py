@@ -15,14 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from honcho_exec.checkup import take
 from honcho_exec.clock import Clock, SystemClock
 from honcho_exec.conversation.conversation import Conversation, open_outbox
 from honcho_exec.conversation.host_memory import Mirror
 from honcho_exec.conversation.tool_arguments import schemas, system_prompt
 from honcho_exec.conversation.tools import error_answer
 from honcho_exec.delivery.futures import done, failed
-from honcho_exec.doctor import examine
 from honcho_exec.errors import Closed, ConfigurationError, Disabled, HonchoExecError, InputError, StateError
 from honcho_exec.forks import ADVICE, fork_count, on_fork_in_child
 from honcho_exec.identity import HostContext, is_shared, named_ref, resolve, safe_id
@@ -30,7 +28,10 @@ from honcho_exec.model import Found, Hit, Receipt, SessionRef
 from honcho_exec.net.preload import import_shared
 from honcho_exec.outbox.lease import Holder
 from honcho_exec.outbox.outbox import Outbox
-from honcho_exec.parts import Parts, put_together
+from honcho_exec.provider.assembly import Parts, put_together
+from honcho_exec.provider.checks import take
+from honcho_exec.provider.doctor import examine
+from honcho_exec.provider.status import Finding, Status
 from honcho_exec.recall.dialectic import Rewriter
 from honcho_exec.recall.recall import Recall
 from honcho_exec.runtime.log import foreign
@@ -38,7 +39,6 @@ from honcho_exec.runtime.metrics import Meter, Stats
 from honcho_exec.runtime.offload import begin_use, end_use, offload, offloaded
 from honcho_exec.runtime.timer import weakly
 from honcho_exec.settings import LoadedSettings, Settings, load, state_home, stated_home
-from honcho_exec.status import Finding, Status
 from honcho_exec.text import validation as given
 from honcho_exec.text.cleaning import harmless, plain_text
 from honcho_exec.text.host_notices import spoken

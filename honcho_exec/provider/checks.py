@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from honcho_exec.clock import Clock
 from honcho_exec.errors import HonchoExecError, RequestError, StateError
 from honcho_exec.outbox.rows import Counts, History
+from honcho_exec.provider.status import Status, findings
 from honcho_exec.recall.usage import Ledger, SessionCost
 from honcho_exec.settings import LoadedSettings
-from honcho_exec.status import Status, findings
 from honcho_exec.storage.folders import access_warnings
 from honcho_exec.storage.pool import incidents
 
