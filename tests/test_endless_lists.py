@@ -18,9 +18,9 @@ from honcho_exec.client.rest import RawApi
 from honcho_exec.clock import SystemClock
 from honcho_exec.embedded import EmbeddedHoncho
 from honcho_exec.errors import Unavailable
-from honcho_exec.forget import ServerForgetting
 from honcho_exec.settings import Settings
 from honcho_exec.text.purge_filter import PurgeFilter
+from honcho_exec.transfer.purge import ServerForgetting
 
 WORKSPACE = "/v3/workspaces/hermes"
 Lie = Callable[[dict[str, Any], int], dict[str, Any]]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from support.providers import MakeProvider
 
 from honcho_exec import identity
-from honcho_exec.cli import lines, show
+from honcho_exec.cli import show
 from honcho_exec.cli.homes import kept_variables
 from honcho_exec.conversation.tool_arguments import TOOLS, parse
 from honcho_exec.embedded.query import sentences as extract
@@ -33,6 +33,7 @@ from honcho_exec.text import host_notices as machine_text
 from honcho_exec.text import redaction as redact
 from honcho_exec.text.neutralize import defuse, without_thinking
 from honcho_exec.text.purge_filter import PurgeFilter
+from honcho_exec.transfer import sources as lines
 
 SMALL, LARGE = 100_000, 200_000
 UNCRITICAL_SECONDS = 0.05

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from honcho_exec.cli.lines import Line, Source, checked
 from honcho_exec.cli.run import FAILED, command, hint
 from honcho_exec.cli.show import fields, plain, progress, stdout, text
+from honcho_exec.transfer.sources import Line, Source, checked
 
 if TYPE_CHECKING:
     # They take long to import; --help does without them.

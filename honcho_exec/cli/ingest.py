@@ -10,8 +10,6 @@ from pathlib import Path
 
 import click
 
-from honcho_exec.cli.feed import Feed, Outcome, Said
-from honcho_exec.cli.lines import Line, NothingToRead, Source, checked
 from honcho_exec.cli.run import (
     FAILED,
     INTERRUPTED,
@@ -25,6 +23,8 @@ from honcho_exec.cli.run import (
     print_json,
 )
 from honcho_exec.cli.show import fields, plain, progress, stdout, text
+from honcho_exec.transfer.importer import Feed, Outcome, Said
+from honcho_exec.transfer.sources import Line, NothingToRead, Source, checked
 
 __all__ = ["ingest"]
 

@@ -12,12 +12,12 @@ from typing import BinaryIO
 
 import click
 
-from honcho_exec.cli.feed import Told
 from honcho_exec.cli.homes import environment
-from honcho_exec.cli.lines import NothingToRead, Source
 from honcho_exec.cli.run import Run, command, json_option, memory, pass_run, print_json
 from honcho_exec.cli.show import progress, stdout, text
 from honcho_exec.errors import InputError
+from honcho_exec.transfer.importer import Told
+from honcho_exec.transfer.sources import NothingToRead, Source
 
 __all__ = ["PLURALS", "counted", "export", "import_", "redacted"]
 

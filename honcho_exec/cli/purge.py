@@ -210,7 +210,7 @@ def _said_in(write: Write) -> tuple[tuple[str, ...], tuple[str, ...], Mapping[st
 
 
 def _from_server(loaded: LoadedSettings, chosen: PurgeFilter, found: _Found, *, do: bool) -> None:
-    from honcho_exec.forget import ServerForgetting  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.transfer.purge import ServerForgetting  # noqa: PLC0415 - see TYPE_CHECKING
 
     found.server = Counter()
     with reached(loaded) as api:

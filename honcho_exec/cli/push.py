@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from honcho_exec.cli.feed import Told
 from honcho_exec.cli.homes import environment
 from honcho_exec.cli.portable import PLURALS, counted, redacted
 from honcho_exec.cli.run import FAILED, Run, command, json_option, memory, pass_run, print_json, reached, tell_error
 from honcho_exec.cli.show import plain, progress, stdout, text
 from honcho_exec.errors import ConfigurationError, RequestError
+from honcho_exec.transfer.importer import Told
 
 if TYPE_CHECKING:
     # They take long to import; --help does without them.
-    from honcho_exec.push import Push, Pushed
     from honcho_exec.settings import LoadedSettings
+    from honcho_exec.transfer.push import Push, Pushed
 
 __all__ = ["push"]
 
@@ -85,7 +85,7 @@ def _pushing(loaded: LoadedSettings, told: Told) -> Iterator[Push]:
     from honcho_exec.clock import SystemClock  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.net.breaker import Breaker  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.net.retry import RetryPolicy  # noqa: PLC0415 - see TYPE_CHECKING
-    from honcho_exec.push import Push  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.transfer.push import Push  # noqa: PLC0415 - see TYPE_CHECKING
 
     settings, clock = loaded.settings, SystemClock()
     breaker = Breaker(

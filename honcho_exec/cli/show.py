@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     # It takes long to import; --help does without it.
     from rich.console import Console
 
-    from honcho_exec.cli.feed import Told
+    from honcho_exec.transfer.importer import Told
 
 __all__ = ["fields", "plain", "progress", "stdout", "text", "without_password"]
 

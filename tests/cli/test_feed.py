@@ -8,8 +8,8 @@ from support.commands import Cli, WriteLines
 from support.faulty import FaultyServer, status
 from support.providers import MakeProvider
 
-from honcho_exec.cli.feed import Feed, Said
-from honcho_exec.cli.lines import Line
+from honcho_exec.transfer.importer import Feed, Said
+from honcho_exec.transfer.sources import Line
 
 POST_MESSAGES = ("POST", r"/messages$")
 

@@ -14,8 +14,8 @@ from typing import IO, Any
 
 import click
 
-from honcho_exec.cli.histories import is_conversation, is_store, of_conversation, of_document, of_store
 from honcho_exec.errors import HonchoExecError
+from honcho_exec.transfer.formats import is_conversation, is_store, of_conversation, of_document, of_store
 
 __all__ = ["BadLines", "Line", "NothingToRead", "Source", "parse"]
 

@@ -11,9 +11,9 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from honcho_exec.cli.lines import Line, moment
 from honcho_exec.errors import HonchoExecError, Overloaded, Rejected, RequestError
 from honcho_exec.text.cleaning import clean
+from honcho_exec.transfer.sources import Line, moment
 
 if TYPE_CHECKING:
     # It takes long to import; --help does without it.

@@ -1,0 +1,1 @@
+"""Memory in, out and away: import, export, push and purge."""
