@@ -19,8 +19,8 @@ from support.faulty import FaultyServer
 from support.serving import start_serving
 
 from honcho_exec import HonchoProvider
+from honcho_exec.cli.hermes.installer import install
 from honcho_exec.cli.main import main
-from honcho_exec.hermes.installer import install
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])

@@ -17,7 +17,7 @@ from support.api import api_of
 from support.faulty import FaultyServer, status
 
 from honcho_exec import HonchoProvider
-from honcho_exec.cli.purge import _session_of
+from honcho_exec.cli.commands.purge import _session_of
 from honcho_exec.client.api import HonchoApi
 from honcho_exec.client.backend import open_backend
 from honcho_exec.clock import SystemClock

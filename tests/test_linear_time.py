@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from support.providers import MakeProvider
 
 from honcho_exec import identity
-from honcho_exec.cli import show
-from honcho_exec.cli.homes import kept_variables
+from honcho_exec.cli import output as show
+from honcho_exec.cli.hermes_home import kept_variables
 from honcho_exec.conversation.tool_arguments import TOOLS, parse
 from honcho_exec.embedded.query import sentences as extract
 from honcho_exec.embedded.query import words

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from honcho_exec.cli.homes import HOST_PROGRAM
+from honcho_exec.cli.hermes_home import HOST_PROGRAM
 from honcho_exec.cli.main import main
 
 __all__ = ["commands", "run"]

@@ -12,21 +12,21 @@ from typing import Any
 import click
 
 from honcho_exec import __version__
-from honcho_exec.cli.config import config
-from honcho_exec.cli.demo import demo
-from honcho_exec.cli.doctor import doctor
-from honcho_exec.cli.hermes import install, uninstall
-from honcho_exec.cli.homes import existing_home, profile_home
-from honcho_exec.cli.ingest import ingest
-from honcho_exec.cli.memory import conclude, context, profile, search
-from honcho_exec.cli.migrate import migrate
-from honcho_exec.cli.outbox import outbox
-from honcho_exec.cli.portable import export, import_
-from honcho_exec.cli.purge import purge
-from honcho_exec.cli.push import push
-from honcho_exec.cli.run import FAILED, Run, TaughtGroup, tell_error
-from honcho_exec.cli.serve import serve
-from honcho_exec.cli.status import status
+from honcho_exec.cli.commands.config import config
+from honcho_exec.cli.commands.demo import demo
+from honcho_exec.cli.commands.doctor import doctor
+from honcho_exec.cli.commands.export_import import export, import_
+from honcho_exec.cli.commands.ingest import ingest
+from honcho_exec.cli.commands.memory import conclude, context, profile, search
+from honcho_exec.cli.commands.outbox import outbox
+from honcho_exec.cli.commands.purge import purge
+from honcho_exec.cli.commands.push import push
+from honcho_exec.cli.commands.serve import serve
+from honcho_exec.cli.commands.status import status
+from honcho_exec.cli.context import FAILED, Run, TaughtGroup, tell_error
+from honcho_exec.cli.hermes.install import install, uninstall
+from honcho_exec.cli.hermes.migrate import migrate
+from honcho_exec.cli.hermes_home import existing_home, profile_home
 from honcho_exec.errors import HonchoExecError
 
 __all__ = ["main"]

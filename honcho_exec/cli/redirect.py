@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from honcho_exec.cli.context import Run, command, hint, json_option, lent, pass_run, print_json
+from honcho_exec.cli.output import plain, stdout, text, without_password
 from honcho_exec.cli.rows import many
-from honcho_exec.cli.run import Run, command, hint, json_option, lent, pass_run, print_json
-from honcho_exec.cli.show import plain, stdout, text, without_password
 from honcho_exec.errors import HonchoExecError
 from honcho_exec.text.cleaning import duration
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from honcho_exec.cli.show import fields, plain, text, without_password
+from honcho_exec.cli.output import fields, plain, text, without_password
 from honcho_exec.model import Card, Conclusion, Deletion, Message, Replacement, Write
 from honcho_exec.text.cleaning import duration
 

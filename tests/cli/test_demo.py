@@ -12,7 +12,7 @@ import pytest
 from support.commands import Cli, Program
 
 import honcho_exec
-from honcho_exec.cli.demo import _conversation
+from honcho_exec.cli.commands.demo import _conversation
 from honcho_exec.conversation.tool_arguments import schemas
 
 
@@ -78,7 +78,7 @@ def test_the_folder_is_removed_if_the_demo_does_not_end_well(
         assert list(temporary.iterdir())
         raise trouble
 
-    monkeypatch.setattr("honcho_exec.cli.demo._ask", fail)
+    monkeypatch.setattr("honcho_exec.cli.commands.demo._ask", fail)
     with suppress(RuntimeError):
         assert cli("demo").exit_code == 1
     assert list(temporary.iterdir()) == []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from honcho_exec.hermes.installer import install
+from honcho_exec.cli.hermes.installer import install
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

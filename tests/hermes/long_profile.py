@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from support.model_api import ScriptedModel
 
-from honcho_exec.hermes.installer import install
+from honcho_exec.cli.hermes.installer import install
 
 if TYPE_CHECKING:
     from conftest import Host

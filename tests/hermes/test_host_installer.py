@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 import honcho_exec
+from honcho_exec.cli.hermes import installer
+from honcho_exec.cli.hermes.installer import Installed, install, uninstall
 from honcho_exec.errors import StateError
-from honcho_exec.hermes import installer
-from honcho_exec.hermes.installer import Installed, install, uninstall
 
 SOURCE = Path(installer.__file__).with_name("plugin")
 
@@ -147,7 +147,7 @@ def test_the_manifest_has_the_packages_version() -> None:
 def test_the_host_is_not_needed(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; sys.modules.update(agent=None, hermes_cli=None, hermes_constants=None)\n"
-        "from honcho_exec.hermes.installer import install; print(install(Path(sys.argv[1])).changed)"
+        "from honcho_exec.cli.hermes.installer import install; print(install(Path(sys.argv[1])).changed)"
     )
     done = subprocess.run([sys.executable, "-c", program, str(tmp_path)], capture_output=True, text=True, check=True)
     assert done.stdout == "True\n"

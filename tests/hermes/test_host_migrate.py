@@ -9,9 +9,9 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
+from honcho_exec.cli.hermes.config_yaml import read_provider, write_provider
 from honcho_exec.cli.main import main
 from honcho_exec.errors import StateError
-from honcho_exec.hermes.host_config import read_provider, write_provider
 
 CONFIGS = [
     "memory:\n  provider: honcho\n",

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from honcho_exec.cli.run import Run, command, json_option, pass_run, print_json
-from honcho_exec.cli.show import stdout, text
+from honcho_exec.cli.context import Run, command, json_option, pass_run, print_json
+from honcho_exec.cli.output import stdout, text
 
 __all__ = ["hermes_folder", "home_option", "install", "uninstall"]
 

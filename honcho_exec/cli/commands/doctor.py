@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from honcho_exec.cli.run import FAILED, Run, command, json_option, opened, pass_run, print_json, with_hints
-from honcho_exec.cli.show import stdout, text
-from honcho_exec.cli.status import look
-from honcho_exec.hermes.host_config import read_provider
+from honcho_exec.cli.commands.status import look
+from honcho_exec.cli.context import FAILED, Run, command, json_option, opened, pass_run, print_json, with_hints
+from honcho_exec.cli.hermes.config_yaml import read_provider
+from honcho_exec.cli.output import stdout, text
 
 if TYPE_CHECKING:
     # It takes long to import; --help does without it.

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from honcho_exec.cli.homes import environment
-from honcho_exec.cli.portable import PLURALS, counted, redacted
-from honcho_exec.cli.run import FAILED, Run, command, json_option, memory, pass_run, print_json, reached, tell_error
-from honcho_exec.cli.show import plain, progress, stdout, text
+from honcho_exec.cli.commands.export_import import PLURALS, counted, redacted
+from honcho_exec.cli.context import FAILED, Run, command, json_option, memory, pass_run, print_json, reached, tell_error
+from honcho_exec.cli.hermes_home import environment
+from honcho_exec.cli.output import plain, progress, stdout, text
 from honcho_exec.errors import ConfigurationError, RequestError
 from honcho_exec.transfer.importer import Told
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from honcho_exec.cli.run import FAILED, command, hint
-from honcho_exec.cli.show import fields, plain, progress, stdout, text
+from honcho_exec.cli.context import FAILED, command, hint
+from honcho_exec.cli.output import fields, plain, progress, stdout, text
 from honcho_exec.transfer.sources import Line, Source, checked
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from honcho_exec.cli.run import FAILED, WRONG_USE, Run, command, json_option, opened, pass_run, print_json
-from honcho_exec.cli.show import plain, stdout, text
+from honcho_exec.cli.context import FAILED, WRONG_USE, Run, command, json_option, opened, pass_run, print_json
+from honcho_exec.cli.output import plain, stdout, text
 from honcho_exec.errors import InputError
 
 __all__ = ["conclude", "context", "profile", "search"]

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from honcho_exec.cli.hermes.config_yaml import read_provider, replace_file
 from honcho_exec.errors import StateError
-from honcho_exec.hermes.host_config import read_provider, replace_file
 
 __all__ = ["Installed", "install", "uninstall"]
 

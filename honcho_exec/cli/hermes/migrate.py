@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from honcho_exec.cli.hermes import hermes_folder, home_option
-from honcho_exec.cli.homes import environment
-from honcho_exec.cli.run import Run, command, hint, json_option, pass_run, print_json
-from honcho_exec.cli.show import fields, stdout, text
+from honcho_exec.cli.context import Run, command, hint, json_option, pass_run, print_json
+from honcho_exec.cli.hermes.install import hermes_folder, home_option
+from honcho_exec.cli.hermes_home import environment
+from honcho_exec.cli.output import fields, stdout, text
 from honcho_exec.errors import StateError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _over(home: Path) -> _Plan:
 
 
 def _back(home: Path) -> _Plan:
-    from honcho_exec.hermes.host_config import read_provider, rewritten  # noqa: PLC0415 - --help does without it
+    from honcho_exec.cli.hermes.config_yaml import read_provider, rewritten  # noqa: PLC0415 - --help does without it
 
     try:
         before = str(json.loads(_note(home).read_text(encoding="utf-8"))["provider"])
@@ -112,8 +112,8 @@ def _back(home: Path) -> _Plan:
 
 def _switch(plan: _Plan) -> None:
     """Do what the plan says; the way back is written down before anything is changed."""
-    from honcho_exec.hermes.host_config import replace_file, write_provider  # noqa: PLC0415 - --help does without it
-    from honcho_exec.hermes.installer import install  # noqa: PLC0415 - --help does without it
+    from honcho_exec.cli.hermes.config_yaml import replace_file, write_provider  # noqa: PLC0415 - --help does without it
+    from honcho_exec.cli.hermes.installer import install  # noqa: PLC0415 - --help does without it
     from honcho_exec.storage.folders import private_folder  # noqa: PLC0415 - --help does without it
 
     if not plan.changes:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from honcho_exec.cli.homes import environment
+from honcho_exec.cli.context import MEMORY, Run, command, json_option, lent, memory, pass_run, print_json
+from honcho_exec.cli.hermes_home import environment
+from honcho_exec.cli.output import fields, stdout, text, without_password
 from honcho_exec.cli.rows import to_dict
-from honcho_exec.cli.run import MEMORY, Run, command, json_option, lent, memory, pass_run, print_json
-from honcho_exec.cli.show import fields, stdout, text, without_password
 from honcho_exec.runtime.log import foreign
 from honcho_exec.runtime.timer import alarm_after
 

@@ -14,11 +14,22 @@ from typing import TYPE_CHECKING
 
 import click
 
-from honcho_exec.cli.homes import environment
-from honcho_exec.cli.portable import counted
+from honcho_exec.cli.commands.export_import import counted
+from honcho_exec.cli.context import (
+    FAILED,
+    MEMORY,
+    Run,
+    command,
+    json_option,
+    lent,
+    memory,
+    pass_run,
+    print_json,
+    reached,
+)
+from honcho_exec.cli.hermes_home import environment
+from honcho_exec.cli.output import fields, plain, stdout, text, without_password
 from honcho_exec.cli.rows import EVERY, many
-from honcho_exec.cli.run import FAILED, MEMORY, Run, command, json_option, lent, memory, pass_run, print_json, reached
-from honcho_exec.cli.show import fields, plain, stdout, text, without_password
 from honcho_exec.errors import RequestError
 from honcho_exec.model import Card, Conclusion, Message, Replacement, Write
 from honcho_exec.text.purge_filter import PurgeFilter

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from honcho_exec.cli.run import (
+from honcho_exec.cli.context import (
     FAILED,
     INTERRUPTED,
     SECONDS,
@@ -22,7 +22,7 @@ from honcho_exec.cli.run import (
     pass_run,
     print_json,
 )
-from honcho_exec.cli.show import fields, plain, progress, stdout, text
+from honcho_exec.cli.output import fields, plain, progress, stdout, text
 from honcho_exec.transfer.importer import Feed, Outcome, Said
 from honcho_exec.transfer.sources import Line, NothingToRead, Source, checked
 

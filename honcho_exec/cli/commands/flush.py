@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from honcho_exec.cli.context import FAILED, SECONDS, Run, command, hint, json_option, lent, opened, pass_run, print_json
+from honcho_exec.cli.output import plain, progress, stdout, text, without_password
 from honcho_exec.cli.rows import EVERY, many
-from honcho_exec.cli.run import FAILED, SECONDS, Run, command, hint, json_option, lent, opened, pass_run, print_json
-from honcho_exec.cli.show import plain, progress, stdout, text, without_password
 from honcho_exec.errors import HonchoExecError
 from honcho_exec.transfer.importer import Told
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from honcho_exec.cli.homes import called, environment, other_memory
-from honcho_exec.cli.show import plain
+from honcho_exec.cli.hermes_home import called, environment, other_memory
+from honcho_exec.cli.output import plain
 from honcho_exec.errors import HonchoExecError, StateError
 
 if TYPE_CHECKING:

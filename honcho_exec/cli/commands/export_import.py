@@ -12,9 +12,9 @@ from typing import BinaryIO
 
 import click
 
-from honcho_exec.cli.homes import environment
-from honcho_exec.cli.run import Run, command, json_option, memory, pass_run, print_json
-from honcho_exec.cli.show import progress, stdout, text
+from honcho_exec.cli.context import Run, command, json_option, memory, pass_run, print_json
+from honcho_exec.cli.hermes_home import environment
+from honcho_exec.cli.output import progress, stdout, text
 from honcho_exec.errors import InputError
 from honcho_exec.transfer.importer import Told
 from honcho_exec.transfer.sources import NothingToRead, Source

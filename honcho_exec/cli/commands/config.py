@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from honcho_exec.cli.homes import DOTENV, environment, kept_variables
-from honcho_exec.cli.run import WRONG_USE, Run, command, json_option, pass_run, print_json
-from honcho_exec.cli.show import fields, plain, stdout
+from honcho_exec.cli.context import WRONG_USE, Run, command, json_option, pass_run, print_json
+from honcho_exec.cli.hermes_home import DOTENV, environment, kept_variables
+from honcho_exec.cli.output import fields, plain, stdout
 from honcho_exec.errors import ConfigurationError
 
 if TYPE_CHECKING:

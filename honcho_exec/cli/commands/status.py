@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import click
 
 from honcho_exec import __version__
-from honcho_exec.cli.run import FAILED, Run, command, json_option, opened, pass_run, print_json, with_hints
-from honcho_exec.cli.show import fields, stdout
+from honcho_exec.cli.context import FAILED, Run, command, json_option, opened, pass_run, print_json, with_hints
+from honcho_exec.cli.output import fields, stdout
 from honcho_exec.text.cleaning import duration
 
 if TYPE_CHECKING:

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from honcho_exec.cli.flush import flush
+from honcho_exec.cli.commands.flush import flush
+from honcho_exec.cli.context import FAILED, Run, TaughtGroup, command, hint, json_option, lent, pass_run, print_json
+from honcho_exec.cli.output import stdout, text, without_password
 from honcho_exec.cli.redirect import redirect
 from honcho_exec.cli.rows import EVERY, many, show_row, show_rows, to_dict
-from honcho_exec.cli.run import FAILED, Run, TaughtGroup, command, hint, json_option, lent, pass_run, print_json
-from honcho_exec.cli.show import stdout, text, without_password
 from honcho_exec.errors import HonchoExecError
 
 if TYPE_CHECKING:

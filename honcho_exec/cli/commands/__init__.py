@@ -1,0 +1,1 @@
+"""The commands of `honcho-exec`, one module each."""

@@ -1,0 +1,1 @@
+"""Commands that install the plugin into Hermes Agent and migrate from its own."""
