@@ -21,7 +21,7 @@ def made(name: str) -> Any:
         from plugins.memory import load_memory_provider
 
         return load_memory_provider("honcho")
-    from honcho_exec.hermes.shell import HonchoExecMemoryProvider
+    from honcho_exec.hermes.adapter import HonchoExecMemoryProvider
 
     return HonchoExecMemoryProvider()
 

@@ -11,7 +11,7 @@ import pytest
 from agent.memory_manager import MemoryManager
 from support.faulty import FaultyServer
 
-from honcho_exec.hermes.shell import HonchoExecMemoryProvider
+from honcho_exec.hermes.adapter import HonchoExecMemoryProvider
 
 
 @pytest.fixture

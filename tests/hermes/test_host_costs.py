@@ -19,7 +19,7 @@ from support.faulty import FaultyServer
 from support.recalling import at_rest, chats, script
 
 from honcho_exec.embedded import EmbeddedHoncho
-from honcho_exec.hermes.shell import HonchoExecMemoryProvider
+from honcho_exec.hermes.adapter import HonchoExecMemoryProvider
 
 THEIRS = ("honcho-prefetch", "honcho-base", "honcho-context", "honcho-prewarm", "honcho-session-init")
 

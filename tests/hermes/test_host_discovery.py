@@ -126,7 +126,7 @@ def test_the_entry_points_package_may_be_loaded_twice(host: Host) -> None:
     loaded = host.python(LOAD_TWICE)
     assert loaded == {
         "modules": 2,
-        "classes": ["honcho_exec.hermes.shell"] * 2,
+        "classes": ["honcho_exec.hermes.adapter"] * 2,
         "same": True,
         "instances": 2,
         "found": True,

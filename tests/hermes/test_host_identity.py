@@ -269,7 +269,7 @@ from plugins.memory.honcho import HonchoMemoryProvider
 from support.faulty import FaultyServer
 
 from honcho_exec.embedded import EmbeddedHoncho
-from honcho_exec.hermes.shell import HonchoExecMemoryProvider
+from honcho_exec.hermes.adapter import HonchoExecMemoryProvider
 
 def talk(provider, stated):
     manager = MemoryManager()

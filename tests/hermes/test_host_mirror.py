@@ -11,7 +11,7 @@ import pytest
 from agent.memory_manager import MemoryManager
 from tools.memory_tool import MemoryStore, memory_tool
 
-from honcho_exec.hermes.shell import HonchoExecMemoryProvider
+from honcho_exec.hermes.adapter import HonchoExecMemoryProvider
 
 
 class Agent:

@@ -13,7 +13,7 @@ from support.faulty import FaultyServer
 from support.login import TOKEN_PATH, Login
 
 from honcho_exec.embedded import EmbeddedHoncho
-from honcho_exec.hermes.shell import HonchoExecMemoryProvider
+from honcho_exec.hermes.adapter import HonchoExecMemoryProvider
 from honcho_exec.net.oauth.grant_file import GrantFile
 
 

@@ -24,7 +24,7 @@ from support.faulty import FaultyServer
 from support.recalling import chats, script
 
 from honcho_exec.embedded import EmbeddedHoncho
-from honcho_exec.hermes.shell import HonchoExecMemoryProvider
+from honcho_exec.hermes.adapter import HonchoExecMemoryProvider
 
 honcho = EmbeddedHoncho(Path(tempfile.mkdtemp()) / "memory.db")
 with FaultyServer(honcho.app) as server:

@@ -23,7 +23,7 @@ from agent import secret_scope
 from agent.memory_manager import MemoryManager
 from hermes_constants import reset_hermes_home_override, set_hermes_home_override
 
-from honcho_exec.hermes.shell import HonchoExecMemoryProvider
+from honcho_exec.hermes.adapter import HonchoExecMemoryProvider
 
 SECRET = "the words of a person"
 

@@ -9,7 +9,7 @@ import pytest
 from agent.memory_manager import MemoryManager
 from hermes_state import SessionDB
 
-from honcho_exec.hermes.shell import HonchoExecMemoryProvider
+from honcho_exec.hermes.adapter import HonchoExecMemoryProvider
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ _MARKS = {
     "plugin.yaml": "name: honcho_exec",
     "config_schema.py": 'name="honcho_exec"',
     "cli.py": "from honcho_exec.cli.host import",
-    "__init__.py": "from honcho_exec.hermes.shell import",
+    "__init__.py": "from honcho_exec.hermes.adapter import",
 }
 
 

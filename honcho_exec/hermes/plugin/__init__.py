@@ -22,7 +22,7 @@ def register(ctx: Any) -> None:
     unavailable and whose status says why: an exception here would be seen by nobody.
     """
     try:
-        from honcho_exec.hermes.shell import HonchoExecMemoryProvider  # noqa: PLC0415 - may not be there
+        from honcho_exec.hermes.adapter import HonchoExecMemoryProvider  # noqa: PLC0415 - may not be there
     except ImportError as error:
         problem = (
             f"honcho_exec cannot be imported by {sys.executable} ({error}); install it where Hermes Agent runs:"
