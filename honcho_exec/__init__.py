@@ -64,14 +64,14 @@ __all__ = [
 ]
 
 _HOME = {
-    "Finding": "status",
-    "HonchoProvider": "provider",
-    "Latency": "stats",
+    "Finding": "provider.status",
+    "HonchoProvider": "provider.provider",
+    "Latency": "runtime.metrics",
     "Receipt": "model",
     "SessionRef": "model",
     "Settings": "settings",
-    "Stats": "stats",
-    "Status": "status",
+    "Stats": "runtime.metrics",
+    "Status": "provider.status",
 }
 
 

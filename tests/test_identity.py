@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from honcho_exec.errors import InputError
-from honcho_exec.identity import HostContext, choice_of, resolve, safe_id, session_name, user_peer
 from honcho_exec.settings import Settings
+from honcho_exec.settings.identity import HostContext, choice_of, resolve, safe_id, session_name, user_peer
 
 names = st.text(st.characters(exclude_categories=()), min_size=1, max_size=200).filter(str.strip)
 # Settings take no lone surrogates.

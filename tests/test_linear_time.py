@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.providers import MakeProvider
 
-from honcho_exec import identity
 from honcho_exec.cli import output as show
 from honcho_exec.cli.hermes_home import kept_variables
 from honcho_exec.conversation.tool_arguments import TOOLS, parse
@@ -26,7 +25,7 @@ from honcho_exec.errors import HonchoExecError
 from honcho_exec.net import error_text as server_words
 from honcho_exec.recall.cadence import is_trivial
 from honcho_exec.recall.dialectic import ask
-from honcho_exec.settings import Settings
+from honcho_exec.settings import Settings, identity
 from honcho_exec.text import budget as sections
 from honcho_exec.text import cleaning as text
 from honcho_exec.text import host_notices as machine_text

@@ -13,7 +13,8 @@ import pytest
 from support.faulty import FaultyServer, Seen, hang, status
 
 from honcho_exec import HonchoProvider
-from honcho_exec.settings import Settings, declared
+from honcho_exec.settings import Settings
+from honcho_exec.settings import schema as declared
 
 ROOT = Path(__file__).parent
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from honcho_exec.client.session_store import Known, NamedSession
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.errors import Rejected, SessionDeleted, StateError, Unavailable
-from honcho_exec.identity import SessionChoice, choice_of
 from honcho_exec.model import SessionRef
 from honcho_exec.runtime.lane import Lane
 from honcho_exec.settings import Settings
+from honcho_exec.settings.identity import SessionChoice, choice_of
 from honcho_exec.storage.file_lock import exclusive
 from honcho_exec.storage.folders import private_folder
 

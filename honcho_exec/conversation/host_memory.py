@@ -12,9 +12,9 @@ from honcho_exec.clock import Clock
 from honcho_exec.conversation.conversation import Conversation
 from honcho_exec.conversation.memory_files import give_memory_files
 from honcho_exec.delivery.futures import done, is_stored
-from honcho_exec.identity import observer_of
 from honcho_exec.model import Receipt, Replacement, SessionRef
 from honcho_exec.settings import Settings
+from honcho_exec.settings.identity import observer_of
 from honcho_exec.text import validation as given
 from honcho_exec.text.cleaning import harmless, storable
 from honcho_exec.text.messages import as_messages

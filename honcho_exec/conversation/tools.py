@@ -19,10 +19,10 @@ from honcho_exec.conversation.tool_arguments import (
 )
 from honcho_exec.delivery.futures import TurnFuture
 from honcho_exec.errors import HonchoExecError, InputError, Queued, Rejected, SessionDeleted
-from honcho_exec.identity import observer_of
 from honcho_exec.model import Card, Conclusion, Deletion, Found, Receipt, SessionRef, Write
 from honcho_exec.model import Context as PeerContext
 from honcho_exec.settings import Settings
+from honcho_exec.settings.identity import observer_of
 from honcho_exec.text import validation as given
 from honcho_exec.text.budget import CHARS_PER_TOKEN, Section, compose
 from honcho_exec.text.cleaning import cut_at_word, harmless, storable

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from honcho_exec.errors import HonchoExecError
-from honcho_exec.identity import mapped_name
 from honcho_exec.provider.status import Finding, Status
 from honcho_exec.settings import Settings
+from honcho_exec.settings.identity import mapped_name
 from honcho_exec.text.cleaning import duration
 
 if TYPE_CHECKING:

@@ -23,7 +23,6 @@ from honcho_exec.conversation.tools import error_answer
 from honcho_exec.delivery.futures import done, failed
 from honcho_exec.errors import Closed, ConfigurationError, Disabled, HonchoExecError, InputError, StateError
 from honcho_exec.forks import ADVICE, fork_count, on_fork_in_child
-from honcho_exec.identity import HostContext, is_shared, named_ref, resolve, safe_id
 from honcho_exec.model import Found, Hit, Receipt, SessionRef
 from honcho_exec.net.preload import import_shared
 from honcho_exec.outbox.lease import Holder
@@ -39,6 +38,7 @@ from honcho_exec.runtime.metrics import Meter, Stats
 from honcho_exec.runtime.offload import begin_use, end_use, offload, offloaded
 from honcho_exec.runtime.timer import weakly
 from honcho_exec.settings import LoadedSettings, Settings, load, state_home, stated_home
+from honcho_exec.settings.identity import HostContext, is_shared, named_ref, resolve, safe_id
 from honcho_exec.text import validation as given
 from honcho_exec.text.cleaning import harmless, plain_text
 from honcho_exec.text.host_notices import spoken

@@ -1,8 +1,8 @@
 """Settings: declared once, read once, frozen."""
 
-from honcho_exec.settings.declared import Observation, Settings, extra, variables
-from honcho_exec.settings.reading import LoadedSettings, load, state_home, stated_home
-from honcho_exec.settings.values import EMBEDDED, Level
+from honcho_exec.settings.loading import LoadedSettings, load, state_home, stated_home
+from honcho_exec.settings.schema import Observation, Settings, extra, variables
+from honcho_exec.settings.types import EMBEDDED, Level
 
 __all__ = [
     "EMBEDDED",

@@ -22,9 +22,9 @@ from hypothesis import strategies as st
 from plugins.memory.honcho.client import HonchoClientConfig
 from plugins.memory.honcho.session import HonchoSessionManager
 
-from honcho_exec.identity import HostContext, resolve
 from honcho_exec.model import SessionRef
 from honcho_exec.settings import load
+from honcho_exec.settings.identity import HostContext, resolve
 
 if TYPE_CHECKING:
     from hermes.conftest import Host

@@ -125,7 +125,7 @@ def _look(run: Run) -> tuple[LoadedSettings, Path]:
 
 def _resolved(loaded: LoadedSettings, run: Run) -> SessionRef:
     """Who and where a conversation would be that began here."""
-    from honcho_exec.identity import HostContext, resolve  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.settings.identity import HostContext, resolve  # noqa: PLC0415 - see TYPE_CHECKING
 
     try:
         here = str(Path.cwd())
@@ -173,7 +173,7 @@ def _harmless(value: object) -> object:
     """A value as JSON, with secrets masked."""
     from pydantic import BaseModel, SecretStr  # noqa: PLC0415 - see TYPE_CHECKING
 
-    from honcho_exec.settings.declared import without_password  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.settings.schema import without_password  # noqa: PLC0415 - see TYPE_CHECKING
 
     match value:
         case SecretStr():

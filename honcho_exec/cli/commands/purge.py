@@ -199,7 +199,7 @@ def _session_of(row: OutboxRow, home: Path) -> str:
         return row.ref.session
     from honcho_exec.client.session_store import Known  # noqa: PLC0415 - see TYPE_CHECKING
     from honcho_exec.clock import SystemClock  # noqa: PLC0415 - see TYPE_CHECKING
-    from honcho_exec.identity import choice_of  # noqa: PLC0415 - see TYPE_CHECKING
+    from honcho_exec.settings.identity import choice_of  # noqa: PLC0415 - see TYPE_CHECKING
 
     known = Known(home / "known.db", destination=row.destination, clock=SystemClock())
     decided = known.named(choice_of(row.ref).own)

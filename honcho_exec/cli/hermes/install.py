@@ -37,7 +37,7 @@ def install(run: Run, folder: str | None) -> None:
     Changes nothing else: one line of Hermes's configuration, which is shown, makes it the memory in use. Harmless
     when run again.
     """
-    from honcho_exec.hermes import installer  # noqa: PLC0415 - --help does without it
+    from honcho_exec.cli.hermes import installer  # noqa: PLC0415 - --help does without it
 
     home = hermes_folder(run, folder)
     done = installer.install(home)
@@ -66,7 +66,7 @@ def uninstall(run: Run, folder: str | None) -> None:
 
     What was remembered stays where it is.
     """
-    from honcho_exec.hermes import installer  # noqa: PLC0415 - --help does without it
+    from honcho_exec.cli.hermes import installer  # noqa: PLC0415 - --help does without it
 
     home = hermes_folder(run, folder)
     done = installer.uninstall(home)

@@ -14,14 +14,15 @@ from honcho_exec.errors import StateError
 __all__ = ["Installed", "install", "uninstall"]
 
 _NAME = "honcho_exec"
-_SOURCE = Path(__file__).with_name("plugin")
+_SOURCE = Path(__file__).parents[2] / "hermes" / "plugin"
 # In this order, and removed the other way round: what makes a folder a provider to the host is its `__init__.py`.
 _FILES = ("plugin.yaml", "config_schema.py", "cli.py", "__init__.py")
+# One of these is in each file, whichever version installed it.
 _MARKS = {
-    "plugin.yaml": "name: honcho_exec",
-    "config_schema.py": 'name="honcho_exec"',
-    "cli.py": "from honcho_exec.cli.host import",
-    "__init__.py": "from honcho_exec.hermes.adapter import",
+    "plugin.yaml": ("name: honcho_exec",),
+    "config_schema.py": ('name="honcho_exec"',),
+    "cli.py": ("from honcho_exec.cli.host import",),
+    "__init__.py": ("from honcho_exec.hermes.adapter import", "from honcho_exec.hermes.shell import"),
 }
 
 
@@ -94,9 +95,12 @@ def _refuse_others(folder: Path) -> None:
     """Raise when there is another plugin, or no folder at all."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise StateError(f"{folder} is not a folder of this plugin; move it away first")
-    for name, mark in _MARKS.items():
+    for name, marks in _MARKS.items():
         path = folder / name
-        if path.exists() and mark not in path.read_text(encoding="utf-8", errors="replace"):
+        if not path.exists():
+            continue
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if not any(mark in text for mark in marks):
             raise StateError(f"{folder} holds another plugin ({name} is not this one's); move it away first")
 
 

@@ -80,18 +80,18 @@ def _settings(home: Path) -> LoadedSettings:
 
 
 def _over(home: Path) -> _Plan:
-    from honcho_exec.hermes import host_config  # noqa: PLC0415 - --help does without it
+    from honcho_exec.cli.hermes import config_yaml  # noqa: PLC0415 - --help does without it
 
-    now = host_config.read_provider(home)
+    now = config_yaml.read_provider(home)
     if now == _OURS:
         return _Plan(home, now, _OURS, ())
-    if not now and host_config.may_name(home, "honcho"):
-        raise host_config.not_understood(home, _OURS)
+    if not now and config_yaml.may_name(home, "honcho"):
+        raise config_yaml.not_understood(home, _OURS)
     if now != "honcho":
         said = f"Hermes uses {now!r} as its memory provider" if now else "Hermes uses no memory provider"
         raise StateError(f"{said} ({home / 'config.yaml'}), not honcho; honcho-exec install says how to use this one")
     # What cannot be done is said before anything is.
-    host_config.rewritten(home, _OURS)
+    config_yaml.rewritten(home, _OURS)
     folder = home / "plugins" / _OURS
     return _Plan(home, now, _OURS, (f"the plugin is copied into {folder}", _line(home, now, _OURS)))
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from honcho_exec.settings.values import (
+from honcho_exec.settings.types import (
     EMBEDDED,
     Aliases,
     Budget,

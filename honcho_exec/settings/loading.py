@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from pydantic.alias_generators import to_camel
 
 from honcho_exec.errors import ConfigurationError
-from honcho_exec.settings.declared import HOST, Settings, extra, variables
+from honcho_exec.settings.schema import HOST, Settings, extra, variables
 
 __all__ = ["LoadedSettings", "load", "state_home", "stated_home"]
 
