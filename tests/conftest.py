@@ -33,11 +33,23 @@ os.environ |= {"HOME": _HOME.name, "HERMES_HOME": str(Path(_HOME.name) / ".herme
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Tests in these folders have this marker.
+_FOLDERS = {"slow": "reliability", "host": "hermes", "clients": "clients"}
+
 # The same examples every time: what is found is found by whoever looks for it, not by chance in somebody's run.
 # `pytest --hypothesis-profile=long …` tries other ones, and fifty times as many; see `support.machines` too.
 settings.register_profile("steady", derandomize=True)
 settings.register_profile("long", max_examples=5_000)
 settings.load_profile("steady")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by their folder, before they are selected by their markers."""
+    for item in items:
+        for marker, folder in _FOLDERS.items():
+            if folder in item.path.parts:
+                item.add_marker(marker)
 
 
 def pytest_collection_finish() -> None:
@@ -92,7 +104,7 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     """
     monkeypatch.setattr("honcho_exec.net.backoff._FIRST", 0.05)
     monkeypatch.setattr("honcho_exec.net.backoff.CAP", 0.5)
-    for module in ("fates", "honcho_api"):
+    for module in ("net.failures", "client.api"):
         monkeypatch.setattr(f"honcho_exec.{module}.LATE", 1.0)
     monkeypatch.setattr(fates, "_SOON", 0.3)
     for status, late in {502: 0.3, 503: 0.3, 504: 1.0}.items():

@@ -1,4 +1,4 @@
-"""The facts of the real server's OpenAPI document; `tests/tools/make_api_facts.py` writes them."""
+"""The facts of the real server's OpenAPI document; `docs/tools/make_api_facts.py` writes them."""
 
 from __future__ import annotations
 

@@ -1,0 +1,63 @@
+"""What the documents say is true."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from support.paths import ROOT
+
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+def made_by(script: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(script, ROOT / "docs" / f"{script}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    return maker
+
+
+def test_the_settings_page_is_what_the_declarations_say() -> None:
+    maker = made_by("make_settings")
+    assert maker.PAGE.read_text(encoding="utf-8") == maker.page(), "run: python docs/tools/make_settings.py"
+
+
+def test_the_dashboards_schema_is_what_the_declarations_say() -> None:
+    maker = made_by("make_schema")
+    assert maker.FILE.read_text(encoding="utf-8") == maker.text(), "run: python docs/tools/make_settings.py"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
+    local = [link for link in links if not link.startswith(("http://", "https://"))]
+    assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_test_that_is_named_exists(page: Path) -> None:
+    named = set(re.findall(r"\b(test_\w+)\b", page.read_text(encoding="utf-8")))
+    files = list((ROOT / "tests").rglob("test_*.py"))
+    known = {path.stem for path in files}
+    for path in files:
+        known |= set(re.findall(r"def (test_\w+)\(", path.read_text(encoding="utf-8")))
+    assert named - known == set()
+
+
+def test_every_module_has_its_place_in_the_design() -> None:
+    picture = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    modules = {path.name for path in (ROOT / "honcho_exec").glob("*.py")} - {"__main__.py"}
+    assert {module for module in modules if module not in picture} == set()
+
+
+def test_the_example_in_the_readme_is_the_one_that_is_tested() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    tested = (ROOT / "tests" / "test_promises.py").read_text(encoding="utf-8").replace("'", '"')
+    (example,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    for line in filter(None, example.splitlines()):
+        assert line.strip() in tested
