@@ -14,7 +14,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
 def made_by(script: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(script, ROOT / "docs" / f"{script}.py")
+    spec = importlib.util.spec_from_file_location(script, ROOT / "docs" / "tools" / f"{script}.py")
     assert spec is not None
     assert spec.loader is not None
     maker = importlib.util.module_from_spec(spec)
@@ -49,15 +49,17 @@ def test_every_test_that_is_named_exists(page: Path) -> None:
     assert named - known == set()
 
 
-def test_every_module_has_its_place_in_the_design() -> None:
-    picture = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
-    modules = {path.name for path in (ROOT / "honcho_exec").glob("*.py")} - {"__main__.py"}
-    assert {module for module in modules if module not in picture} == set()
+def test_design_names_every_folder_and_every_module_beside_them() -> None:
+    design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    package = ROOT / "honcho_exec"
+    folders = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    modules = {path.name for path in package.glob("*.py")} - {"__init__.py", "__main__.py"}
+    assert {name for name in folders | modules if name not in design} == set()
 
 
 def test_the_example_in_the_readme_is_the_one_that_is_tested() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    tested = (ROOT / "tests" / "test_promises.py").read_text(encoding="utf-8").replace("'", '"')
+    tested = (ROOT / "tests" / "integration" / "test_promises.py").read_text(encoding="utf-8").replace("'", '"')
     (example,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
     for line in filter(None, example.splitlines()):
         assert line.strip() in tested

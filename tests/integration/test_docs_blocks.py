@@ -34,7 +34,7 @@ ELSEWHERE = {
     "hermes memory setup": "test_a_person_sets_it_up_and_uses_it_with_the_hosts_own_commands",
     "hermes honcho_exec": "test_a_person_sets_it_up_and_uses_it_with_the_hosts_own_commands",
 }
-NOT_CODE = {"", "mermaid", "{toctree}", "{eval-rst}", "text"}
+NOT_CODE = {"", "{toctree}", "{eval-rst}", "text"}
 
 
 @dataclass(frozen=True)

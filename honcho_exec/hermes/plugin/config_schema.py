@@ -1,4 +1,4 @@
-"""What Hermes's dashboard lets a person set: made from the settings' declarations by docs/tools/make_settings.py.
+"""What Hermes's dashboard lets a person set, made from the settings by docs/tools/make_settings.py.
 
 It is stored in Honcho's own file, `honcho.json`, as that of the bundled provider is.
 """
