@@ -14,7 +14,7 @@ from honcho_exec.model import SessionRef
 from honcho_exec.net.backoff import Waits
 from honcho_exec.net.breaker import Breaker
 from honcho_exec.runtime.lane import Lane
-from honcho_exec.runtime.timer import weakly
+from honcho_exec.runtime.timer import CallLater, Timer, call_later
 
 __all__ = ["Opening"]
 
@@ -38,6 +38,8 @@ class Opening:
         place: Hashable,
         breaker: Breaker,
         clock: Clock,
+        *,
+        call_later: CallLater = call_later,
     ) -> None:
         self._open_session = open_session
         self._lane = lane
@@ -49,7 +51,7 @@ class Opening:
         self._future: Future[SessionRef] | None = None
         self._since = clock.monotonic()
         self._waited_out = False
-        self._again: Callable[[], None] | None = None
+        self._again = Timer(self._due, call_later)
         self._closed = False
 
     @property
@@ -100,10 +102,8 @@ class Opening:
         """Try no more."""
         with self._lock:
             self._closed = True
-            again, self._again = self._again, None
+            self._again.cancel()
         self._waits.forget()
-        if again is not None:
-            again()
 
     def _ended(self, future: Future[SessionRef]) -> None:
         error = None if future.cancelled() else future.exception()
@@ -116,11 +116,8 @@ class Opening:
     def _later(self, delay: float) -> None:
         """Try again then, and not when it was to be before."""
         with self._lock:
-            before, self._again = self._again, None
             if not self._closed:
-                self._again = self._lane.call_later(delay, weakly(self._due))
-        if before is not None:
-            before()
+                self._again.set(delay)
 
     def _due(self) -> None:
         with self._lock:

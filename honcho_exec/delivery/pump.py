@@ -44,7 +44,7 @@ from honcho_exec.runtime.lane import Lane
 from honcho_exec.runtime.metrics import Meter
 from honcho_exec.runtime.offload import Serial, post, post_in_order
 from honcho_exec.runtime.pace import Pace
-from honcho_exec.runtime.timer import weakly
+from honcho_exec.runtime.timer import CallLater, Timer, call_later
 
 __all__ = ["Delivery", "Health"]
 
@@ -120,6 +120,7 @@ class Delivery:
             thread of its own.
         run: runs what is not ours, such as callbacks, where it holds nothing up.
         wake: runs what wakes the lane.
+        call_later: the process's alarm, or a test's own.
         pace: shares the processor with callers, if delivering is this process's own work.
 
     Attributes:
@@ -141,6 +142,7 @@ class Delivery:
         run: Callable[[Callable[[], None]], object] = post,
         wake: Callable[[Callable[[], None]], object] = post_in_order,
         pace: Pace | None = None,
+        call_later: CallLater = call_later,
     ) -> None:
         self._lane = lane
         self._outbox = outbox
@@ -162,7 +164,7 @@ class Delivery:
         self._rested_in = 0
         self._turns = Turns(clock, meter, run)
         self._slow = SlowWatch(
-            self._turns.age, after=slow_after, quiet=lambda: self._health.failing, timer=lane.call_later
+            self._turns.age, after=slow_after, quiet=lambda: self._health.failing, call_later=call_later
         )
         self._queued = False
         self._blocked = False
@@ -175,10 +177,9 @@ class Delivery:
         self._incident = next(reversed(outbox.incidents()), None)
         self._unreleased: set[Holder] = set()
         self._backing_off = False
-        self._timer: Callable[[], None] | None = None
-        self._timers = 0
+        self._timer = Timer(self._due, call_later)
         self._due_at = 0.0
-        self._tidy: Callable[[], None] | None = None
+        self._tidy = Timer(self._tidy_later, call_later)
         self._health = Health()
         self._closed = False
         with _neighbours_lock():
@@ -325,11 +326,10 @@ class Delivery:
             patient: go on waiting while Honcho fails; otherwise give up then.
         """
         with self._lock:
-            timer, self._timer, self._backing_off = self._timer, None, False
+            self._timer.cancel()
+            self._backing_off = False
             # A job that runs now may have looked before the last row was there.
             earlier = self._jobs
-        if timer is not None:
-            timer()
         self.pump()
         while not deadline.passed:
             with self._changed:
@@ -369,11 +369,9 @@ class Delivery:
         """Take nothing more and fail the Futures that are left; the rows stay."""
         with self._changed:
             self._closed = True
-            timers = [timer for timer in (self._timer, self._tidy) if timer is not None]
-            self._timer = self._tidy = None
+            self._timer.cancel()
+            self._tidy.cancel()
             self._changed.notify_all()
-        for take_back in timers:
-            take_back()
         self._waits.forget()
         self._slow.close()
         self._turns.fail_all()
@@ -449,10 +447,10 @@ class Delivery:
                 self._notice(None)
             # One of all that share these rows is enough to see that another process died and left some behind.
             spread = len(_neighbours[self._key]) * random.uniform(1, 2)  # noqa: S311 - spreads load only
-            self._again_in(_LOOK_AROUND * spread, weak=True)
+            self._again_in(_LOOK_AROUND * spread, keep_alive=False)
             with self._lock:
-                if self._tidy is None and self._untidy and not self._closed:
-                    self._tidy = self._lane.post_later(_TIDY_AFTER, self._tidy_up)
+                if self._untidy and not self._closed and not self._tidy.is_set:
+                    self._tidy.set(_TIDY_AFTER, keep_alive=True)
         self._at_rest()
 
     def _look_at(self, turns: Sequence[str]) -> None:
@@ -486,8 +484,10 @@ class Delivery:
             if other is not self and other._blocked:  # noqa: SLF001 - of the same class
                 other.pump()
 
+    def _tidy_later(self) -> None:
+        self._lane.post(self._tidy_up)
+
     def _tidy_up(self) -> None:
-        self._tidy = None
         if self._outbox.is_empty():
             self._outbox.tidy()
             self._untidy = False
@@ -558,17 +558,12 @@ class Delivery:
             self._rested_in = self._jobs
             self._changed.notify_all()
 
-    def _again_in(self, delay: float, *, weak: bool = False) -> None:
-        """Pump again then, and not when it was to be before; `weak` does not keep this alive until then."""
+    def _again_in(self, delay: float, *, keep_alive: bool = True) -> None:
+        """Pump again then, and not when it was to be before."""
         with self._lock:
-            before, self._timer = self._timer, None
-            self._timers += 1
             self._due_at = self._clock.monotonic() + delay
             if not self._closed:
-                due = weakly(self._due, self._timers) if weak else partial(self._due, self._timers)
-                self._timer = self._lane.post_later(delay, due)
-        if before is not None:
-            before()
+                self._timer.set(delay, keep_alive=keep_alive)
 
     def _sooner(self, delay: float) -> None:
         """Another has reached Honcho: what waits for that need not wait for longer than `delay`."""
@@ -577,11 +572,10 @@ class Delivery:
         if waits:
             self._again_in(delay)
 
-    def _due(self, number: int) -> None:
+    def _due(self) -> None:
         with self._lock:
-            if number != self._timers:
-                # It was due while another was set in its place.
+            if self._timer.is_set:
+                # It was set again while this call was due.
                 return
-            self._timer = None
             self._backing_off = False
         self.pump()

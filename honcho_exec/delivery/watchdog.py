@@ -6,7 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from honcho_exec.runtime.timer import Timer, weakly
+from honcho_exec.runtime.timer import CallLater, Timer, call_later
 
 __all__ = ["SlowWatch"]
 
@@ -19,19 +19,22 @@ class SlowWatch:
     Args:
         age: seconds for which the oldest sync has been going; None when there is none. Called on the timer's thread.
         quiet: whether something was said already of why it takes long.
-        timer: calls back later.
+        call_later: the process's alarm, or a test's own.
     """
 
     def __init__(
-        self, age: Callable[[], float | None], *, after: float, quiet: Callable[[], bool], timer: Timer
+        self,
+        age: Callable[[], float | None],
+        *,
+        after: float,
+        quiet: Callable[[], bool],
+        call_later: CallLater = call_later,
     ) -> None:
         self._age = age
         self._after = after
         self._quiet = quiet
-        self._timer = timer
-        self._look_again = weakly(self._look)
+        self._timer = Timer(self._look, call_later)
         self._lock = threading.Lock()
-        self._take_back: Callable[[], None] | None = None
         self._armed = False
         self._said = False
         self._closed = False
@@ -47,14 +50,12 @@ class SlowWatch:
     def close(self) -> None:
         """Watch no more."""
         with self._lock:
-            take_back, self._take_back = self._take_back, None
             self._closed = True
-        if take_back is not None:
-            take_back()
+            self._timer.cancel()
 
     def _again(self) -> None:
         if not self._closed:
-            self._take_back = self._timer(self._after, self._look_again)
+            self._timer.set(self._after)
 
     def _look(self) -> None:
         age = self._age()

@@ -36,7 +36,7 @@ from honcho_exec.recall.recall import Recall
 from honcho_exec.runtime.log import foreign
 from honcho_exec.runtime.metrics import Meter, Stats
 from honcho_exec.runtime.offload import begin_use, end_use, offload, offloaded
-from honcho_exec.runtime.timer import weakly
+from honcho_exec.runtime.timer import weak_callback
 from honcho_exec.settings import LoadedSettings, Settings, load, state_home, stated_home
 from honcho_exec.settings.identity import HostContext, is_shared, named_ref, resolve, safe_id
 from honcho_exec.text import validation as given
@@ -566,7 +566,7 @@ class HonchoProvider:
             rewrite=self._rewrite,
             notice=self._tell,
         )
-        begin_use(self, weakly(self._abandon))
+        begin_use(self, weak_callback(self._abandon))
 
     def _name(self, settings: Settings) -> SessionRef:
         """Name the present conversation, and remember it under the host's id for turns that come late."""

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from honcho_exec.errors import Closed, HonchoExecError, Unavailable
 from honcho_exec.recall.cadence import Cadence
-from honcho_exec.runtime.lane import Lane
+from honcho_exec.runtime.shared_pool import Strand
 
 __all__ = ["Layer"]
 
@@ -33,7 +33,7 @@ class Layer(Generic[T]):
 
     Args:
         name: what is asked for, in the log.
-        lane: the thread.
+        strand: runs the asking.
         cadence: when to ask again.
         dear: each asking costs money, so what fails is not asked again at once.
         around: called on the thread before the cadence is looked at, and after the asking.
@@ -42,7 +42,7 @@ class Layer(Generic[T]):
     def __init__(
         self,
         name: str,
-        lane: Lane,
+        strand: Strand,
         cadence: Cadence,
         *,
         dear: bool = False,
@@ -50,7 +50,7 @@ class Layer(Generic[T]):
     ) -> None:
         self.cadence = cadence
         self._name = name
-        self._lane = lane
+        self._strand = strand
         self._dear = dear
         self._before, self._after = around
         self._lock = threading.Lock()
@@ -69,7 +69,7 @@ class Layer(Generic[T]):
         with self._lock:
             if self._asking is None or self._asking.done() or anew:
                 try:
-                    self._asking = self._lane.submit(lambda: self._ask(turn, fetch))
+                    self._asking = self._strand.submit(lambda: self._ask(turn, fetch))
                 except Closed:
                     self._asking = Future()
                     self._asking.set_result(None)

@@ -17,8 +17,7 @@ from honcho_exec.recall.cadence import Cadence, is_trivial
 from honcho_exec.recall.dialectic import Rewriter, ask, rewritten
 from honcho_exec.recall.layer import Layer
 from honcho_exec.recall.usage import Ledger
-from honcho_exec.runtime.lane import Lane
-from honcho_exec.runtime.shared_pool import Strand, Workers
+from honcho_exec.runtime.shared_pool import SharedPool, Strand
 from honcho_exec.settings import Settings
 from honcho_exec.text.budget import CHARS_PER_TOKEN, Section, compose
 from honcho_exec.text.cleaning import cut_at_word, storable
@@ -33,8 +32,8 @@ __all__ = ["Recall"]
 T = TypeVar("T")
 
 # A gateway's conversations share these threads; two kinds, so that an answer that takes long holds nothing else back.
-_base_workers = PerProcess(partial(Workers, "honcho-recall", 16))
-_dialectic_workers = PerProcess(partial(Workers, "honcho-dialectic", 16))
+_base_pool = PerProcess(partial(SharedPool, "honcho-recall", 16))
+_dialectic_pool = PerProcess(partial(SharedPool, "honcho-dialectic", 16))
 
 # How long a turn waits in the current-query mode, where the request timeout is longer (seconds).
 _LONGEST_SYNC = 5.0
@@ -104,8 +103,8 @@ class Recall:
         self._rewrite = rewrite if settings.query_rewrite else None
         self._observes_others = settings.observes(ai=True)[1]
         self._lock = threading.Lock()
-        self._base_lane = Lane(executor=lambda: Strand(_base_workers()), abandon=abandon)
-        self._dialectic_lane = Lane(executor=lambda: Strand(_dialectic_workers()), abandon=abandon)
+        self._base_strand = Strand(_base_pool(), abandon=abandon)
+        self._dialectic_strand = Strand(_dialectic_pool(), abandon=abandon)
         self._stretch: _Stretch | None = None
         self._switched = False
         self._announces = False
@@ -144,7 +143,7 @@ class Recall:
             if stretch.ended > stretch.turns:
                 self._begin_turn(ref)
         if self._settings.recall_sync or is_trivial(query):
-            self._base_lane.post(lambda: self._save(stretch))
+            self._base_strand.post(lambda: self._save(stretch))
             return
         if self._wants_base(stretch):
             self._ask_base(stretch, stretch.turns, query)
@@ -170,8 +169,8 @@ class Recall:
             stretch = self._stretch
         if stretch is not None:
             stretch.end()
-        self._base_lane.close(0.0)
-        self._dialectic_lane.close(0.0)
+        self._base_strand.close()
+        self._dialectic_strand.close()
         if stretch is not None:
             self._save(stretch)
 
@@ -184,7 +183,7 @@ class Recall:
 
     def _leave(self, stretch: _Stretch) -> None:
         stretch.end()
-        self._base_lane.post(lambda: self._save(stretch))
+        self._base_strand.post(lambda: self._save(stretch))
         self._stretch, self._switched = None, True
 
     def _new_stretch(self, ref: SessionRef) -> _Stretch:
@@ -198,11 +197,11 @@ class Recall:
                 stretch.before = self._ledger.restore(ref.session, stretch.dialectic.cadence)
 
         stretch.base = Layer(
-            "base context", self._base_lane, Cadence(self._settings.context_cadence), around=(lambda: None, save)
+            "base context", self._base_strand, Cadence(self._settings.context_cadence), around=(lambda: None, save)
         )
         stretch.dialectic = Layer(
             "dialectic",
-            self._dialectic_lane,
+            self._dialectic_strand,
             Cadence(self._settings.dialectic_cadence),
             dear=True,
             around=(restore, save),

@@ -1,4 +1,4 @@
-"""The lane: one worker thread that owns what must not be shared."""
+"""A `ThreadPoolExecutor(max_workers=1)` whose thread owns what must not be shared."""
 
 from __future__ import annotations
 
@@ -7,65 +7,50 @@ import logging
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Executor, Future
-from contextlib import suppress
-from typing import TypeVar
+from concurrent.futures import Executor, Future, wait
+from functools import partial
+from typing import Any, TypeVar
 
 from honcho_exec.errors import Closed, LaneError
-from honcho_exec.forks import ADVICE, PerProcess, fork_count
-from honcho_exec.runtime.idle import Idle
+from honcho_exec.forks import ADVICE, fork_count
+from honcho_exec.runtime.exit_watch import exit_watch
+from honcho_exec.runtime.idle import IdlePool
 from honcho_exec.runtime.log import record
-from honcho_exec.runtime.timer import Timer, alarm_after, interpreter_is_exiting
-from honcho_exec.threads import ThreadPool
 
 __all__ = ["Lane"]
 
 T = TypeVar("T")
 _log = logging.getLogger(__name__)
 
-# How often busy lanes look whether the interpreter exits (seconds).
-_EXIT_LOOK = 0.25
-# A thread that has had no job for so long is given back; the next job gets a new one (seconds).
-_IDLE = 1.0
-
 
 class Lane:
     """Runs jobs one at a time, in order, on one thread.
 
-    What belongs to the lane calls `check` and so cannot be reached from anywhere else. A job runs in the
-    context variables of the caller that submitted it. A lane without jobs gives its thread back after a second. In a
-    forked child the lanes of the parent are closed.
+    Methods that must run on the lane call `check`, which raises anywhere else. A job runs in the context variables of
+    the caller that submitted it. In a forked child the lanes of the parent are closed.
 
     Args:
-        name: prefix of the thread's name.
-        executor: makes the executor; one worker, or a test's own.
-        timer: calls back later; the process's alarm, or a test's own.
-        abandon: a method that makes the job under way end soon, called when the interpreter exits; it does not
-            keep its object alive. Without it an exit waits for that job.
+        executor: one worker, or a test's own.
+        abandon: a method that makes the running job end soon, called when the interpreter exits; its object is not
+            kept alive. Without it, the exit of the interpreter waits for that job.
     """
 
-    def __init__(
-        self,
-        name: str = "honcho-lane",
-        *,
-        executor: Callable[[], Executor] | None = None,
-        timer: Timer | None = None,
-        abandon: Callable[[], None] | None = None,
-    ) -> None:
-        self._make = executor or (lambda: ThreadPool(1, name))
-        self._timer = timer or alarm_after
+    def __init__(self, executor: Executor | None = None, *, abandon: Callable[[], None] | None = None) -> None:
+        self._executor = executor or IdlePool(max_workers=1, name="honcho-lane")
         self._abandon = weakref.WeakMethod(abandon) if abandon is not None else None
         self._lock = threading.Lock()
-        self._executor: Executor | None = None
-        self._forks = fork_count()
-        self._closed = False
+        self._jobs: set[Future[Any]] = set()
         self._thread: int | None = None
-        self._gives_back = executor is None
-        self._idle = Idle(self._give_back, after=_IDLE)
+        self._closed = False
+        self._forks = fork_count()
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else "busy" if self._thread is not None else "idle"
-        return f"<Lane {state}>"
+        return f"<Lane {'closed' if self._closed else 'busy' if self.busy else 'idle'}>"
+
+    @property
+    def busy(self) -> bool:
+        """Whether a job is running."""
+        return self._thread is not None
 
     @property
     def here(self) -> bool:
@@ -86,37 +71,24 @@ class Lane:
         if self._forks != fork_count():
             raise Closed(ADVICE)
         context = contextvars.copy_context()
-        self._idle.begin()
-        try:
-            with self._lock:
-                if self._closed:
-                    raise Closed("the provider is closed")
-                if self._executor is None:
-                    self._executor = self._make()
-                try:
-                    future = self._executor.submit(context.run, self._run, job)
-                except RuntimeError as error:
-                    raise Closed("the interpreter is exiting") from error
-        except BaseException:
-            self._idle.end()
-            raise
-        future.add_done_callback(lambda _: self._idle.end())
+        with self._lock:
+            if self._closed:
+                raise Closed("the provider is closed")
+            try:
+                future = self._executor.submit(context.run, self._run, job)
+            except RuntimeError as error:
+                raise Closed("the interpreter is exiting") from error
+            self._jobs.add(future)
+        future.add_done_callback(self._jobs.discard)
         return future
 
     def post(self, job: Callable[[], None], *, failed: Callable[[BaseException], None] | None = None) -> bool:
-        """Queue `job` whose outcome nobody awaits; False when the lane is closed.
+        """Queue `job` without a Future; return False if the lane is closed.
 
-        An exception is logged and given to `failed`.
+        An exception is logged and passed to `failed`.
         """
-
-        def ended(future: Future[None]) -> None:
-            if not future.cancelled() and (error := future.exception()) is not None:
-                record(_log, "a job of the lane", error)
-                if failed is not None:
-                    failed(error)
-
         try:
-            self.submit(job).add_done_callback(ended)
+            self.submit(job).add_done_callback(partial(_report, failed))
         except Closed:
             return False
         return True
@@ -132,114 +104,36 @@ class Lane:
             raise LaneError("a job of the lane must not wait for the lane: call the function directly")
         return self.submit(job).result(timeout)
 
-    def post_later(self, delay: float, job: Callable[[], None]) -> Callable[[], None]:
-        """Queue `job` in `delay` seconds; the returned function takes that back."""
-
-        def due() -> None:
-            self.post(job)
-
-        return self.call_later(delay, due)
-
-    def call_later(self, delay: float, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call a short `callback` in `delay` seconds, on the timer's thread; the returned function takes that back."""
-        return self._timer(delay, callback)
-
-    def close(self, timeout: float) -> bool:
-        """Take no more jobs, drop those that have not begun, and wait at most `timeout` seconds for the one that has.
-
-        Returns whether the lane has come to rest.
-        """
+    def close(self, timeout: float = 0.0) -> bool:
+        """Accept no more jobs; wait at most `timeout` seconds for the queued ones and return whether they ended."""
         if self._forks != fork_count():
             return True
-        self._idle.close()
         with self._lock:
             self._closed = True
-            executor, self._executor = self._executor, None
-        if executor is None:
-            return True
-        rest: Future[None] | None = None
-        with suppress(RuntimeError):
-            rest = executor.submit(lambda: None)
-        executor.shutdown(wait=False)
-        if rest is None:
-            _watch().drop(self)
-            return True
-        rest.add_done_callback(lambda _: _watch().drop(self))
-        if self.here:
-            return True
-        try:
-            rest.result(timeout)
-        except (TimeoutError, CancelledError):
-            return False
-        return True
+            jobs = set(self._jobs)
+        self._executor.shutdown(wait=False)
+        ended = self.here or not wait(jobs, timeout).not_done
+        if not self.busy:
+            exit_watch().discard(self)
+        return ended
+
+    def abandon(self) -> None:
+        """Make the running job end soon."""
+        if self._abandon is not None and (abandon := self._abandon()) is not None:
+            abandon()
 
     def _run(self, job: Callable[[], T]) -> T:
         self._thread = threading.get_ident()
         if self._abandon is not None:
-            _watch().add(self)
+            exit_watch().add(self)
         try:
             return job()
         finally:
             self._thread = None
 
-    def _give_back(self) -> None:
-        with self._lock:
-            executor = None
-            if self._gives_back:
-                executor, self._executor = self._executor, None
-        if executor is not None:
-            executor.shutdown(wait=False)
 
-    @property
-    def busy(self) -> bool:
-        """Whether a job is under way."""
-        return self._thread is not None
-
-    def abandon(self) -> None:
-        """Make the job under way end soon."""
-        if self._abandon is not None and (abandon := self._abandon()) is not None:
-            abandon()
-
-
-class _ExitWatch:
-    """Looks now and then, while lanes are busy, whether the interpreter has begun to exit."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lanes: weakref.WeakSet[Lane] = weakref.WeakSet()
-        self._armed = False
-        self._take_back: Callable[[], None] = lambda: None
-
-    def add(self, lane: Lane) -> None:
-        with self._lock:
-            self._lanes.add(lane)
-            armed, self._armed = self._armed, True
-            if not armed:
-                self._take_back = alarm_after(_EXIT_LOOK, self._look)
-
-    def drop(self, lane: Lane) -> None:
-        """Look no more for a lane at rest, nor at all when it was the last: the alarm's thread can end then."""
-        with self._lock:
-            self._lanes.discard(lane)
-            if not self._armed or self._lanes:
-                return
-            self._armed = False
-            take_back = self._take_back
-        take_back()
-
-    def _look(self) -> None:
-        with self._lock:
-            lanes = list(self._lanes)
-        busy = [lane for lane in lanes if lane.busy]
-        # Asked once for all of them: the answer costs a thread.
-        if busy and interpreter_is_exiting():
-            for lane in busy:
-                lane.abandon()
-        with self._lock:
-            self._lanes.difference_update(set(lanes).difference(busy))
-            self._armed = bool(self._lanes)
-            if self._armed:
-                self._take_back = alarm_after(_EXIT_LOOK, self._look)
-
-
-_watch = PerProcess(_ExitWatch)
+def _report(failed: Callable[[BaseException], None] | None, future: Future[None]) -> None:
+    if not future.cancelled() and (error := future.exception()) is not None:
+        record(_log, "a job of the lane", error)
+        if failed is not None:
+            failed(error)

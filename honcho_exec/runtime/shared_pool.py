@@ -1,51 +1,54 @@
-"""A bounded number of threads for any number of lanes."""
+"""A bounded number of threads, shared by any number of strands."""
 
 from __future__ import annotations
 
+import contextvars
+import logging
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
-from typing import Any, ParamSpec, TypeVar
+from concurrent.futures import Future
+from functools import partial
+from typing import Any, TypeVar
 
-from honcho_exec.runtime.idle import Idle
-from honcho_exec.threads import ThreadPool
+from honcho_exec.errors import Closed
+from honcho_exec.forks import ADVICE, fork_count
+from honcho_exec.runtime.exit_watch import exit_watch
+from honcho_exec.runtime.idle import IdlePool
+from honcho_exec.runtime.log import foreign
 
-__all__ = ["Strand", "Workers"]
+__all__ = ["SharedPool", "Strand"]
 
-P = ParamSpec("P")
 T = TypeVar("T")
-
-# Threads that have had nothing to do for so long are given back (seconds).
-_IDLE = 1.0
+_log = logging.getLogger(__name__)
 
 
-class Workers:
-    """At most `most` threads, made when they are needed and given back when nobody needs them.
+class SharedPool:
+    """At most `max_workers` threads, started when they are needed and ended when unused.
 
     Args:
         name: prefix of the threads' names.
-        most: how many there are at most.
+        max_workers: the most threads at a time.
     """
 
-    def __init__(self, name: str, most: int) -> None:
+    def __init__(self, name: str, max_workers: int) -> None:
         self._name = name
-        self._most = most
+        self._max_workers = max_workers
         self._lock = threading.Lock()
-        self._pool: ThreadPool | None = None
-        self._idle = Idle(self._give_back, after=_IDLE)
+        self._pool: IdlePool | None = None
         self._users = 0
 
     def join(self) -> None:
-        """Somebody may give jobs from now on; `leave` follows."""
+        """Count a user; `leave` follows."""
         with self._lock:
             self._users += 1
 
     def leave(self) -> None:
-        """They give no more jobs; when that was the last, the threads are given back at once."""
+        """Remove a user; after the last one, the threads end at once."""
         with self._lock:
             self._users -= 1
-        self._settle()
+            self._end_unused()
 
     def submit(self, job: Callable[[], None]) -> None:
         """Run `job` on one of the threads.
@@ -53,75 +56,97 @@ class Workers:
         Raises:
             RuntimeError: the interpreter is exiting.
         """
-        idle = self._idle
-        idle.begin()
-        try:
-            with self._lock:
-                if self._pool is None:
-                    self._pool = ThreadPool(self._most, self._name)
-                future = self._pool.submit(job)
-        except BaseException:
-            idle.end()
-            raise
-        future.add_done_callback(lambda _: idle.end())
-        self._settle()
-
-    def _settle(self) -> None:
-        """Give the threads back at once where nobody gives jobs any more; what was begun is finished."""
         with self._lock:
-            if self._users:
-                return
-            idle, self._idle = self._idle, Idle(self._give_back, after=_IDLE)
-        idle.close()
-        self._give_back()
+            if self._pool is None:
+                self._pool = IdlePool(self._max_workers, self._name)
+            self._pool.submit(job)
+            self._end_unused()
 
-    def _give_back(self) -> None:
-        with self._lock:
-            pool, self._pool = self._pool, None
-        if pool is not None:
-            pool.shutdown(wait=False)
+    def _end_unused(self) -> None:
+        if not self._users and self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
 
 
-class Strand(Executor):
-    """An executor that runs its jobs one at a time, in order, on whichever of the workers is free."""
+class Strand:
+    """Runs jobs one at a time, in order, on any free thread of a pool.
 
-    def __init__(self, workers: Workers) -> None:
-        self._workers = workers
-        workers.join()
+    Like a `Lane`, but it owns no thread, so that nothing can belong to it.
+
+    Args:
+        abandon: a method that makes the running job end soon, called when the interpreter exits; its object is not
+            kept alive.
+    """
+
+    def __init__(self, pool: SharedPool, *, abandon: Callable[[], None] | None = None) -> None:
+        self._pool = pool
+        self._abandon = weakref.WeakMethod(abandon) if abandon is not None else None
         self._lock = threading.Lock()
-        self._waiting: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
+        self._jobs: deque[tuple[Future[Any], Callable[[], Any]]] = deque()
         self._running = False
         self._closed = False
+        self._forks = fork_count()
+        pool.join()
 
-    def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """See `concurrent.futures.Executor.submit`."""
+    @property
+    def busy(self) -> bool:
+        """Whether a job is running."""
+        return self._running
+
+    def submit(self, job: Callable[[], T]) -> Future[T]:
+        """Queue `job`, which runs in the caller's context variables; the Future has its result or its exception.
+
+        Raises:
+            Closed: the strand is closed, was created before a fork, or the interpreter is exiting.
+        """
+        if self._forks != fork_count():
+            raise Closed(ADVICE)
         future: Future[T] = Future()
+        context = contextvars.copy_context()
         with self._lock:
             if self._closed:
-                raise RuntimeError("the strand is closed")
+                raise Closed("the provider is closed")
             if not self._running:
-                self._workers.submit(self._run_next)
+                try:
+                    self._pool.submit(self._run_next)
+                except RuntimeError as error:
+                    raise Closed("the interpreter is exiting") from error
                 self._running = True
-            self._waiting.append((future, lambda: function(*args, **kwargs)))
+            self._jobs.append((future, partial(context.run, job)))
         return future
 
-    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002 - the executors' contract
-        """Take no more jobs; never waits. The threads are the workers'."""
+    def post(self, job: Callable[[], None]) -> bool:
+        """Queue `job` without a Future and log an exception; return False if the strand is closed."""
+        try:
+            self.submit(lambda: foreign(_log, "a job of a strand", job, None))
+        except Closed:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Accept no more jobs; never waits."""
+        if self._forks != fork_count():
+            return
         with self._lock:
-            left, self._closed = not self._closed, True
-            dropped = list(self._waiting) if cancel_futures else []
-            self._waiting = deque() if cancel_futures else self._waiting
-        for future, _ in dropped:
-            future.cancel()
-        if left:
-            self._workers.leave()
+            open_before, self._closed = not self._closed, True
+        if open_before:
+            self._pool.leave()
+        if not self.busy:
+            exit_watch().discard(self)
+
+    def abandon(self) -> None:
+        """Make the running job end soon."""
+        if self._abandon is not None and (abandon := self._abandon()) is not None:
+            abandon()
 
     def _run_next(self) -> None:
         with self._lock:
-            if not self._waiting:
+            if not self._jobs:
                 self._running = False
                 return
-            future, job = self._waiting.popleft()
+            future, job = self._jobs.popleft()
+        if self._abandon is not None:
+            exit_watch().add(self)
         if future.set_running_or_notify_cancel():
             try:
                 result = job()
@@ -130,6 +155,6 @@ class Strand(Executor):
             else:
                 future.set_result(result)
         with self._lock:
-            self._running = bool(self._waiting)
+            self._running = bool(self._jobs)
             if self._running:
-                self._workers.submit(self._run_next)
+                self._pool.submit(self._run_next)

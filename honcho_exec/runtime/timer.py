@@ -1,4 +1,4 @@
-"""One daemon thread for a whole process that calls back later, and that notices when the interpreter exits."""
+"""Timers on one daemon thread for the whole process."""
 
 from __future__ import annotations
 
@@ -12,27 +12,25 @@ from functools import partial
 from typing import ParamSpec
 
 from honcho_exec.forks import PerProcess
-from honcho_exec.threads import ThreadPool
 
-__all__ = ["Timer", "alarm_after", "interpreter_is_exiting", "weakly"]
+__all__ = ["CallLater", "Timer", "call_later", "weak_callback"]
 
 P = ParamSpec("P")
 
-Timer = Callable[[float, Callable[[], None]], Callable[[], None]]
-"""Calls a function once, some seconds later; returns what takes that back."""
+CallLater = Callable[[float, Callable[[], None]], Callable[[], None]]
+"""Calls a function once, after some seconds; returns a function that cancels the call."""
 
 
 class _Alarm:
-    """One daemon thread for all lanes of a process; it ends when nothing is left to wait for."""
+    """One daemon thread that makes the calls; it ends when no call is left."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._entries: list[tuple[float, int, Callable[[], None]]] = []
-        self._cancelled: set[int] = set()
         self._numbers = itertools.count()
         self._thread: threading.Thread | None = None
 
-    def after(self, delay: float, callback: Callable[[], None]) -> Callable[[], None]:
+    def call_later(self, delay: float, callback: Callable[[], None]) -> Callable[[], None]:
         with self._changed:
             number = next(self._numbers)
             heapq.heappush(self._entries, (time.monotonic() + delay, number, callback))
@@ -66,13 +64,13 @@ class _Alarm:
 _alarm = PerProcess(_Alarm)
 
 
-def alarm_after(delay: float, callback: Callable[[], None]) -> Callable[[], None]:
-    """Call `callback` in `delay` seconds on the process's alarm thread; the returned function takes that back."""
-    return _alarm().after(delay, callback)
+def call_later(delay: float, callback: Callable[[], None]) -> Callable[[], None]:
+    """Call a short `callback` in `delay` seconds on the process's alarm thread; the returned function cancels it."""
+    return _alarm().call_later(delay, callback)
 
 
-def weakly(method: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> Callable[[], None]:
-    """Calls a method while its object is alive, and does not keep it alive."""
+def weak_callback(method: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> Callable[[], None]:
+    """Return a function that calls `method` if its object is still alive, and does not keep it alive."""
     reference = weakref.WeakMethod(method)
 
     def call() -> None:
@@ -82,14 +80,49 @@ def weakly(method: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> Call
     return call
 
 
-def interpreter_is_exiting() -> bool:
-    """Whether the main thread has ended and what is left is waited for.
+class Timer:
+    """Calls a method once, a number of seconds after the last call of `set`. Usable from any thread.
 
-    From that moment on every executor refuses work, which is the one sign of it that is public.
+    Args:
+        method: called on the alarm's thread, so it must be short; its object is not kept alive.
+        call_later: the process's alarm, or a test's own.
     """
-    with ThreadPool(1, "honcho-probe") as probe:
-        try:
-            probe.submit(bool)
-        except RuntimeError:
-            return True
-    return False
+
+    def __init__(self, method: Callable[[], None], call_later: CallLater = call_later) -> None:
+        self._method = weakref.WeakMethod(method)
+        self._call_later = call_later
+        self._lock = threading.Lock()
+        self._number = 0
+        self._cancel: Callable[[], None] | None = None
+
+    @property
+    def is_set(self) -> bool:
+        """Whether a call is still to come."""
+        return self._cancel is not None
+
+    def set(self, seconds: float, *, keep_alive: bool = False) -> None:
+        """Call the method in `seconds`, and not when it was set to before; `keep_alive` keeps its object until then."""
+        with self._lock:
+            before, number = self._cancel, self._number + 1
+            self._number = number
+            alive = self._method() if keep_alive else None
+            self._cancel = self._call_later(seconds, partial(self._call, number, alive))
+        if before is not None:
+            before()
+
+    def cancel(self) -> None:
+        """Make no call."""
+        with self._lock:
+            before, self._cancel = self._cancel, None
+            self._number += 1
+        if before is not None:
+            before()
+
+    def _call(self, number: int, alive: object) -> None:  # noqa: ARG002 - `alive` is only kept
+        with self._lock:
+            # It may have been set again, or cancelled, while this call was due.
+            if number != self._number:
+                return
+            self._cancel = None
+        if (method := self._method()) is not None:
+            method()

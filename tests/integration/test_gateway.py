@@ -11,7 +11,7 @@ from support.api import api_of
 from support.faulty import FaultyServer
 
 import honcho_exec.net.transport
-import honcho_exec.runtime.lane
+import honcho_exec.runtime.idle
 from honcho_exec import HonchoProvider
 from honcho_exec.client.backend import open_backend
 from honcho_exec.clock import SystemClock
@@ -42,7 +42,7 @@ def chat(number: int, server: FaultyServer, home: Path) -> HonchoProvider:
 def test_two_hundred_conversations_keep_to_themselves_and_give_back_what_they_do_not_use(
     server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(honcho_exec.runtime.lane, "_IDLE", SOON)
+    monkeypatch.setattr(honcho_exec.runtime.idle, "_IDLE_THREAD_SECONDS", SOON)
     monkeypatch.setattr(honcho_exec.net.transport, "_IDLE", SOON)
     files = open_files()
     chats = [chat(number, server, tmp_path) for number in range(CHATS)]

@@ -158,7 +158,7 @@ class Process:
         self.outbox = FragileOutbox(
             folder / "outbox.db", destination="here", holder=self.holder, clock=timer, max_rows=1000
         )
-        self.lane = Lane(executor=lambda: self.executor, timer=timer.after)
+        self.lane = Lane(self.executor)
         breaker = Breaker("Honcho", threshold=SETTINGS.breaker_threshold, cooldown=BREAK_SECONDS, clock=timer)
         self.connection = ScriptedConnection(
             machine.honcho, self.lane, folder, breaker, partial(machine.under_way, self)
@@ -177,6 +177,7 @@ class Process:
             notice=lambda _: None,
             run=at_once,
             wake=at_once,
+            call_later=timer.after,
         )
         self.futures: list[Future[Receipt]] = []
         self.settled: defaultdict[str, list[int]] = defaultdict(list)

@@ -53,7 +53,7 @@ class HandTimer(HandClock):
         self._waiting: list[tuple[float, int, Callable[[], None]]] = []
 
     def after(self, delay: float, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back later; see `honcho_exec.runtime.timer.Timer`."""
+        """Call back later; see `honcho_exec.runtime.timer.CallLater`."""
         entry = (self.seconds + delay, next(self._numbers), callback)
         heapq.heappush(self._waiting, entry)
 

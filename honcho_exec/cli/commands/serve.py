@@ -18,7 +18,7 @@ from honcho_exec.cli.hermes_home import environment
 from honcho_exec.cli.output import fields, stdout, text, without_password
 from honcho_exec.cli.rows import to_dict
 from honcho_exec.runtime.log import foreign
-from honcho_exec.runtime.timer import alarm_after
+from honcho_exec.runtime.timer import call_later
 
 if TYPE_CHECKING:
     # It takes long to import; --help does without it.
@@ -96,7 +96,7 @@ def _open(url: str, home: Path, code: OneTimeCode | None, left: ExitStack) -> No
         left.callback(opener.unlink, missing_ok=True)
         page = opener.as_uri()
     # Some browsers return only when they are closed, and all of them want an answer first.
-    alarm_after(0, lambda: _browse(page, url))
+    call_later(0, lambda: _browse(page, url))
 
 
 def _browse(page: str, url: str) -> None:

@@ -36,7 +36,7 @@ class Conversation:
         self.executor = ManualExecutor()
         self.holder = Holder(folder / "holders")
         self.outbox = Outbox(folder / "outbox.db", destination="here", holder=self.holder, clock=timer, max_rows=1000)
-        self.lane = Lane(executor=lambda: self.executor, timer=timer.after)
+        self.lane = Lane(self.executor)
         breaker = Breaker("Honcho", threshold=THRESHOLD, cooldown=cooldown, clock=timer)
         self.connection = ScriptedConnection(honcho, self.lane, folder, breaker)
         self.delivery = Delivery(
@@ -53,6 +53,7 @@ class Conversation:
             notice=lambda _: None,
             run=at_once,
             wake=at_once,
+            call_later=timer.after,
         )
         self.ref = SessionRef(WORKSPACE, f"s{number}", "ada", "hermes")
 

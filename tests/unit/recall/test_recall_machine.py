@@ -64,8 +64,8 @@ class RecallMachine(RuleBasedStateMachine):
         )  # fmt: skip
         self.recall = Recall(lambda _: self.honcho, chosen, self.ledger, HandClock())  # type: ignore[arg-type,return-value]
         self.bases, self.dialectics = ManualExecutor(), ManualExecutor()
-        self.recall._base_lane = Lane(executor=lambda: self.bases)
-        self.recall._dialectic_lane = Lane(executor=lambda: self.dialectics)
+        self.recall._base_strand = Lane(self.bases)  # type: ignore[assignment] # it submits as a strand does
+        self.recall._dialectic_strand = Lane(self.dialectics)  # type: ignore[assignment]
         self.ref = SessionRef("w", "a", "ada", "hermes")
         self.stretch = self.turns = self.ended = self.asked = 0
         self.known: dict[int, tuple[int, int]] = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import honcho_exec.net.transport
-import honcho_exec.runtime.lane
+import honcho_exec.runtime.idle
 from honcho_exec import HonchoProvider
 from honcho_exec.errors import StateError
 from honcho_exec.runtime import offload
@@ -49,8 +49,8 @@ def test_what_was_given_back_can_be_used_and_given_back_again() -> None:
 
 
 def test_a_lane_without_jobs_has_no_thread_and_works_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(honcho_exec.runtime.lane, "_IDLE", SOON)
-    lane = Lane("idle-lane")
+    monkeypatch.setattr(honcho_exec.runtime.idle, "_IDLE_THREAD_SECONDS", SOON)
+    lane = Lane()
     for _ in range(3):
         thread = lane.call(threading.current_thread, 5)
         thread.join(5)
@@ -59,8 +59,8 @@ def test_a_lane_without_jobs_has_no_thread_and_works_on(monkeypatch: pytest.Monk
 
 
 def test_a_lane_with_a_job_keeps_its_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(honcho_exec.runtime.lane, "_IDLE", SOON)
-    lane = Lane("idle-lane")
+    monkeypatch.setattr(honcho_exec.runtime.idle, "_IDLE_THREAD_SECONDS", SOON)
+    lane = Lane()
     proceed = threading.Event()
     first = lane.submit(threading.current_thread)
     long = lane.submit(lambda: proceed.wait(10))

@@ -11,7 +11,7 @@ import pytest
 
 from honcho_exec.errors import Closed, LaneError
 from honcho_exec.runtime.lane import Lane
-from honcho_exec.runtime.timer import alarm_after
+from honcho_exec.runtime.timer import call_later
 
 
 class ManualExecutor(Executor):
@@ -108,7 +108,7 @@ def test_a_failing_job_is_logged_and_told(lane: Lane, caplog: pytest.LogCaptureF
 
 def test_a_manual_executor_steps_through_an_interleaving() -> None:
     executor = ManualExecutor()
-    lane, seen = Lane(executor=lambda: executor), []
+    lane, seen = Lane(executor), []
     lane.post(lambda: seen.append("first"))
     lane.post(lambda: seen.append("second"))
     assert seen == []
@@ -122,10 +122,10 @@ def test_a_manual_executor_steps_through_an_interleaving() -> None:
 def test_the_alarm_calls_in_the_order_of_time_and_ends() -> None:
     seen: list[str] = []
     done = threading.Event()
-    alarm_after(0.05, done.set)
-    alarm_after(0.02, lambda: seen.append("second"))
-    alarm_after(0.01, lambda: seen.append("first"))
-    take_back = alarm_after(0.03, lambda: seen.append("never"))
+    call_later(0.05, done.set)
+    call_later(0.02, lambda: seen.append("second"))
+    call_later(0.01, lambda: seen.append("first"))
+    take_back = call_later(0.03, lambda: seen.append("never"))
     take_back()
     assert done.wait(5)
     assert seen == ["first", "second"]
@@ -141,7 +141,7 @@ def test_a_lane_is_closed_in_a_forked_child_and_a_new_one_works(lane: Lane) -> N
                 lane.submit(os.getpid)
             done = lane.close(5) and Lane().call(os.getpid, 5) == os.getpid()
             rung = threading.Event()
-            alarm_after(0.01, rung.set)
+            call_later(0.01, rung.set)
             os._exit(0 if done and rung.wait(5) else 1)
         finally:
             os._exit(2)
