@@ -1,8 +1,7 @@
-"""One conversation's way to Honcho: its lane, its outbox, and what a tool call waits for."""
+"""One conversation: its lane, its outbox, and the requests of its tools."""
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -11,22 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from honcho_exec.client.connection import Connection
-from honcho_exec.client.session_store import Known, NamedSession
 from honcho_exec.clock import Clock, Deadline
-from honcho_exec.conversation.hold import Hold
-from honcho_exec.conversation.opening import Opening
+from honcho_exec.conversation.hold import WriteBuffer
+from honcho_exec.conversation.opening import SessionOpener
+from honcho_exec.conversation.pending_sync import PendingSync
+from honcho_exec.conversation.reader import Reader
 from honcho_exec.delivery.futures import TurnFuture
 from honcho_exec.delivery.pump import Delivery
-from honcho_exec.errors import (
-    Disabled,
-    HonchoExecError,
-    Queued,
-    Rejected,
-    RequestError,
-    SessionDeleted,
-    StateError,
-    SyncPending,
-)
+from honcho_exec.errors import Disabled, HonchoExecError, RequestError, SessionDeleted, StateError, SyncPending
 from honcho_exec.model import Message, Receipt, SessionRef, Write
 from honcho_exec.net.breaker import Breaker
 from honcho_exec.net.oauth.grant_file import GrantFile
@@ -47,20 +38,12 @@ __all__ = ["Conversation", "open_outbox"]
 
 T = TypeVar("T")
 
-_log = logging.getLogger(__name__)
-
-# What a caller is told to wait when nothing is known of when the sync will end (seconds).
-_ASK_AGAIN = 2.0
-
-# What is only good to know is waited for so long (seconds).
-_NOT_WORTH_MORE = 3.0
-
-# What a job that has begun gets when everything is closed, before and after it is cut off (seconds).
-_GRACE = 0.5
+# What a job under way gets when the provider closes, before and after its requests are cut.
+_GRACE_SECONDS = 0.5
 
 
 def open_outbox(settings: Settings, ref: SessionRef, home: Path, holder: Holder, clock: Clock) -> Outbox:
-    """The outbox in a state folder, as `holder` and for the destination that the settings choose.
+    """Open the outbox of a state folder, for the destination of the settings.
 
     Raises:
         StateError: its file cannot be used.
@@ -75,17 +58,16 @@ def open_outbox(settings: Settings, ref: SessionRef, home: Path, holder: Holder,
 
 
 class Conversation:
-    """What the tools, recall and the provider share: `ref`, reads on the caller's thread, writes by the outbox.
+    """Composes what a conversation needs: reads run on the caller's thread, writes go through the outbox.
 
-    Nothing is requested and the SDK is not imported before the lane's first job; `begin` queues it.
+    No request is made and the SDK is not imported before the lane's first job; `begin` queues it.
 
     Args:
         home: the state folder.
-        meter: what is counted and timed.
-        grant: where the key's OAuth grant stands, if it is from one.
+        grant: the OAuth grant of the key, if it has one.
         writes: False refuses every write.
-        notice: told on a thread of its own, with the error, that delivery begins to fail, and with None that it works
-            again.
+        on_health_change: called on a thread of its own: with the error when delivery begins to fail, with None when
+            it works again.
 
     Raises:
         StateError: the outbox's file cannot be used.
@@ -101,22 +83,17 @@ class Conversation:
         meter: Meter,
         grant: GrantFile | None = None,
         writes: bool = True,
-        notice: Callable[[HonchoExecError | None], None] = lambda _: None,
+        on_health_change: Callable[[HonchoExecError | None], None] = lambda _: None,
     ) -> None:
         self._settings = settings
         self._writes = writes
-        self._ref = ref
-        self._home = home
         self._clock = clock
-        self._decided: dict[SessionRef, SessionRef] = {}
         self._closing = threading.Event()
-        self._asking = threading.local()
-        self._waited_out: str | None = None
-        self._meter = meter
+        self.ref = ref
         self.breaker = Breaker(
             self.where, threshold=settings.breaker_threshold, cooldown=settings.breaker_cooldown, clock=clock
         )
-        self._retry = RetryPolicy(
+        retry = RetryPolicy(
             attempts=settings.retry_attempts,
             max_wait=settings.retry_max_wait,
             deadline=settings.retry_deadline,
@@ -128,9 +105,6 @@ class Conversation:
         self._holder = Holder(home / "holders")
         self.outbox = open_outbox(settings, ref, home, self._holder, clock)
         self.lane = Lane(abandon=self.abandon)
-        self._opening = Opening(
-            self._session, self.lane, (self.outbox.path, self.outbox.destination), self.breaker, clock
-        )
         self._connection = Connection(
             self.lane,
             settings,
@@ -142,79 +116,82 @@ class Conversation:
             grant=grant,
             speakers=self.outbox.speakers,
         )
+        self._opener = SessionOpener(
+            self._connection, self.lane, (self.outbox.path, self.outbox.destination), self.breaker, clock, writes=writes
+        )
         self.delivery = Delivery(
             lane=self.lane,
             outbox=self.outbox,
             connection=self._connection,
-            retry=self._retry,
+            retry=retry,
             breaker=self.breaker,
             meter=meter,
             clock=clock,
             slow_after=settings.sync_join_timeout / 2,
-            notice=notice,
+            notice=on_health_change,
             pace=embedded_pace() if settings.backend == "embedded" else None,
         )
-        enough = settings.write_frequency if isinstance(settings.write_frequency, int) else None
-        self._hold = Hold(self.delivery, home / "holders", enough=enough)
+        most_turns = settings.write_frequency if isinstance(settings.write_frequency, int) else None
+        self._buffer = WriteBuffer(self.delivery, home / "holders", most_turns=most_turns)
+        self._pending = PendingSync(
+            self.delivery,
+            self._opener,
+            self.outbox,
+            timeout=settings.sync_join_timeout,
+            where=self.where,
+            clock=clock,
+            meter=meter,
+        )
+        self.reader = Reader(self._connection, self.lane, retry, settings, clock)
 
     @property
-    def ref(self) -> SessionRef:
-        """The present session, whether the server has it or not, and whether it is decided or not."""
-        return self._ref
+    def where(self) -> str:
+        """The Honcho in use, for messages."""
+        return "the embedded Honcho" if self._settings.backend == "embedded" else self._settings.shown_url
 
     def decided(self, ref: SessionRef) -> SessionRef:
-        """`ref` with the session that its key goes to, as the lane has decided.
+        """Return `ref` with the session that its key goes to.
 
         Raises:
             SyncPending: the lane has not decided yet.
         """
-        found = self._decided.get(ref) if ref.key else ref
-        if found is None:
-            raise self._pending("deciding on the session", self._opening.age)
-        return found
+        decided = self._opener.named(ref)
+        if decided is None:
+            raise self._pending.error("deciding on the session", self._opener.age)
+        return decided
 
     @property
     def shown(self) -> SessionRef:
-        """The present session for a person to see: the decided one, if there is one yet."""
-        return self._decided.get(self._ref, self._ref)
-
-    def earlier_sessions(self) -> list[NamedSession]:
-        """What was decided about sessions of earlier versions, for every conversation of this destination."""
-        known = Known(self._home / "known.db", destination=self.outbox.destination, clock=self._clock)
-        return known.names()
-
-    @property
-    def where(self) -> str:
-        """Which Honcho this talks to, for messages."""
-        return "the embedded Honcho" if self._settings.backend == "embedded" else self._settings.shown_url
+        """The present session as a person sees it: the decided one, if there is one."""
+        return self._opener.named(self.ref) or self.ref
 
     def begin(self) -> None:
-        """Queue the lane's first job: making the session. What earlier processes left is delivered behind it.
+        """Open the session, and deliver the rows of earlier processes after that.
 
-        Where nothing is injected the session is made when a turn or a tool needs it, if `initOnSessionStart` is false;
-        by runs that only read it is not made at all.
+        The session is opened later if nothing is injected and `initOnSessionStart` is false, and never if nothing is
+        written.
         """
         if self._writes and (self._settings.recall_mode != "tools" or self._settings.init_on_session_start):
-            self._opening.begin(self._ref)
+            self._opener.begin(self.ref)
         self.delivery.pump()
 
     def switch(self, ref: SessionRef) -> None:
-        """Go on in another session of the same workspace; what was given before stays where it was given."""
+        """Go on in another session of the workspace; earlier turns stay in theirs."""
         self._release()
-        self._ref = ref
-        if self._opening.begun:
-            self._opening.begin(ref)
+        self.ref = ref
+        if self._opener.begun:
+            self._opener.begin(ref)
 
     def sync(self, writes: Sequence[Write], ref: SessionRef | None = None) -> TurnFuture:
-        """Store messages durably; tool calls wait for the Future before they read."""
+        """Store messages durably; tool calls wait for the Future."""
         self._connection.busy()
-        if self._hold and any(isinstance(write, Message) for write in writes):
-            # They may stand behind turns that are held back, in the same session.
+        if self._buffer and any(isinstance(write, Message) for write in writes):
+            # They may follow turns of the same session that are held back.
             self._release()
-        return self.delivery.admit(ref or self._ref, writes, awaited=True)
+        return self.delivery.admit(ref or self.ref, writes, awaited=True)
 
     def turn(self, writes: Sequence[Write], ref: SessionRef) -> TurnFuture:
-        """Store a turn durably, and send it when `writeFrequency` says so; takes no lock on the caller's thread.
+        """Store a turn durably, and send it when `writeFrequency` says so; no lock is taken on the caller's thread.
 
         Only turns of the present session are held back. In the mode `turn` this waits for the delivery, at most the
         sync join timeout, unless it is known to take longer.
@@ -225,172 +202,97 @@ class Conversation:
 
     def _turn(self, writes: Sequence[Write], ref: SessionRef) -> TurnFuture:
         frequency = self._settings.write_frequency
-        if frequency == "turn" or ref != self._ref or not writes:
+        if frequency == "turn" or ref != self.ref or not writes:
             future = self.sync(writes, ref)
             if frequency == "turn":
-                self._wait_for(future)
+                self._connection.wanted()
+                self._pending.wait_for_turn(future)
             return future
         self._connection.busy()
-        future = self._hold.turn(ref, writes)
-        if self._hold.complete:
+        future = self._buffer.add(ref, writes)
+        if self._buffer.is_full:
             self._release()
         return future
 
-    def _wait_for(self, future: TurnFuture) -> None:
-        oldest = self.delivery.oldest_turn()
-        if self.delivery.health.failing or (oldest is not None and oldest == self._waited_out):
-            return
-        self._connection.wanted()
-        if not future.wait(self._settings.sync_join_timeout):
-            self._waited_out = oldest
-
     def _release(self) -> None:
-        """Send what was held back; tool calls wait for it from now on."""
-        if (last := self._hold.release()) is not None:
+        """Send the turns that are held back; tool calls wait for them from now on."""
+        if (last := self._buffer.release()) is not None:
             self.delivery.last_sync = last
 
     def write(self, write: Write) -> TurnFuture:
-        """See `tools.Memory.write`."""
+        """See `Memory.write`."""
         if not self._writes:
             raise Disabled("this run only reads: cron, flush, subagent and read runs write nothing")
-        return self.delivery.admit(self._ref, [write])
+        return self.delivery.admit(self.ref, [write])
 
-    def settled(self, future: TurnFuture) -> Receipt:
-        """See `tools.Memory.settled`; raises `Queued` when the write is kept but not confirmed."""
-        deadline = Deadline.after(self._settings.sync_join_timeout, self._clock)
-        try:
-            self._await_sync(deadline)
-        except (SyncPending, RequestError) as error:
-            if not future.done():
-                raise Queued(error, durable=future.durable) from error
-        try:
-            return future.result(deadline.remaining())
-        except TimeoutError:
-            raise Queued(self._pending("the write", self._sync_age()), durable=future.durable) from None
-        except RequestError as error:
-            if isinstance(error, Rejected) and error.cause != "auth":
-                raise
-            raise Queued(error) from error
+    def wait_for_write(self, future: TurnFuture) -> Receipt:
+        """See `Memory.wait_for_write`."""
+        self._connection.wanted()
+        return self._pending.wait_for_write(future)
 
     def ready(self) -> SessionRef:
-        """See `tools.Memory.ready`."""
+        """See `Memory.ready`."""
         self.breaker.refuse()
-        ref = self._ref
-        deadline = Deadline.after(self._settings.sync_join_timeout, self._clock)
-        self._await_sync(deadline)
-        self.opened(deadline)
-        self._asking.since = self._clock.monotonic()
+        ref, deadline = self.ref, self._join_deadline()
+        self._connection.wanted()
+        self._pending.wait(deadline)
+        self.connect(deadline)
+        self.reader.begin_call()
         return self.decided(ref)
 
     def read(self, request: Callable[[HonchoApi], T]) -> T:
-        """See `tools.Memory.read`: all reads of one tool call share its deadline."""
-        deadline = self._since_ready(self._settings.retry_deadline)
-        api = self._connection.api
-        with api.within(deadline):
-            return self._retry.call(lambda: request(api), deadline=deadline)
+        """See `Memory.read`."""
+        return self.reader.read(request)
 
     def chat(self, request: Callable[[HonchoApi], T]) -> T:
-        """See `tools.Memory.chat`: once, within the request timeout; it is too dear to be tried again unasked."""
-        api = self._connection.api
-        with api.within(self._since_ready(self._settings.timeout)):
-            return request(api)
+        """See `Memory.chat`."""
+        return self.reader.chat(request)
 
-    def _since_ready(self, seconds: float) -> Deadline:
-        """The moment `seconds` after this thread's tool call had what it waited for."""
-        since: float = getattr(self._asking, "since", self._clock.monotonic())
-        return Deadline(since + seconds, self._clock)
-
-    def opened(self, deadline: Deadline | None = None) -> HonchoApi:
-        """Wait until the session is there and return the API; opens it anew when that failed before.
+    def connect(self, deadline: Deadline | None = None) -> HonchoApi:
+        """Wait until the session is open and return the API; open it again if that failed.
 
         Raises:
-            SyncPending: it is still being opened at the deadline (the sync join timeout when None is given).
+            SyncPending: it is not open at the deadline, by default after the sync join timeout.
             RequestError, StateError: it cannot be opened.
         """
-        deadline = deadline or Deadline.after(self._settings.sync_join_timeout, self._clock)
-        patience = self._opening.patience(deadline.remaining())
-        try:
-            self._opening.begin(self._ref).result(patience)
-        except SessionDeleted:
-            # Most of what is read needs no session; `deleted` says what is wrong.
-            pass
-        except TimeoutError:
-            raise self._opening_pending() from None
+        self._pending.wait_for_session(self.ref, deadline or self._join_deadline())
         return self._connection.api
 
     def deleted(self) -> SessionDeleted | None:
-        """Why the present session is not there, if it was deleted and its name is not free yet."""
-        error = self._opening.failure(0.0)
+        """See `Memory.deleted`."""
+        error = self._opener.failure(0.0)
         return error if isinstance(error, SessionDeleted) else self.delivery.deleted(self.shown.session)
 
-    def not_open(self, patience: float = 0.0) -> HonchoExecError | None:
-        """What keeps the session from being opened, after waiting `patience` seconds for it; or None."""
-        match self._opening.failure(patience):
+    def not_open(self, patience: float) -> HonchoExecError | None:
+        """Return why the session is not open after `patience` seconds; None if it is, or is not wanted yet."""
+        match self._opener.failure(patience):
             case TimeoutError():
-                return self._pending("opening the session", self._opening.age)
+                return self._pending.error("opening the session", self._opener.age)
             case HonchoExecError() as error:
                 return error
         return None
 
-    def _opening_pending(self) -> SyncPending:
-        pending = self._pending("opening the session", self._opening.age)
-        if self._opening.wait_out():
-            self._meter.count("join_timeouts")
-            _log.warning("the session was not waited for any longer: %s", pending)
-        return pending
-
-    def ping(self) -> float:
-        """Make a request that needs a valid key; returns the seconds it took.
-
-        Raises:
-            RequestError, StateError: it failed, or took longer than the sync join timeout.
-            TimeoutError: the lane did not open the connection in that time.
-        """
-        deadline = Deadline.after(self._settings.sync_join_timeout, self._clock)
-        self._connection.wanted()
-        if not self._connection.is_open:
-            self.lane.call(self._connection.open, deadline.remaining())
-        start = self._clock.monotonic()
-        api = self._connection.api
-        with api.within(deadline):
-            api.ping()
-        return self._clock.monotonic() - start
-
-    def deriving(self) -> int | None:
-        """How many pieces the server has stored and not yet derived; None when it does not say (in time)."""
-        if self._settings.backend == "embedded":
-            return None
-        api = self._connection.api
-        try:
-            with api.within(Deadline.after(_NOT_WORTH_MORE, self._clock)):
-                return api.deriving()
-        except RequestError:
-            return None
-
-    def server_version(self) -> str | None:
-        """The version that the server says it has; None when it does not say (in time)."""
-        return self._connection.api.server_version(Deadline.after(_NOT_WORTH_MORE, self._clock))
-
     def flush(self, timeout: float) -> int:
-        """Wait at most `timeout` seconds until nothing is left to send; returns how many rows are."""
+        """Wait at most `timeout` seconds until nothing is left to send; return how many rows are."""
         self._release()
         self._connection.wanted()
         return self.delivery.drain(Deadline.after(timeout, self._clock), patient=True)
 
     def join(self) -> bool:
-        """Send what was held back and wait for the pending sync, at most its timeout; whether it is settled."""
+        """Send the turns held back and wait for the pending sync, at most its timeout; return whether it is over."""
         self._release()
+        self._connection.wanted()
         try:
-            self._await_sync(Deadline.after(self._settings.sync_join_timeout, self._clock))
+            self._pending.wait(self._join_deadline())
         except (SyncPending, RequestError, StateError):
             return False
         return True
 
     def close(self, timeout: float | None = None) -> int:
-        """Drain at most `timeout` seconds, cut what hangs, and return how many rows are left for later.
+        """Drain at most `timeout` seconds, cut the requests that hang, and return how many rows are left for later.
 
-        Without a timeout the shutdown timeout counts. Everything is given back even where one step fails; the first
-        failure is raised then.
+        The shutdown timeout is the default. Everything is closed even if one step fails; the first failure is raised
+        then.
         """
         patience = self._settings.shutdown_timeout if timeout is None else timeout
         deadline = Deadline.after(patience, self._clock)
@@ -399,82 +301,28 @@ class Conversation:
         with ExitStack() as steps:
             steps.callback(self._connection.close)
             steps.callback(self._holder.close)
-            steps.callback(self._hold.close)
+            steps.callback(self._buffer.close)
             steps.callback(self.outbox.close)
-            steps.callback(self._rest, deadline)
+            steps.callback(self._stop, deadline)
             pending = self.delivery.drain(deadline, patient=False)
             if not pending:
                 self.outbox.tidy()
-            # What is not stored now fails.
+            # Turns that are not stored now fail.
             return pending - self.outbox.unstored()
 
-    def _rest(self, deadline: Deadline) -> None:
+    def _stop(self, deadline: Deadline) -> None:
         self._closing.set()
-        self._opening.close()
+        self._opener.close()
         self.delivery.close()
-        if not self.lane.close(min(_GRACE, deadline.remaining())):
+        if not self.lane.close(min(_GRACE_SECONDS, deadline.remaining())):
             self._connection.cut()
-            self.lane.close(_GRACE)
+            self.lane.close(_GRACE_SECONDS)
 
     def abandon(self) -> None:
-        """Make everything that is under way end soon: the interpreter exits, and what is left stays in the outbox."""
+        """End what is under way: the interpreter exits, and what is left stays in the outbox."""
         self._closing.set()
         self._connection.cut()
         self.delivery.abandon()
 
-    def _session(self, ref: SessionRef) -> SessionRef:
-        cache = self._connection.open().cache
-        decided = cache.named(ref)
-        if ref.key:
-            # Before the session is there: reads go on without one that was deleted.
-            self._decided[ref] = decided
-        return cache.session(decided) if self._writes else decided
-
-    def _await_sync(self, deadline: Deadline) -> None:
-        """Wait for what was given before this call: well or not, it must be settled before a tool reads.
-
-        A sync that was waited out is not waited for again, and none is while delivery fails.
-        """
-        self._connection.wanted()
-        oldest = self.delivery.oldest_turn()
-        hopeless = self.delivery.health.failing or (oldest is not None and oldest == self._waited_out)
-        patience = Deadline.after(0.0, self._clock) if hopeless else deadline
-        if oldest is None and not hopeless:
-            # Only the session's opening stands before whatever an earlier process left.
-            patience = Deadline.after(self._opening.patience(deadline.remaining()), self._clock)
-        if self.delivery.wait_for_rest(patience):
-            sync = self.delivery.last_sync
-            if sync is not None:
-                sync.wait(patience.remaining())
-            if (sync is None or sync.done()) and not self.delivery.health.failing:
-                return
-        health = self.delivery.health
-        if health.failing and health.error is not None and not health.error.retryable:
-            raise health.error
-        if oldest is None and not health.failing and self.not_open() not in (None, self.deleted()):
-            raise self._opening_pending()
-        pending = self._pending("the sync", self._sync_age())
-        if not hopeless:
-            self._meter.count("join_timeouts")
-            _log.warning("the pending sync was not waited for any longer: %s", pending)
-        self._waited_out = self.delivery.oldest_turn()
-        raise pending
-
-    def _sync_age(self) -> float:
-        """Seconds for which the oldest write that is not delivered has been waiting."""
-        oldest_at = self.outbox.counts().oldest_at
-        stored = 0.0 if oldest_at is None else self._clock.now() - oldest_at
-        return max(stored, self.delivery.oldest_wait() or 0.0)
-
-    def _pending(self, what: str, age: float) -> SyncPending:
-        health = self.delivery.health
-        wait = _ASK_AGAIN
-        if health.retry_at is not None:
-            wait = max(1.0, health.retry_at - self._clock.monotonic())
-        why = f" (last failure: {health.error})" if health.failing and health.error is not None else ""
-        return SyncPending(
-            f"{what} with {self.where} has been going for {age:.1f} s and is not done{why}; nothing is lost,"
-            f" try again in {wait:.0f} s",
-            age=age,
-            retry_after=wait,
-        )
+    def _join_deadline(self) -> Deadline:
+        return Deadline.after(self._settings.sync_join_timeout, self._clock)

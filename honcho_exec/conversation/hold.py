@@ -1,4 +1,4 @@
-"""Turns that are stored at once and sent later, as `writeFrequency` wants."""
+"""Turns that are stored at once and sent later, as `writeFrequency` says."""
 
 from __future__ import annotations
 
@@ -12,52 +12,52 @@ from honcho_exec.model import SessionRef, Write
 from honcho_exec.outbox.lease import Holder
 from honcho_exec.outbox.outbox import HELD
 
-__all__ = ["Hold"]
+__all__ = ["WriteBuffer"]
 
 
-class Hold:
-    """Holds turns back until enough are gathered or somebody lets them go.
+class WriteBuffer:
+    """Holds turns back until the buffer is full or released. Usable from any thread.
 
-    They are a holder's of their own, whose rows nobody sends while it is alive: when the process dies, whoever finds
-    it dead sends them. Usable from any thread.
+    Its rows have a lease holder of their own, so they are not sent while this process lives. When it dies, the process
+    that finds it dead sends them.
 
     Args:
-        folder: where holders leave their marks.
-        enough: how many turns are gathered at most; None gathers until `release`.
+        folder: the folder of the lease holders' files.
+        most_turns: how many turns fill the buffer; None holds them until `release`.
     """
 
-    def __init__(self, delivery: Delivery, folder: Path, *, enough: int | None) -> None:
+    def __init__(self, delivery: Delivery, folder: Path, *, most_turns: int | None) -> None:
         self._delivery = delivery
-        self._enough = enough
+        self._most_turns = most_turns
         self._holder = Holder(folder, mark=HELD)
         self._lock = threading.Lock()
-        self._gathered: list[TurnFuture] = []
+        self._futures: list[TurnFuture] = []
 
     def __bool__(self) -> bool:
-        """Whether anything is held back."""
-        return bool(self._gathered)
+        """Whether turns are held back."""
+        return bool(self._futures)
 
-    def turn(self, ref: SessionRef, writes: Sequence[Write]) -> TurnFuture:
+    @property
+    def is_full(self) -> bool:
+        """Whether no further turn is to be held back."""
+        return self._most_turns is not None and len(self._futures) >= self._most_turns
+
+    def add(self, ref: SessionRef, writes: Sequence[Write]) -> TurnFuture:
         """Store a turn durably; see `Delivery.admit`."""
         future = self._delivery.admit(ref, writes, hold=self._holder)
         with self._lock:
-            self._gathered.append(future)
+            self._futures.append(future)
         return future
 
-    @property
-    def complete(self) -> bool:
-        """Whether enough turns are gathered."""
-        return self._enough is not None and len(self._gathered) >= self._enough
-
     def release(self) -> TurnFuture | None:
-        """Let everything be sent; returns the Future of the last turn, None when none is on its way by this."""
+        """Have all turns sent; return the Future of the last one, or None if there was none."""
         with self._lock:
-            gathered, self._gathered = self._gathered, []
-        if not gathered:
+            futures, self._futures = self._futures, []
+        if not futures:
             return None
         self._delivery.release(self._holder)
-        return gathered[-1]
+        return futures[-1]
 
     def close(self) -> None:
-        """Leave what is still held back to whoever looks next."""
+        """Leave turns that are still held back to the next process."""
         self._holder.close()

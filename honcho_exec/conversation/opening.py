@@ -1,75 +1,76 @@
-"""The opening of a conversation's session: begun once, and by itself again while the server is away."""
+"""Open a conversation's session, and try again while the server is away."""
 
 from __future__ import annotations
 
 import concurrent.futures
 import threading
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from concurrent.futures import Future
 from contextlib import suppress
 
+from honcho_exec.client.connection import Connection
 from honcho_exec.clock import Clock
-from honcho_exec.errors import Ambiguous, Closed, Unavailable
+from honcho_exec.errors import Ambiguous, Closed, SessionDeleted, Unavailable
 from honcho_exec.model import SessionRef
 from honcho_exec.net.backoff import Waits
 from honcho_exec.net.breaker import Breaker
 from honcho_exec.runtime.lane import Lane
-from honcho_exec.runtime.timer import CallLater, Timer, call_later
+from honcho_exec.runtime.timer import Timer
 
-__all__ = ["Opening"]
-
-# Who waits for a session that somebody has waited out before waits no longer than this (seconds).
-_BRIEFLY = 1.0
+__all__ = ["SessionOpener"]
 
 
-class Opening:
-    """Opens one session at a time, on the lane. Usable from any thread, save to wait.
+class SessionOpener:
+    """Opens one session at a time, on the lane. Usable from any thread.
 
     Args:
-        open_session: makes the session; called on the lane.
-        place: where it is opened; see `Waits`.
-        breaker: while it is open, nothing is tried again, unless to knock.
+        place: the destination; see `Waits`.
+        breaker: while it is open, only its probes are tried.
+        writes: False names the session and does not create it.
+
+    Attributes:
+        opened: the number of sessions opened so far.
     """
 
     def __init__(
-        self,
-        open_session: Callable[[SessionRef], SessionRef],
-        lane: Lane,
-        place: Hashable,
-        breaker: Breaker,
-        clock: Clock,
-        *,
-        call_later: CallLater = call_later,
+        self, connection: Connection, lane: Lane, place: Hashable, breaker: Breaker, clock: Clock, *, writes: bool
     ) -> None:
-        self._open_session = open_session
+        self._connection = connection
         self._lane = lane
         self._breaker = breaker
         self._clock = clock
-        self._waits = Waits(place, breaker, clock, sooner=self._later)
+        self._writes = writes
+        self._waits = Waits(place, breaker, clock, sooner=self._retry_in)
         self._lock = threading.Lock()
+        self._named: dict[SessionRef, SessionRef] = {}
         self._ref: SessionRef | None = None
         self._future: Future[SessionRef] | None = None
         self._since = clock.monotonic()
-        self._waited_out = False
-        self._again = Timer(self._due, call_later)
+        self._retry_timer = Timer(self._retry)
         self._closed = False
+        self.opened = 0
 
     @property
     def age(self) -> float:
-        """Seconds since it was first tried."""
+        """Seconds since the first attempt."""
         return self._clock.monotonic() - self._since
 
     @property
     def begun(self) -> bool:
-        """Whether anybody has wanted it."""
+        """Whether a session was wanted."""
         return self._future is not None
 
-    def patience(self, seconds: float) -> float:
-        """How long it is worth waiting for, at most `seconds`."""
-        return min(seconds, _BRIEFLY) if self._waited_out else seconds
+    @property
+    def is_missing(self) -> bool:
+        """Whether the session is not open yet, or failed to open; False if it was deleted."""
+        return not isinstance(self.failure(0.0), SessionDeleted | None)
+
+    def named(self, ref: SessionRef) -> SessionRef | None:
+        """Return `ref` with the session that its key goes to; None until the lane has decided."""
+        return self._named.get(ref) if ref.key else ref
 
     def begin(self, ref: SessionRef) -> Future[SessionRef]:
-        """The Future of the opening of `ref`, begun again if it failed.
+        """Return the Future of opening `ref`; begin again if it failed.
 
         Raises:
             Closed: the lane is closed.
@@ -80,17 +81,12 @@ class Opening:
                 self._ref, self._since = ref, self._clock.monotonic()
             elif not future.done() or (not future.cancelled() and future.exception() is None):
                 return future
-            future = self._future = self._lane.submit(lambda: self._open_session(ref))
+            future = self._future = self._lane.submit(lambda: self._open(ref))
         future.add_done_callback(self._ended)
         return future
 
-    def wait_out(self) -> bool:
-        """Say that somebody has waited in vain; whether that is the first time since it was last opened."""
-        first, self._waited_out = not self._waited_out, True
-        return first
-
     def failure(self, patience: float) -> BaseException | None:
-        """What it failed with, after waiting `patience` seconds for it; `TimeoutError` when it is not done by then."""
+        """Return why the session is not open after `patience` seconds; `TimeoutError` if it is still being opened."""
         future = self._future
         if future is None or future.cancelled():
             return None
@@ -99,27 +95,35 @@ class Opening:
         return future.exception()
 
     def close(self) -> None:
-        """Try no more."""
+        """Cancel further attempts."""
         with self._lock:
             self._closed = True
-            self._again.cancel()
+            self._retry_timer.cancel()
         self._waits.forget()
+
+    def _open(self, ref: SessionRef) -> SessionRef:
+        cache = self._connection.open().cache
+        named = cache.named(ref)
+        if ref.key:
+            # Before the session is there: reads go on without one that was deleted.
+            self._named[ref] = named
+        return cache.session(named) if self._writes else named
 
     def _ended(self, future: Future[SessionRef]) -> None:
         error = None if future.cancelled() else future.exception()
         if error is None:
-            self._waited_out = False
+            self.opened += 1
             self._waits.succeeded()
         elif isinstance(error, Unavailable | Ambiguous):
-            self._later(self._waits.next(error))
+            self._retry_in(self._waits.next(error))
 
-    def _later(self, delay: float) -> None:
-        """Try again then, and not when it was to be before."""
+    def _retry_in(self, delay: float) -> None:
+        """Try again in `delay` seconds, instead of when it was due before."""
         with self._lock:
             if not self._closed:
-                self._again.set(delay)
+                self._retry_timer.set(delay)
 
-    def _due(self) -> None:
+    def _retry(self) -> None:
         with self._lock:
             ref = None if self._closed else self._ref
         if ref is not None:

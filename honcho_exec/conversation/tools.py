@@ -68,7 +68,7 @@ class Memory(Protocol):
     def write(self, write: Write) -> TurnFuture:
         """Store a write durably; the Future is that of its delivery."""
 
-    def settled(self, future: TurnFuture) -> Receipt:
+    def wait_for_write(self, future: TurnFuture) -> Receipt:
         """Wait for a write's delivery as long as a tool may."""
 
 
@@ -165,7 +165,7 @@ class Tools:
         observer, target = self._card_view(ref, args.peer)
         if facts:
             future = self._memory.write(Card(observer, target or observer, facts))
-            self._memory.settled(future)
+            self._memory.wait_for_write(future)
             return {"result": f"The card was written ({len(facts)} facts).", "card": list(facts)}
         card = self._memory.read(lambda api: api.card(observer, target))
         if not card and target is not None:
@@ -268,7 +268,7 @@ class Tools:
         content = given.conclusion(self._said(args.conclusion or "", "conclusion"), "conclusion")
         ref = self._memory.ref
         observer, target = self._view(ref, args.peer)
-        self._memory.settled(self._memory.write(Conclusion(content, observer, target or observer)))
+        self._memory.wait_for_write(self._memory.write(Conclusion(content, observer, target or observer)))
         return f"The conclusion about {target or observer} is kept: {content}"
 
     def _delete(self, conclusion_id: str) -> str:
@@ -276,7 +276,7 @@ class Tools:
         if self._shared and not self._is_listed(conclusion_id):
             raise missing
         try:
-            self._memory.settled(self._memory.write(Deletion(conclusion_id)))
+            self._memory.wait_for_write(self._memory.write(Deletion(conclusion_id)))
         except Rejected as error:
             if error.cause != "not_found":
                 raise

@@ -87,13 +87,13 @@ def put_together(
     """
     settings = loaded.settings
     conversation = Conversation(
-        settings, ref, home, clock, meter=meter, grant=GrantFile.of(loaded), writes=writes, notice=notice
+        settings, ref, home, clock, meter=meter, grant=GrantFile.of(loaded), writes=writes, on_health_change=notice
     )
     ledger = Ledger(home / "recall.db", destination=conversation.outbox.destination, clock=clock)
     recall = None
     if writes and settings.recall_mode != "tools":
         recall = Recall(
-            conversation.opened,
+            conversation.connect,
             settings,
             ledger,
             clock,

@@ -125,9 +125,9 @@ class _Seen:
 
     def _ask(self, conversation: Conversation) -> None:
         try:
-            self.latency = conversation.ping()
+            self.latency = conversation.reader.ping()
             self.key_accepted = True
-            self.deriving = conversation.deriving()
+            self.deriving = conversation.reader.deriving()
         except TimeoutError:
             self.trouble = RequestError(
                 f"{conversation.where} did not answer within the sync join timeout", cause="timeout"

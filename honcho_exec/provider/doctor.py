@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from honcho_exec.client.session_store import Known
+from honcho_exec.clock import SystemClock
 from honcho_exec.errors import HonchoExecError
 from honcho_exec.provider.status import Finding, Status
 from honcho_exec.settings import Settings
@@ -37,7 +39,7 @@ def examine(status: Status, conversation: Conversation | None, settings: Setting
     if conversation is not None:
         found += _server(status, conversation)
         found += _outbox(status)
-        found += _earlier_sessions(conversation)
+        found += _earlier_sessions(status, conversation)
     if settings is not None:
         found += _shared_names(settings)
     return (*found, *status.findings)
@@ -98,7 +100,7 @@ def _server(status: Status, conversation: Conversation) -> Iterator[Finding]:
     if status.backend == "embedded":
         yield Finding("ok", f"{answered}; no server and no key are needed")
         return
-    yield Finding("ok", f"{answered}, as {conversation.server_version() or 'a version that it does not tell'}")
+    yield Finding("ok", f"{answered}, as {conversation.reader.server_version() or 'a version that it does not tell'}")
     yield Finding("ok", "the key is taken, or none is needed")
     if status.deriving is None:
         yield Finding(
@@ -124,8 +126,9 @@ def _outbox(status: Status) -> Iterator[Finding]:
         )
 
 
-def _earlier_sessions(conversation: Conversation) -> Iterator[Finding]:
-    for one in conversation.earlier_sessions():
+def _earlier_sessions(status: Status, conversation: Conversation) -> Iterator[Finding]:
+    known = Known(Path(status.state) / "known.db", destination=conversation.outbox.destination, clock=SystemClock())
+    for one in known.names():
         if one.session == one.earlier:
             yield Finding(
                 "ok", f"a chat continues in {one.session}, which earlier versions named; no other person is in it"

@@ -82,7 +82,7 @@ def test_every_finding_has_advice(values: dict[str, Any], make_provider: MakePro
     provider = make_provider()
     conversation = provider._conversation
     assert conversation is not None
-    conversation.ping()
+    conversation.reader.ping()
     with_doctor = examine(replace(status, findings=found, state=str(provider.home)), conversation)
     assert without_advice(with_doctor) == []
     for finding in with_doctor:

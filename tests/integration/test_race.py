@@ -74,7 +74,7 @@ def storm(server: FaultyServer, make_provider: MakeProvider, rounds: int) -> lis
         provider = make_provider(f"session-{round_}", base_url=server.url, home=f"state-{round_}")
         errors += conclude_while_syncing(provider, round_)
         assert provider.flush(20) == 0
-    api = conversation(provider).opened()
+    api = conversation(provider).connect()
     listed = sorted(one.content for one in api.conclusions("hermes", "ada", query=None, limit=100))
     if listed != sorted(f"fact {round_}.{number}" for round_ in range(rounds) for number in range(CONCLUSIONS)):
         errors.append(f"listed: {listed}")
