@@ -1,4 +1,4 @@
-"""Hermes's folders: a named profile's home, and the variables that Hermes keeps beside its configuration."""
+"""Find the Hermes home, the homes of its profiles, and the variables in their `.env`."""
 
 from __future__ import annotations
 
@@ -11,26 +11,25 @@ from pathlib import Path
 
 import click
 
-from honcho_exec.errors import ConfigurationError
-
 __all__ = [
     "DOTENV",
     "HOST_PROGRAM",
-    "called",
+    "chosen_home",
+    "dotenv_variables",
     "environment",
     "existing_home",
-    "kept_variables",
-    "other_memory",
+    "hermes_folder",
     "profile_home",
+    "program_name",
 ]
 
 PROGRAM = "honcho-exec"
 
 HOST_PROGRAM = "hermes honcho_exec"
-"""How the commands are called under a host's own."""
+"""How the commands are called through Hermes."""
 
 DOTENV = ".env"
-"""The file in a Hermes home that Hermes puts into its environment at the start."""
+"""The file in a Hermes home whose variables Hermes adds to its environment."""
 
 _PROFILE = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _ASSIGNMENT = re.compile(r"\s*(?:export\s+)?(HONCHO_\w+|HERMES_HONCHO_HOST)\s*=(.*)")
@@ -38,18 +37,28 @@ _DOUBLE = re.compile(r'"((?:[^"\\]|\\.)*)".*')
 _SINGLE = re.compile(r"'([^']*)'.*")
 
 
+def chosen_home(hermes_home: str | None = None) -> str:
+    """Return the Hermes home that was named, else HERMES_HOME; empty if there is neither."""
+    return hermes_home or os.environ.get("HERMES_HOME", "").strip()
+
+
+def hermes_folder(hermes_home: str | None = None) -> Path:
+    """Return the Hermes home that was named, else HERMES_HOME, else ~/.hermes."""
+    return Path(chosen_home(hermes_home) or "~/.hermes").expanduser().absolute()
+
+
 def profile_home(name: str, hermes_home: str | None = None) -> str:
-    """The home of a profile of Hermes; `default` is the folder that all profiles are in.
+    """Return the home of a Hermes profile; that of `default` holds all profiles.
 
     Args:
-        name: the profile's name, in whatever case.
-        hermes_home: Hermes's folder, or another profile's home; HERMES_HOME, else ~/.hermes, when None.
+        name: the profile's name, in any case.
+        hermes_home: the Hermes home, or that of another profile; see `hermes_folder`.
 
     Raises:
-        click.UsageError: there is no such profile; lists those that there are.
+        click.UsageError: the profile does not exist; lists the existing ones.
     """
-    said = Path(hermes_home or os.environ.get("HERMES_HOME", "").strip() or "~/.hermes").expanduser().absolute()
-    root = said.parent.parent if said.parent.name == "profiles" else said
+    folder = hermes_folder(hermes_home)
+    root = folder.parent.parent if folder.parent.name == "profiles" else folder
     wanted = name.strip().lower()
     if wanted == "default":
         return str(root)
@@ -62,15 +71,15 @@ def profile_home(name: str, hermes_home: str | None = None) -> str:
 
 
 def environment(hermes_home: str | None) -> Mapping[str, str]:
-    """The environment as Hermes sees it from that home: what its `.env` says of Honcho beats the shell's."""
-    home = hermes_home or os.environ.get("HERMES_HOME", "").strip()
+    """Return the environment as Hermes has it: Honcho's variables in the home's `.env` beat those of the shell."""
+    home = chosen_home(hermes_home)
     if not home:
         return os.environ
-    return os.environ | kept_variables(home) | {"HERMES_HOME": home}
+    return os.environ | dotenv_variables(home) | {"HERMES_HOME": home}
 
 
-def kept_variables(hermes_home: str) -> dict[str, str]:
-    """What the `.env` of a Hermes home says of Honcho; nothing where it cannot be read."""
+def dotenv_variables(hermes_home: str) -> dict[str, str]:
+    """Return Honcho's variables in the `.env` of a Hermes home; none if it cannot be read."""
     try:
         text = (Path(hermes_home).expanduser() / DOTENV).read_text(encoding="utf-8-sig", errors="replace")
     except (OSError, RuntimeError):
@@ -79,7 +88,7 @@ def kept_variables(hermes_home: str) -> dict[str, str]:
     return {line[1]: _unquoted(line[2].strip()) for line in lines if line is not None}
 
 
-def called() -> str:
+def program_name() -> str:
     """Return how the running command was called, with the options that chose its home."""
     context = click.get_current_context(silent=True)
     if context is None:
@@ -94,32 +103,15 @@ def called() -> str:
 
 
 def existing_home(hermes_home: str) -> str:
-    """Return the folder if there is one.
+    """Return the home if the folder exists.
 
     Raises:
-        click.UsageError: there is none.
+        click.UsageError: it does not exist.
     """
     with suppress(OSError, RuntimeError, ValueError):
         if Path(hermes_home).expanduser().is_dir():
             return hermes_home
     raise click.UsageError(f"--hermes-home: there is no folder {hermes_home}; Hermes makes it when it first runs")
-
-
-def other_memory(hermes_home: str | None) -> str | None:
-    """Return what to tell about the memory in use if Hermes has another one; None if there is no other."""
-    from honcho_exec.settings import state_home  # noqa: PLC0415 - it takes long to import; --help does without it
-
-    try:
-        used = state_home(environment(hermes_home), hermes_home)
-        hermes = Path(os.environ.get("HERMES_HOME", "").strip() or "~/.hermes").expanduser()
-        theirs = hermes / "honcho_exec"
-        if not theirs.is_dir() or theirs.resolve() == used.resolve():
-            return None
-    except (ConfigurationError, OSError, RuntimeError, ValueError):
-        # What cannot be used is told by the command.
-        return None
-    command = f"{PROGRAM} --hermes-home {shlex.quote(str(hermes))} …"
-    return f"The memory in {used} is used; Hermes's own is in {theirs} ({command})."
 
 
 def _unquoted(value: str) -> str:

@@ -1,4 +1,4 @@
-"""The group of commands and what holds for all of them."""
+"""The command line: its commands, imported when they are called, and its errors."""
 
 from __future__ import annotations
 
@@ -7,47 +7,74 @@ import io
 import logging
 import os
 import sys
+from importlib import import_module
 from typing import Any
 
 import click
 
 from honcho_exec import __version__
-from honcho_exec.cli.commands.config import config
-from honcho_exec.cli.commands.demo import demo
-from honcho_exec.cli.commands.doctor import doctor
-from honcho_exec.cli.commands.export_import import export, import_
-from honcho_exec.cli.commands.ingest import ingest
-from honcho_exec.cli.commands.memory import conclude, context, profile, search
-from honcho_exec.cli.commands.outbox import outbox
-from honcho_exec.cli.commands.purge import purge
-from honcho_exec.cli.commands.push import push
-from honcho_exec.cli.commands.serve import serve
-from honcho_exec.cli.commands.status import status
-from honcho_exec.cli.context import FAILED, Run, TaughtGroup, tell_error
-from honcho_exec.cli.hermes.install import install, uninstall
-from honcho_exec.cli.hermes.migrate import migrate
+from honcho_exec.cli.context import FAILED, CliContext, GroupWithExamples, print_error
 from honcho_exec.cli.hermes_home import existing_home, profile_home
 from honcho_exec.errors import HonchoExecError
 
-__all__ = ["main"]
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS = {
+    "demo": ("commands.demo:demo", "Play a conversation and ask all five tools about it."),
+    "install": ("hermes.install:install", "Put the provider into Hermes Agent's plugin folder."),
+    "uninstall": ("hermes.install:uninstall", "Take the provider out of Hermes Agent's plugin folder."),
+    "status": ("commands.status:status", "Say which Honcho is in use and how it is."),
+    "doctor": ("commands.doctor:doctor", "Look at everything, and say what to do about what is wrong."),
+    "config": ("commands.config:config", "Show each setting: its value, where it comes from, its meaning."),
+    "ingest": ("commands.ingest:ingest", "Bring conversations in from files; `-` is stdin."),
+    "search": ("commands.memory:search", "Find what was said, in every session of a peer, best first."),
+    "conclude": ("commands.memory:conclude", "Keep, list or delete lasting facts about a peer."),
+    "profile": ("commands.memory:profile", "Show or overwrite a peer's card of standing facts."),
+    "context": ("commands.memory:context", "Show what is known of the session and of a peer."),
+    "outbox": ("commands.outbox:outbox", "See and repair what has not gone to Honcho yet."),
+    "serve": ("commands.serve:serve", "Serve this memory over HTTP, with a page to look at it."),
+    "export": ("commands.export_import:export", "Write this machine's memory to a file of JSON lines."),
+    "import": ("commands.export_import:import_", "Read what `export` wrote into this machine's memory."),
+    "push": ("commands.push:push", "Send this machine's memory to the Honcho server in use."),
+    "migrate": ("hermes.migrate:migrate", "Move Hermes over from its bundled Honcho provider."),
+    "purge": ("commands.purge:purge", "Forget what you name, wherever it is kept, after asking."),
+}
+"""Each command's module and function, and its short help, which is shown without importing it."""
 
 
-class _OsTrouble(HonchoExecError):  # noqa: N818 - reads as the state it reports
-    """The operating system refused something that no part of the package expected it to."""
+class _SystemError(HonchoExecError):
+    """The operating system refused something unexpectedly."""
 
     cause = "system"
 
 
-class _Commands(TaughtGroup):
-    """Tells errors in one sentence."""
+class _Commands(GroupWithExamples):
+    """Imports a command when it is called, and prints an error as one sentence."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's contract
+        """Name the commands."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's contract
+        """Import a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(f"honcho_exec.cli.{module}"), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's contract
+        """List the commands with their short help, importing none."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, short_help) for name, (_, short_help) in COMMANDS.items()])
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run as a program."""
-        _open_what_is_closed()
+        _replace_closed_streams()
         try:
             return super().main(*args, **kwargs)
         except OSError as error:
-            # What cannot be told on stdout, a refusal included, is told here.
+            # An answer that cannot be written to stdout is reported here, a refusal included.
             click.echo(f"Error: the output cannot be written: {error.strerror or error}", err=True)
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(FAILED)
@@ -56,13 +83,13 @@ class _Commands(TaughtGroup):
         try:
             return super().invoke(ctx)
         except HonchoExecError as error:
-            ctx.exit(tell_error(error, as_json=ctx.ensure_object(Run).as_json))
+            ctx.exit(print_error(error, as_json=ctx.ensure_object(CliContext).as_json))
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise
-            where = f"{error.filename}: " if error.filename else ""
-            trouble = _OsTrouble(f"{where}{error.strerror or error}")
-            ctx.exit(tell_error(trouble, as_json=ctx.ensure_object(Run).as_json))
+            file = f"{error.filename}: " if error.filename else ""
+            refusal = _SystemError(f"{file}{error.strerror or error}")
+            ctx.exit(print_error(refusal, as_json=ctx.ensure_object(CliContext).as_json))
 
 
 @click.group(
@@ -71,49 +98,49 @@ class _Commands(TaughtGroup):
     examples=(
         "honcho-exec demo        see it work",
         "honcho-exec install     make it Hermes's memory",
-        "honcho-exec status      see which Honcho is in use, and how it is",
+        "honcho-exec status      see which Honcho is in use, and whether it works",
     ),
 )
 @click.version_option(__version__, prog_name="honcho-exec")
 @click.option(
     "--hermes-home",
     metavar="DIR",
-    help="Hermes's folder, as HERMES_HOME: settings and memory are looked for in it. Without either, memory is in "
-    "~/.honcho/exec.",
+    help="The Hermes home, which has the settings and the memory; by default HERMES_HOME. Without either, the memory is"
+    " in ~/.honcho/exec.",
 )
-@click.option("-p", "--profile", metavar="NAME", help="A profile of Hermes, whose settings and memory are then used.")
-@click.option("-v", "--verbose", is_flag=True, help="Log what happens to stderr.")
+@click.option("-p", "--profile", metavar="NAME", help="Use the settings and memory of a Hermes profile.")
+@click.option("-v", "--verbose", is_flag=True, help="Write the log to stderr.")
 @click.pass_context
 def main(ctx: click.Context, hermes_home: str | None, profile: str | None, verbose: bool) -> None:
     """Long-term memory in Honcho, for Hermes Agent and any Python agent.
 
-    Works without a key, a server or settings: memory is then kept on this machine. HONCHO_API_KEY or
+    Works without a key, a server or settings: the memory is then on this machine. HONCHO_API_KEY or
     HONCHO_BASE_URL choose another Honcho.
     """
     if hermes_home and ctx.invoked_subcommand != "install":
         existing_home(hermes_home)
-    ctx.ensure_object(Run).hermes_home = (
+    ctx.ensure_object(CliContext).hermes_home = (
         hermes_home if profile is None else profile_home(profile, hermes_home)
     ) or None
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # What was said may not exist in the terminal's character set.
+            # Stored text may have characters that the terminal's encoding lacks.
             stream.reconfigure(errors="replace")
     _log(ctx, verbose=verbose)
 
 
-def _open_what_is_closed() -> None:
-    """Let a stream that whoever started the program has closed be empty, and take what is written to it.
+def _replace_closed_streams() -> None:
+    """Replace standard streams that the parent process closed by /dev/null.
 
-    Its number would be given to the next file that is opened.
+    The next file that is opened would get their number.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8", closefd=False))  # noqa: SIM115 - it is open to the end
+            setattr(sys, name, open(os.open(os.devnull, os.O_RDWR), mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _log(ctx: click.Context, *, verbose: bool) -> None:
-    """Log to stderr, or not at all: without a handler, warnings would come beside the command's own answer."""
+    """Log to stderr, or not at all: without a handler, warnings would be mixed with the command's answer."""
     logger = logging.getLogger("honcho_exec")
     handler: logging.Handler = logging.NullHandler()
     if verbose:
@@ -124,10 +151,3 @@ def _log(ctx: click.Context, *, verbose: bool) -> None:
         ctx.call_on_close(lambda: logger.setLevel(level))
     logger.addHandler(handler)
     ctx.call_on_close(lambda: logger.removeHandler(handler))
-
-
-for _command in (
-    demo, install, uninstall, status, doctor, config, ingest, search, conclude, profile, context, outbox,
-    serve, export, import_, push, migrate, purge,
-):  # fmt: skip
-    main.add_command(_command)

@@ -1,88 +1,72 @@
-"""What people see: aligned, wrapped on a terminal only, and without control characters from stored text."""
+"""Print text for people: aligned, wrapped on a terminal only, without control characters."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    # It takes long to import; --help does without it.
-    from rich.console import Console
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as ProgressBar
+from rich.text import Text
 
-    from honcho_exec.transfer.importer import Told
+from honcho_exec.cli.context import printable
+from honcho_exec.transfer.importer import Progress
 
-__all__ = ["fields", "plain", "progress", "stdout", "text", "without_password"]
+__all__ = ["print_fields", "print_text", "progress_bar", "stdout", "without_password"]
 
 _WIDEST = 100
 _UNWRAPPED = 1_000_000
-# What was said may hold anything, and a terminal obeys escape sequences.
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
-
 _PASSWORD = re.compile(r"(?<=://)[^/\s@]+@")
 
 
-def plain(told: str) -> str:
-    """`told` without the characters that a terminal would obey."""
-    return _CONTROL.sub("", told)
-
-
-def without_password(told: str) -> str:
-    """`told` without the name and password that an address may hold."""
-    return _PASSWORD.sub("…@", told)
+def without_password(text: str) -> str:
+    """Return a text without the user names and passwords of URLs in it."""
+    return _PASSWORD.sub("…@", text)
 
 
 def stdout(*, widest: int = _WIDEST) -> Console:
-    """Where answers go: with colour and wrapped on a terminal, as plain unbroken lines elsewhere.
+    """Return the console for answers: colour and wrapping on a terminal, plain unbroken lines elsewhere.
 
     Args:
-        widest: the most columns of a terminal to use.
+        widest: the maximum number of columns.
     """
-    from rich.console import Console  # noqa: PLC0415 - see TYPE_CHECKING
-
     console = Console(highlight=False, markup=False, emoji=False)
     console.width = min(console.width, widest) if console.is_terminal else _UNWRAPPED
     return console
 
 
-def text(console: Console, told: str, *, indent: int = 0, style: str = "") -> None:
+def print_text(console: Console, text: str, *, indent: int = 0, style: str = "") -> None:
     """Print paragraphs, wrapped and indented."""
-    from rich.text import Text  # noqa: PLC0415 - see TYPE_CHECKING
-
-    for paragraph in plain(told).split("\n"):
-        # A list's second line stands under the first one's words.
+    for paragraph in printable(text).split("\n"):
+        # The second line of a list item is aligned with the text of the first.
         hang = 2 if paragraph.startswith("- ") else 0
         lines = Text(paragraph, style=style).wrap(console, max(20, console.width - indent - hang))
-        for place, line in enumerate(lines):
+        for index, line in enumerate(lines):
             line.rstrip()
-            margin = " " * (indent + (hang if place else 0)) if line else ""
+            margin = " " * (indent + (hang if index else 0)) if line else ""
             console.print(Text(margin) + line, soft_wrap=True)
 
 
-def fields(console: Console, rows: Iterable[tuple[str, str, str]]) -> None:
-    """Print (label, value, style) rows with the values under each other."""
-    from rich.text import Text  # noqa: PLC0415 - see TYPE_CHECKING
-
+def print_fields(console: Console, rows: Iterable[tuple[str, str, str]]) -> None:
+    """Print (label, value, style) rows with the values aligned."""
     rows = list(rows)
     column = max((len(label) for label, _, _ in rows), default=0) + 4
     for label, value, style in rows:
-        lines = Text(plain(value), style=style).wrap(console, max(20, console.width - column))
-        for place, line in enumerate(lines):
+        lines = Text(printable(value), style=style).wrap(console, max(20, console.width - column))
+        for index, line in enumerate(lines):
             line.rstrip()
-            head = Text(f"  {label}" if place == 0 else "", style="dim")
+            head = Text(f"  {label}" if index == 0 else "", style="dim")
             head.pad_right(column - len(head))
             console.print(Text.assemble(head, line), soft_wrap=True)
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Told]:
-    """A progress bar on stderr while it is a terminal, nothing elsewhere."""
-    from rich.console import Console  # noqa: PLC0415 - see TYPE_CHECKING
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn  # noqa: PLC0415 - see TYPE_CHECKING
-
+def progress_bar(title: str, total: int) -> Iterator[Progress]:
+    """Show a progress bar on stderr if that is a terminal."""
     console = Console(stderr=True)
-    with Progress(
+    with ProgressBar(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=32),
         MofNCompleteColumn(),
@@ -90,9 +74,9 @@ def progress(what: str, total: int) -> Iterator[Told]:
         console=console,
         disable=not console.is_terminal,
     ) as bar:
-        task = bar.add_task(what, total=total, trouble="")
+        task = bar.add_task(title, total=total, trouble="")
 
-        def told(done: int, trouble: str = "") -> None:
-            bar.update(task, advance=done, trouble=plain(trouble).replace("[", "("))
+        def report(done: int, trouble: str = "") -> None:
+            bar.update(task, advance=done, trouble=printable(trouble).replace("[", "("))
 
-        yield told
+        yield report

@@ -5,19 +5,16 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import click
 
-from honcho_exec.cli.context import Run, command, hint, json_option, lent, pass_run, print_json
-from honcho_exec.cli.output import plain, stdout, text, without_password
+from honcho_exec.cli.context import CliContext, command, hint, json_option, pass_cli, print_json, printable
+from honcho_exec.cli.output import print_text, stdout, without_password
+from honcho_exec.cli.resources import open_outbox
 from honcho_exec.cli.rows import many
 from honcho_exec.errors import HonchoExecError
+from honcho_exec.outbox.redirect import Elsewhere
 from honcho_exec.text.cleaning import duration
-
-if TYPE_CHECKING:
-    # They take long to import; --help does without them.
-    from honcho_exec.outbox.redirect import Elsewhere
 
 __all__ = ["redirect"]
 
@@ -40,8 +37,8 @@ class _Declined(HonchoExecError):  # noqa: N818 - reads as the state it reports
 @click.option("--parked", is_flag=True, help="Also rows that were refused there; they stay parked.")
 @click.option("--yes", "sure", is_flag=True, help="Do not ask.")
 @json_option
-@pass_run
-def redirect(run: Run, source: str | None, *, ambiguous: bool, parked: bool, sure: bool) -> None:
+@pass_cli
+def redirect(cli: CliContext, source: str | None, *, ambiguous: bool, parked: bool, sure: bool) -> None:
     """Send rows that wait for another address to the Honcho in use.
 
     For an address that was mistyped, or a server that has moved. Shows what waits where and asks before anything is
@@ -50,7 +47,7 @@ def redirect(run: Run, source: str | None, *, ambiguous: bool, parked: bool, sur
     if not sure and not sys.stdin.isatty():
         raise click.UsageError("there is no terminal to ask on; --yes moves the rows without asking")
     kinds = ["movable", *(["ambiguous"] if ambiguous else []), *(["parked"] if parked else [])]
-    with lent(run) as box:
+    with open_outbox(cli) as box:
         known = box.elsewhere()
         chosen = [one for one in known if source in (None, one.destination, one.destination.rpartition(" ")[0])]
         if source is not None and not chosen:
@@ -59,14 +56,14 @@ def redirect(run: Run, source: str | None, *, ambiguous: bool, parked: bool, sur
             raise click.UsageError(f"rows wait for more than one destination; choose with --from{_listed(known)}")
         count = sum(_chosen(one, kinds) for one in chosen)
         backend = box.destination.rpartition(" ")[0]
-        if not run.as_json:
+        if not cli.as_json:
             _show(chosen, kinds, backend, ask=not sure)
         if count and not sure and not click.confirm(f"Send {many(count)} to {without_password(backend)}?", err=True):
             raise _Declined("nothing was moved")
         done = [box.redirect(one.destination, kinds) for one in chosen] if count else []
         left = [one for one in box.elsewhere() if any(one.destination == other.destination for other in chosen)]
     moved, duplicates = sum(one.moved for one in done), sum(one.duplicates for one in done)
-    if run.as_json:
+    if cli.as_json:
         print_json(
             {
                 "to": without_password(backend),
@@ -89,7 +86,7 @@ def _listed(known: Sequence[Elsewhere]) -> str:
 def _show(chosen: Sequence[Elsewhere], kinds: Sequence[str], backend: str, *, ask: bool) -> None:
     """Say what would be moved, and what not and why; on stderr if a question follows."""
     if not chosen:
-        text(stdout(), "Nothing waits for another address.")
+        print_text(stdout(), "Nothing waits for another address.")
         return
     lines = []
     for one in chosen:
@@ -104,21 +101,23 @@ def _show(chosen: Sequence[Elsewhere], kinds: Sequence[str], backend: str, *, as
         if one.parked and "parked" not in kinds:
             lines.append(f"- {many(one.parked)} parked, since they were refused there; --parked moves them too")
     if ask:
-        click.echo(plain("\n".join(lines)), err=True)
+        click.echo(printable("\n".join(lines)), err=True)
     else:
-        text(stdout(), "\n".join(lines))
+        print_text(stdout(), "\n".join(lines))
 
 
 def _tell(moved: int, duplicates: int, workspaces: set[str], configured: str) -> None:
     console = stdout()
     if duplicates:
-        text(console, f"{many(duplicates)} dropped: the same was waiting there already.")
+        print_text(console, f"{many(duplicates)} dropped: the same was waiting there already.")
     if not moved:
-        text(console, "Nothing was moved.")
+        print_text(console, "Nothing was moved.")
         return
-    text(console, hint(f"{many(moved)} moved. Send them now with: honcho-exec outbox flush"))
+    print_text(console, hint(f"{many(moved)} moved. Send them now with: honcho-exec outbox flush"))
     for workspace in sorted(workspaces - {configured}):
-        text(console, f"Rows of the workspace {workspace} are sent when it is in use: HONCHO_WORKSPACE={workspace}")
+        print_text(
+            console, f"Rows of the workspace {workspace} are sent when it is in use: HONCHO_WORKSPACE={workspace}"
+        )
 
 
 def _all(one: Elsewhere) -> int:

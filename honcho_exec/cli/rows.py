@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
-from honcho_exec.cli.output import fields, plain, text, without_password
+from rich.console import Console
+from rich.text import Text
+
+from honcho_exec.cli.context import printable
+from honcho_exec.cli.output import print_fields, print_text, without_password
 from honcho_exec.model import Card, Conclusion, Deletion, Message, Replacement, Write
+from honcho_exec.outbox.rows import OutboxRow
 from honcho_exec.text.cleaning import duration
-
-if TYPE_CHECKING:
-    # They take long to import; --help does without them.
-    from rich.console import Console
-
-    from honcho_exec.outbox.rows import OutboxRow
 
 __all__ = ["EVERY", "many", "show_row", "show_rows", "to_dict"]
 
@@ -53,8 +51,6 @@ def to_dict(row: OutboxRow, now: float) -> dict[str, object]:
 
 def show_rows(console: Console, rows: Sequence[OutboxRow], now: float, *, everywhere: bool) -> None:
     """Print one line for each row, with its destination where `everywhere`; a terminal's lines are cut to its width."""
-    from rich.text import Text  # noqa: PLC0415 - see TYPE_CHECKING
-
     heads = ["id", "state", "kind", "session", "who", "age", "tries", *(["destination"] if everywhere else [])]
     lines = [[*heads, "text", "reason"], *(_cells(row, now, everywhere=everywhere) for row in rows)]
     widths = [max(Text(cell).cell_len for cell in column) for column in zip(*lines, strict=True)]
@@ -98,9 +94,9 @@ def show_row(console: Console, row: OutboxRow, now: float) -> None:
         metadata = ", ".join(f"{name}: {value}" for name, value in write.metadata.items())
         shown += [("said", write.created_at or "", ""), ("source", write.source_key or "", "")]
         shown += [("metadata", metadata, "")]
-    fields(console, [line for line in shown if line[1]])
+    print_fields(console, [line for line in shown if line[1]])
     console.print()
-    text(console, _text(write), indent=2)
+    print_text(console, _text(write), indent=2)
 
 
 def many(count: int) -> str:
@@ -163,7 +159,7 @@ def _text(write: Write) -> str:
 
 
 def _line(told: str) -> str:
-    return " ".join(plain(told).split())
+    return " ".join(printable(told).split())
 
 
 def _iso(at: float | None) -> str | None:

@@ -6,6 +6,7 @@ Each message becomes an object such as a line of JSON has it; what no person and
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
@@ -74,8 +75,6 @@ def of_store(path: Path) -> Iterator[Found]:
     Raises:
         _NotAStore: it is another database, or cannot be read.
     """
-    import sqlite3  # noqa: PLC0415 - takes long; --help does without it
-
     try:
         # Read only: the host may be running.
         with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:

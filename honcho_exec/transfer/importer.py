@@ -9,27 +9,23 @@ from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 from honcho_exec.errors import HonchoExecError, Overloaded, Rejected, RequestError
+from honcho_exec.model import Receipt
+from honcho_exec.provider.provider import HonchoProvider
 from honcho_exec.text.cleaning import clean
 from honcho_exec.transfer.sources import Line, moment
 
-if TYPE_CHECKING:
-    # It takes long to import; --help does without it.
-    from honcho_exec.model import Receipt
-    from honcho_exec.provider.provider import HonchoProvider
+__all__ = ["ImportResult", "ImportedMessage", "Importer", "Progress"]
 
-__all__ = ["Feed", "Outcome", "Said", "Told"]
-
-Told = Callable[[int, str], None]
+Progress = Callable[[int, str], None]
 """How many more are done, and what is in the way (empty when nothing is)."""
 
 _IN_FLIGHT = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ImportedMessage:
     """A message and the session that it is brought into."""
 
     session: str
@@ -37,7 +33,7 @@ class Said:
 
 
 @dataclass(slots=True)
-class Outcome:
+class ImportResult:
     """What became of the messages that were given.
 
     Attributes:
@@ -59,7 +55,7 @@ class Outcome:
     cause: str = "timeout"
 
 
-class Feed:
+class Importer:
     """Gives messages to a provider in their order.
 
     Args:
@@ -68,17 +64,17 @@ class Feed:
         told: hears of every message that is done, and of what is in the way.
     """
 
-    def __init__(self, provider: HonchoProvider, patience: float, told: Told) -> None:
+    def __init__(self, provider: HonchoProvider, patience: float, told: Progress) -> None:
         self._provider = provider
         self._patience = patience
         self._told = told
         self._waiting: deque[Future[Receipt]] = deque()
         self._seen: Counter[bytes] = Counter()
-        self._outcome = Outcome()
+        self._outcome = ImportResult()
         self._gave_up = False
         self._moved = time.monotonic()
 
-    def give(self, said: Said) -> None:
+    def give(self, said: ImportedMessage) -> None:
         """Store one message durably; waits while too many are on their way.
 
         Raises:
@@ -97,14 +93,14 @@ class Feed:
         if self._gave_up:
             self._leave()
 
-    def finish(self) -> Outcome:
+    def finish(self) -> ImportResult:
         """Wait for what is on its way, and say what became of everything."""
         while self._waiting and not self._gave_up:
             self._take()
         self._leave()
         return self._outcome
 
-    def stop(self) -> Outcome:
+    def stop(self) -> ImportResult:
         """Wait for nothing more, and say what became of everything that was given."""
         self._gave_up = True
         self._leave()
@@ -129,13 +125,13 @@ class Feed:
     def _patient_until(self) -> float:
         return self._moved + self._patience
 
-    def _send(self, said: Said, key: str) -> Future[Receipt]:
+    def _send(self, said: ImportedMessage, key: str) -> Future[Receipt]:
         """Store a message; the Future lasts over failures that pass."""
         lasting: Future[Receipt] = Future()
         self._attempt(said, key, lasting)
         return lasting
 
-    def _attempt(self, said: Said, key: str, lasting: Future[Receipt], *, pending: bool = False) -> None:
+    def _attempt(self, said: ImportedMessage, key: str, lasting: Future[Receipt], *, pending: bool = False) -> None:
         def settled(future: Future[Receipt]) -> None:
             error = future.exception()
             if error is None:
@@ -191,7 +187,7 @@ class Feed:
             self._outcome.empty += 1
         self._told(1, "")
 
-    def _remember(self, said: Said, key: str) -> Future[Receipt]:
+    def _remember(self, said: ImportedMessage, key: str) -> Future[Receipt]:
         line = said.line
         source_id = clean(line.id) if isinstance(line.id, str) else line.id
         return self._provider.remember(
@@ -204,7 +200,7 @@ class Feed:
             metadata=None if source_id is None else {"source_id": source_id},
         )
 
-    def _key(self, said: Said) -> str:
+    def _key(self, said: ImportedMessage) -> str:
         """A name for the message that is the same in every run: what it says, and the how-manieth of these it is."""
         line = said.line
         fields = [said.session, line.role, line.name, line.created_at, line.content, line.id]

@@ -20,7 +20,7 @@ _BATCH = 100
 _BATCH_CHARS = 400_000
 
 Record = Mapping[str, Any]
-Told = Callable[[int, str], None]
+Progress = Callable[[int, str], None]
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ class Push:
         told: hears how many more messages and conclusions are done.
     """
 
-    def __init__(self, api: RawApi, retry: RetryPolicy, told: Told) -> None:
+    def __init__(self, api: RawApi, retry: RetryPolicy, told: Progress) -> None:
         self._api = api
         self._retry = retry
         self._told = told

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from support.providers import MakeProvider
 
 from honcho_exec.cli import output as show
-from honcho_exec.cli.hermes_home import kept_variables
+from honcho_exec.cli.hermes_home import dotenv_variables
 from honcho_exec.conversation.tool_arguments import TOOLS, parse
 from honcho_exec.embedded.query import sentences as extract
 from honcho_exec.embedded.query import words
@@ -305,7 +305,7 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "parse_json": read_json,
     "history": lambda said: list(lines._of_value("", {"messages": [{"role": "user", "content": said}]})),
     "line": lambda said: lines.parse(said.encode("utf-8", "replace")),
-    "shown": lambda said: show.without_password(show.plain(said)),
+    "shown": lambda said: show.without_password(show.printable(said)),
 }
 
 
@@ -368,7 +368,7 @@ def test_a_dotenv_file_is_read_in_time_in_proportion(tmp_path: Path) -> None:
 
             def read(said: str) -> None:
                 (tmp_path / ".env").write_text(said)
-                kept_variables(str(tmp_path))
+                dotenv_variables(str(tmp_path))
 
             assert is_linear(read, lambda size, start=start, unit=unit: f"{start}{repeated(unit, size)}x")
 

@@ -7,21 +7,22 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
+from pydantic import BaseModel, SecretStr
+from pydantic.alias_generators import to_camel
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from honcho_exec.cli.context import WRONG_USE, Run, command, json_option, pass_run, print_json
-from honcho_exec.cli.hermes_home import DOTENV, environment, kept_variables
-from honcho_exec.cli.output import fields, plain, stdout
+from honcho_exec.cli.context import WRONG_USE, CliContext, command, json_option, pass_cli, print_json, printable
+from honcho_exec.cli.hermes_home import DOTENV, dotenv_variables, environment
+from honcho_exec.cli.output import print_fields, stdout
 from honcho_exec.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    # They take long to import; --help does without them.
-    from rich.console import Console
-
-    from honcho_exec.model import SessionRef
-    from honcho_exec.settings import LoadedSettings
+from honcho_exec.model import SessionRef
+from honcho_exec.settings import LoadedSettings, Settings, extra, load, state_home, variables
+from honcho_exec.settings.identity import HostContext, resolve
+from honcho_exec.settings.schema import without_password
 
 __all__ = ["config"]
 
@@ -60,20 +61,20 @@ class _Shown:
     "honcho-exec config --json | jq .settings.timeout.value",
 )
 @json_option
-@pass_run
+@pass_cli
 @click.pass_context
-def config(ctx: click.Context, run: Run) -> None:
+def config(ctx: click.Context, cli: CliContext) -> None:
     """Show each setting: its value, where it comes from, its meaning.
 
     And which workspace, peers and session they name for this directory. Makes no request and changes nothing; keys and
     passwords are masked. Exits with 2 when a setting cannot be used, and names all that cannot.
     """
     try:
-        loaded, state = _look(run)
+        loaded, state = _look(cli)
     except ConfigurationError as error:
-        ctx.exit(_tell(error, as_json=run.as_json))
-    shown = _settings(loaded, _kept(run))
-    ref = _resolved(loaded, run)
+        ctx.exit(_tell(error, as_json=cli.as_json))
+    shown = _settings(loaded, _kept(cli))
+    ref = _resolved(loaded, cli)
     where = {
         "backend": loaded.settings.backend,
         "url": loaded.settings.shown_url,
@@ -85,7 +86,7 @@ def config(ctx: click.Context, run: Run) -> None:
         "file": None if loaded.file is None else str(loaded.file),
         "state": str(state),
     }
-    if run.as_json:
+    if cli.as_json:
         rows = {
             name: {
                 "value": one.value,
@@ -99,23 +100,21 @@ def config(ctx: click.Context, run: Run) -> None:
         print_json({**where, "warnings": loaded.warnings, "settings": rows})
         return
     console = stdout(widest=160)
-    fields(console, [(label.replace("_", " "), value or "none", "") for label, value in where.items()])
-    fields(console, [("warning", warning, "yellow") for warning in loaded.warnings])
+    print_fields(console, [(label.replace("_", " "), value or "none", "") for label, value in where.items()])
+    print_fields(console, [("warning", warning, "yellow") for warning in loaded.warnings])
     _table(console, shown)
 
 
-def _look(run: Run) -> tuple[LoadedSettings, Path]:
+def _look(cli: CliContext) -> tuple[LoadedSettings, Path]:
     """The settings, and the folder of the state on disk; an error names everything that is wrong with either."""
-    from honcho_exec.settings import load, state_home  # noqa: PLC0415 - see TYPE_CHECKING
-
-    environ = environment(run.hermes_home)
+    environ = environment(cli.hermes_home)
     problems: list[str] = []
     try:
-        state = state_home(environ, run.hermes_home)
+        state = state_home(environ, cli.hermes_home)
     except ConfigurationError as error:
         problems += error.problems
     try:
-        loaded = load(environ, hermes_home=run.hermes_home)
+        loaded = load(environ, hermes_home=cli.hermes_home)
     except ConfigurationError as error:
         problems += error.problems
     if problems:
@@ -123,16 +122,14 @@ def _look(run: Run) -> tuple[LoadedSettings, Path]:
     return loaded, state
 
 
-def _resolved(loaded: LoadedSettings, run: Run) -> SessionRef:
+def _resolved(loaded: LoadedSettings, cli: CliContext) -> SessionRef:
     """Who and where a conversation would be that began here."""
-    from honcho_exec.settings.identity import HostContext, resolve  # noqa: PLC0415 - see TYPE_CHECKING
-
     try:
         here = str(Path.cwd())
     except OSError:
         # It was removed under us.
         here = ""
-    return resolve(loaded.settings, HostContext(cwd=here), environment(run.hermes_home))
+    return resolve(loaded.settings, HostContext(cwd=here), environment(cli.hermes_home))
 
 
 def _tell(error: ConfigurationError, *, as_json: bool) -> int:
@@ -140,16 +137,12 @@ def _tell(error: ConfigurationError, *, as_json: bool) -> int:
     if as_json:
         print_json({"error": str(error), "cause": error.cause, "retryable": False, "problems": error.problems})
     for problem in () if as_json else error.problems:
-        click.echo(f"Error: {plain(problem)}", err=True)
+        click.echo(f"Error: {printable(problem)}", err=True)
     return WRONG_USE
 
 
 def _settings(loaded: LoadedSettings, kept: Mapping[str, str]) -> dict[str, _Shown]:
     """Every setting under its key in the file."""
-    from pydantic.alias_generators import to_camel  # noqa: PLC0415 - see TYPE_CHECKING
-
-    from honcho_exec.settings import Settings, extra, variables  # noqa: PLC0415 - see TYPE_CHECKING
-
     shown = {}
     for name, field in Settings.model_fields.items():
         source = loaded.sources.get(name, _DEFAULT)
@@ -163,18 +156,14 @@ def _settings(loaded: LoadedSettings, kept: Mapping[str, str]) -> dict[str, _Sho
     return shown
 
 
-def _kept(run: Run) -> dict[str, str]:
+def _kept(cli: CliContext) -> dict[str, str]:
     """For each variable that Hermes keeps in its `.env`: where that is."""
-    home = run.hermes_home or os.environ.get("HERMES_HOME", "").strip()
-    return {name: f"{name} in {Path(home) / DOTENV}" for name in kept_variables(home)} if home else {}
+    home = cli.hermes_home or os.environ.get("HERMES_HOME", "").strip()
+    return {name: f"{name} in {Path(home) / DOTENV}" for name in dotenv_variables(home)} if home else {}
 
 
 def _harmless(value: object) -> object:
     """A value as JSON, with secrets masked."""
-    from pydantic import BaseModel, SecretStr  # noqa: PLC0415 - see TYPE_CHECKING
-
-    from honcho_exec.settings.schema import without_password  # noqa: PLC0415 - see TYPE_CHECKING
-
     match value:
         case SecretStr():
             return _MASK
@@ -188,16 +177,13 @@ def _harmless(value: object) -> object:
 
 
 def _table(console: Console, shown: Mapping[str, _Shown]) -> None:
-    from rich.table import Table  # noqa: PLC0415 - see TYPE_CHECKING
-    from rich.text import Text  # noqa: PLC0415 - see TYPE_CHECKING
-
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for title, share in (("setting", None), ("value", 2), ("source", 2), ("meaning", 4)):
         table.add_column(title, ratio=share if console.is_terminal else None, overflow="fold")
     for name, one in shown.items():
         style = "dim" if one.source == _DEFAULT else ""
         table.add_row(
-            *(Text(plain(cell), style=style) for cell in (name, one.text, one.source)), Text(plain(one.meaning))
+            *(Text(printable(cell), style=style) for cell in (name, one.text, one.source)), Text(printable(one.meaning))
         )
     console.print()
     console.print(table)

@@ -14,20 +14,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
+from rich.console import Console
 
-from honcho_exec.cli.context import FAILED, command, hint
-from honcho_exec.cli.output import fields, plain, progress, stdout, text
+from honcho_exec.cli.context import FAILED, command, hint, printable
+from honcho_exec.cli.output import print_fields, print_text, progress_bar, stdout
+from honcho_exec.model import Receipt
+from honcho_exec.provider.provider import HonchoProvider
 from honcho_exec.transfer.sources import Line, Source, checked
-
-if TYPE_CHECKING:
-    # They take long to import; --help does without them.
-    from rich.console import Console
-
-    from honcho_exec.model import Receipt
-    from honcho_exec.provider.provider import HonchoProvider
 
 __all__ = ["demo"]
 
@@ -66,14 +62,14 @@ def demo(ctx: click.Context, *, keep: bool) -> None:
     began = time.monotonic()
     turns = _conversation()
     console = stdout()
-    text(
+    print_text(
         console,
         f"{len(turns)} turns of two conversations, delivered by the provider to a Honcho inside this process.\n",
     )
     with _folder(keep=keep) as folder, _provider(folder, turns[-1].session) as provider:
         waits, delivered = _play(provider, turns)
         median = statistics.median(waits) * 1000
-        text(console, f"{delivered} turns delivered. The agent waited {median:.1f} ms for each (median).")
+        print_text(console, f"{delivered} turns delivered. The agent waited {median:.1f} ms for each (median).")
         answered = [_ask(console, provider, tool, args) for tool, args in _CALLS]
     _tell(console, folder if keep else None, time.monotonic() - began)
     ctx.exit(0 if delivered == len(turns) and all(answered) else FAILED)
@@ -93,8 +89,6 @@ def _folder(*, keep: bool) -> Iterator[Path]:
 
 @contextmanager
 def _provider(folder: Path, session: str) -> Iterator[HonchoProvider]:
-    from honcho_exec.provider.provider import HonchoProvider  # noqa: PLC0415 - --help does without it
-
     # Nothing of the real environment: no variable, no settings file and no memory of the user's.
     provider = HonchoProvider(session, environ={"HOME": str(folder)})
     provider.initialize(hermes_home=str(folder))
@@ -117,7 +111,7 @@ def _conversation() -> list[_Turn]:
 def _play(provider: HonchoProvider, turns: Sequence[_Turn]) -> tuple[list[float], int]:
     """Give every turn; returns how long each call took (seconds), and how many turns were delivered."""
     waits, given, delivered = [], [], 0
-    with progress("Playing", len(turns)) as told:
+    with progress_bar("Playing", len(turns)) as told:
         for turn in turns:
             start = time.perf_counter()
             given.append(_give(provider, turn))
@@ -144,12 +138,12 @@ def _ask(console: Console, provider: HonchoProvider, tool: str, args: dict[str, 
     """Call a tool and show call and answer; returns whether it answered."""
     shown = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in args.items())
     console.print()
-    text(console, f"{tool}({shown})", style="bold cyan")
+    print_text(console, f"{tool}({shown})", style="bold cyan")
     answer: dict[str, Any] = json.loads(provider.handle_tool_call(tool, args))
     if "error" in answer:
-        click.echo(f"Error: {plain(answer['error'])}", err=True)
+        click.echo(f"Error: {printable(answer['error'])}", err=True)
         return False
-    text(console, "\n".join(_shortened(answer["result"])), indent=2)
+    print_text(console, "\n".join(_shortened(answer["result"])), indent=2)
     return True
 
 
@@ -174,9 +168,9 @@ def _tell(console: Console, kept: Path | None, seconds: float) -> None:
         ("look around", look, ""),
     ]
     console.print()
-    fields(console, [row for row in rows if row[1]])
-    text(console, "\nNext")
-    fields(
+    print_fields(console, [row for row in rows if row[1]])
+    print_text(console, "\nNext")
+    print_fields(
         console,
         [
             ("Hermes", hint("honcho-exec install"), ""),

@@ -6,18 +6,15 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from honcho_exec.cli.commands.status import look
-from honcho_exec.cli.context import FAILED, Run, command, json_option, opened, pass_run, print_json, with_hints
+from honcho_exec.cli.commands.status import look, with_hints
+from honcho_exec.cli.context import FAILED, CliContext, command, json_option, pass_cli, print_json
 from honcho_exec.cli.hermes.config_yaml import read_provider
-from honcho_exec.cli.output import stdout, text
-
-if TYPE_CHECKING:
-    # It takes long to import; --help does without it.
-    from honcho_exec.provider.status import Finding
+from honcho_exec.cli.output import print_text, stdout
+from honcho_exec.cli.resources import open_provider
+from honcho_exec.provider.status import Finding
 
 __all__ = ["doctor"]
 
@@ -30,17 +27,17 @@ _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("PROBLE
     "honcho-exec doctor --json | jq '.findings[] | select(.level == \"problem\")'",
 )
 @json_option
-@pass_run
+@pass_cli
 @click.pass_context
-def doctor(ctx: click.Context, run: Run) -> None:
+def doctor(ctx: click.Context, cli: CliContext) -> None:
     """Look at everything, and say what to do about what is wrong.
 
     Makes real requests: settings, state, server, key, versions, outbox. Exits with 1 when something needs a person.
     """
-    with opened(run, writes=False) as provider:
-        found = with_hints((*provider.doctor(look(provider)), *_hermes(run)))
+    with open_provider(cli, writes=False) as provider:
+        found = with_hints((*provider.doctor(look(provider)), *_hermes(cli)))
     healthy = all(finding.level != "problem" for finding in found)
-    if run.as_json:
+    if cli.as_json:
         print_json({"ok": healthy, "findings": list(map(asdict, found))})
     else:
         _show(found, healthy=healthy)
@@ -54,7 +51,7 @@ def _show(found: tuple[Finding, ...], *, healthy: bool) -> None:
         console.print(f"{mark:>7}  ", style=style, end="")
         console.print(finding.what, soft_wrap=True, markup=False)
         if finding.advice:
-            text(console, finding.advice, indent=9, style="dim")
+            print_text(console, finding.advice, indent=9, style="dim")
     console.print()
     verdict = (
         ("Nothing needs you.", "bold green") if healthy else ("Something needs you: see PROBLEM above.", "bold red")
@@ -62,11 +59,9 @@ def _show(found: tuple[Finding, ...], *, healthy: bool) -> None:
     console.print(verdict[0], style=verdict[1])
 
 
-def _hermes(run: Run) -> Iterator[Finding]:
+def _hermes(cli: CliContext) -> Iterator[Finding]:
     """Whether Hermes Agent uses this memory, where there is a Hermes."""
-    from honcho_exec.provider.status import Finding  # noqa: PLC0415 - see TYPE_CHECKING
-
-    home = Path(run.hermes_home or os.environ.get("HERMES_HOME", "").strip() or "~/.hermes").expanduser()
+    home = Path(cli.hermes_home or os.environ.get("HERMES_HOME", "").strip() or "~/.hermes").expanduser()
     if not (home / "config.yaml").is_file():
         return
     provider = read_provider(home)

@@ -12,11 +12,16 @@ from typing import BinaryIO
 
 import click
 
-from honcho_exec.cli.context import Run, command, json_option, memory, pass_run, print_json
+from honcho_exec.cli.context import CliContext, command, json_option, pass_cli, print_json
 from honcho_exec.cli.hermes_home import environment
-from honcho_exec.cli.output import progress, stdout, text
+from honcho_exec.cli.output import print_text, progress_bar, stdout
+from honcho_exec.cli.resources import open_memory
+from honcho_exec.client.api import SOURCE_KEY
+from honcho_exec.embedded.wire import Refused, parse_json
 from honcho_exec.errors import InputError
-from honcho_exec.transfer.importer import Told
+from honcho_exec.settings import load
+from honcho_exec.text.redaction import redact_json, redact_key
+from honcho_exec.transfer.importer import Progress
 from honcho_exec.transfer.sources import NothingToRead, Source
 
 __all__ = ["PLURALS", "counted", "export", "import_", "redacted"]
@@ -40,13 +45,13 @@ _TEXTS = ("content", "lines", "metadata", "configuration")
     "honcho-exec export - | gzip > memory.jsonl.gz",
 )
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
-@pass_run
-def export(run: Run, file: str) -> None:
+@pass_cli
+def export(cli: CliContext, file: str) -> None:
     """Write this machine's memory to a file of JSON lines.
 
     Everything that the embedded Honcho has at this moment, of all workspaces; `-` is stdout. `import` takes it.
     """
-    with memory(run) as honcho, _private(file) as out:
+    with open_memory(cli) as honcho, _private(file) as out:
         for record in honcho.export():
             out.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
 
@@ -57,8 +62,8 @@ def export(run: Run, file: str) -> None:
 )
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 @json_option
-@pass_run
-def import_(run: Run, file: str) -> None:
+@pass_cli
+def import_(cli: CliContext, file: str) -> None:
     """Read what `export` wrote into this machine's memory.
 
     All of it goes in, or nothing. What is there already stays as it is: running it again adds nothing twice.
@@ -67,12 +72,12 @@ def import_(run: Run, file: str) -> None:
         total = sum(1 for _ in source.lines())
         if not total:
             raise NothingToRead(f"there are no records in {source.shown}; import takes what export wrote")
-        with memory(run, make=True) as honcho, progress("Importing", total) as told:
-            counts = honcho.load(_records(source, told, redact=_redacts(run)))
-    if run.as_json:
+        with open_memory(cli, create=True) as honcho, progress_bar("Importing", total) as told:
+            counts = honcho.load(_records(source, told, redact=_redacts(cli)))
+    if cli.as_json:
         print_json({**{plural: counts[kind] for kind, plural in PLURALS.items()}, "already": counts["already"]})
         return
-    text(stdout(), f"{counted(counts)} went in; {counts['already']} records were there already.")
+    print_text(stdout(), f"{counted(counts)} went in; {counts['already']} records were there already.")
 
 
 import_.name = "import"  # a word that no function can be called
@@ -86,9 +91,6 @@ def counted(counts: Mapping[str, int]) -> str:
 
 def redacted(record: Mapping[str, object]) -> dict[str, object]:
     """Return a record without obvious secrets: it may be from a time when secrets were not masked."""
-    from honcho_exec.client.api import SOURCE_KEY  # noqa: PLC0415 - --help does without it
-    from honcho_exec.text.redaction import redact_json, redact_key  # noqa: PLC0415 - --help does without it
-
     texts = {name: redact_json(record[name]) for name in _TEXTS if name in record}
     metadata = record.get("metadata")
     if isinstance(metadata, dict) and isinstance(key := metadata.get(SOURCE_KEY), str):
@@ -97,15 +99,11 @@ def redacted(record: Mapping[str, object]) -> dict[str, object]:
     return {**record, **texts}
 
 
-def _redacts(run: Run) -> bool:
-    from honcho_exec.settings import load  # noqa: PLC0415 - --help does without it
-
-    return load(environment(run.hermes_home), hermes_home=run.hermes_home).settings.redact
+def _redacts(cli: CliContext) -> bool:
+    return load(environment(cli.hermes_home), hermes_home=cli.hermes_home).settings.redact
 
 
-def _records(source: Source, told: Told, *, redact: bool) -> Iterator[tuple[str, object]]:
-    from honcho_exec.embedded.wire import Refused, parse_json  # noqa: PLC0415 - --help does without it
-
+def _records(source: Source, told: Progress, *, redact: bool) -> Iterator[tuple[str, object]]:
     for place, line in source.lines():
         try:
             record = parse_json(line)

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import click
 
-from honcho_exec.cli.context import FAILED, SECONDS, Run, command, hint, json_option, lent, opened, pass_run, print_json
-from honcho_exec.cli.output import plain, progress, stdout, text, without_password
+from honcho_exec.cli.context import (
+    FAILED,
+    SECONDS,
+    CliContext,
+    command,
+    hint,
+    json_option,
+    pass_cli,
+    print_json,
+    printable,
+)
+from honcho_exec.cli.output import print_text, progress_bar, stdout, without_password
+from honcho_exec.cli.resources import open_outbox, open_provider
 from honcho_exec.cli.rows import EVERY, many
 from honcho_exec.errors import HonchoExecError
-from honcho_exec.transfer.importer import Told
-
-if TYPE_CHECKING:
-    # They take long to import; --help does without them.
-    from honcho_exec.outbox.outbox import Outbox
-    from honcho_exec.outbox.rows import Counts
-    from honcho_exec.provider.provider import HonchoProvider
+from honcho_exec.outbox.outbox import Outbox
+from honcho_exec.outbox.rows import Counts
+from honcho_exec.provider.provider import HonchoProvider
+from honcho_exec.transfer.importer import Progress
 
 __all__ = ["flush"]
 
@@ -46,26 +53,26 @@ class _Unfinished(HonchoExecError):  # noqa: N818 - reads as the state it report
     help="Stop waiting after this many seconds (60).",
 )
 @json_option
-@pass_run
+@pass_cli
 @click.pass_context
-def flush(ctx: click.Context, run: Run, timeout: float) -> None:
+def flush(ctx: click.Context, cli: CliContext, timeout: float) -> None:
     """Send what waits now, and wait until Honcho has it.
 
     Exits with 1 when something is left, or was refused and parked. What is left is kept, and sent later by the next
     run or by the host that has it.
     """
     reason: HonchoExecError | None = None
-    with lent(run) as box:
+    with open_outbox(cli) as box:
         before, parked = box.counts(), _parked(box)
         if before.pending:
-            with progress("Sending", before.pending) as told, opened(run) as provider:
+            with progress_bar("Sending", before.pending) as told, open_provider(cli) as provider:
                 reason = _deliver(provider, box, timeout, told)
         after, refused = box.counts(), len(_parked(box) - parked)
-    _tell(before, after, refused, reason if after.pending else None, as_json=run.as_json)
+    _tell(before, after, refused, reason if after.pending else None, as_json=cli.as_json)
     ctx.exit(FAILED if after.pending or refused else 0)
 
 
-def _deliver(provider: HonchoProvider, box: Outbox, timeout: float, told: Told) -> HonchoExecError:
+def _deliver(provider: HonchoProvider, box: Outbox, timeout: float, told: Progress) -> HonchoExecError:
     """Wait until nothing is left to send, the time is over or a person has to do something; returns why not longer."""
     until = time.monotonic() + timeout
     waiting, others = box.counts().pending, False
@@ -110,13 +117,15 @@ def _tell(before: Counts, after: Counts, refused: int, reason: HonchoExecError |
         return
     console = stdout()
     if before.pending:
-        text(console, f"{delivered} of {many(before.pending)} {'was' if before.pending == 1 else 'were'} delivered.")
+        print_text(
+            console, f"{delivered} of {many(before.pending)} {'was' if before.pending == 1 else 'were'} delivered."
+        )
     else:
-        text(console, "Nothing waits to be sent.")
+        print_text(console, "Nothing waits to be sent.")
     if after.elsewhere:
-        text(console, f"Left alone: {many(after.elsewhere)} for another Honcho or workspace.", style="dim")
+        print_text(console, f"Left alone: {many(after.elsewhere)} for another Honcho or workspace.", style="dim")
     if wrong:
-        click.echo(f"Error: {plain(wrong)}", err=True)
+        click.echo(f"Error: {printable(wrong)}", err=True)
 
 
 def _parked(box: Outbox) -> set[int]:

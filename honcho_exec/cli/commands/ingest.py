@@ -14,16 +14,17 @@ from honcho_exec.cli.context import (
     FAILED,
     INTERRUPTED,
     SECONDS,
-    Run,
+    CliContext,
     command,
     hint,
     json_option,
-    opened,
-    pass_run,
+    pass_cli,
     print_json,
+    printable,
 )
-from honcho_exec.cli.output import fields, plain, progress, stdout, text
-from honcho_exec.transfer.importer import Feed, Outcome, Said
+from honcho_exec.cli.output import print_fields, print_text, progress_bar, stdout
+from honcho_exec.cli.resources import open_provider
+from honcho_exec.transfer.importer import ImportedMessage, Importer, ImportResult
 from honcho_exec.transfer.sources import Line, NothingToRead, Source, checked
 
 __all__ = ["ingest"]
@@ -56,10 +57,10 @@ _FORMATS = (
 )
 @click.option("--dry-run", is_flag=True, help="Only check the files and say what would go in.")
 @json_option
-@pass_run
+@pass_cli
 @click.pass_context
 def ingest(
-    ctx: click.Context, run: Run, files: tuple[str, ...], session_prefix: str, timeout: float, *, dry_run: bool
+    ctx: click.Context, cli: CliContext, files: tuple[str, ...], session_prefix: str, timeout: float, *, dry_run: bool
 ) -> None:
     """Bring conversations in from files; `-` is stdin.
 
@@ -82,12 +83,12 @@ def ingest(
             raise NothingToRead(f"there are no messages in {', '.join(sessions)}; {_FORMATS}")
         without = [name for name, of_source in sessions.items() if not of_source]
         if without:
-            click.echo(f"Warning: there are no messages in {plain(', '.join(without))}", err=True)
+            click.echo(f"Warning: there are no messages in {printable(', '.join(without))}", err=True)
         if dry_run:
-            _tell_plan(sessions, total, as_json=run.as_json)
+            _tell_plan(sessions, total, as_json=cli.as_json)
             return
-        provider = stack.enter_context(opened(run))
-        feed = Feed(provider, timeout, stack.enter_context(progress("Ingesting", total)))
+        provider = stack.enter_context(open_provider(cli))
+        feed = Importer(provider, timeout, stack.enter_context(progress_bar("Ingesting", total)))
         interrupted = False
         try:
             for source, line in checked(sources):
@@ -97,7 +98,7 @@ def ingest(
             interrupted, outcome = True, feed.stop()
             provider.shutdown(0.0)
     count = len({session for of_source in sessions.values() for session in of_source})
-    _tell(outcome, total, count, as_json=run.as_json, interrupted=interrupted)
+    _tell(outcome, total, count, as_json=cli.as_json, interrupted=interrupted)
     if interrupted:
         ctx.exit(INTERRUPTED)
     ctx.exit(FAILED if outcome.kept or outcome.refused else 0)
@@ -108,8 +109,8 @@ def _once(files: Sequence[str]) -> list[str]:
     return list({"-" if name == "-" else str(Path(name).resolve()): name for name in files}.values())
 
 
-def _said(source: Source, line: Line, prefix: str) -> Said:
-    return Said(prefix.replace("{stem}", source.stem) + (line.session or source.stem), line)
+def _said(source: Source, line: Line, prefix: str) -> ImportedMessage:
+    return ImportedMessage(prefix.replace("{stem}", source.stem) + (line.session or source.stem), line)
 
 
 def _survey(sources: Sequence[Source], prefix: str) -> dict[str, Counter[str]]:
@@ -127,7 +128,7 @@ def _warn_shared(sessions: dict[str, Counter[str]]) -> None:
         more = f" and {len(shared) - _SHARED_SHOWN} more" if len(shared) > _SHARED_SHOWN else ""
         names = ", ".join(repr(session) for session in shared[:_SHARED_SHOWN]) + more
         click.echo(
-            f"Warning: several files have messages of the session {plain(names)}, which become one session; a"
+            f"Warning: several files have messages of the session {printable(names)}, which become one session; a"
             " --session-prefix for each file ({stem} in it is the file's name) keeps them apart",
             err=True,
         )
@@ -139,11 +140,11 @@ def _tell_plan(sessions: dict[str, Counter[str]], total: int, *, as_json: bool) 
         print_json({"dry_run": True, "messages": total, "sessions": dict(together)})
         return
     console = stdout()
-    fields(console, [(session, f"{count}", "") for session, count in together.items()])
-    text(console, f"{total} messages of {len(together)} sessions would go in. Nothing was sent.")
+    print_fields(console, [(session, f"{count}", "") for session, count in together.items()])
+    print_text(console, f"{total} messages of {len(together)} sessions would go in. Nothing was sent.")
 
 
-def _tell(outcome: Outcome, total: int, sessions: int, *, as_json: bool, interrupted: bool) -> None:
+def _tell(outcome: ImportResult, total: int, sessions: int, *, as_json: bool, interrupted: bool) -> None:
     told, cause = _sentence(outcome), outcome.cause
     if interrupted:
         told, cause = _stopped(outcome, total), "interrupted"
@@ -155,12 +156,12 @@ def _tell(outcome: Outcome, total: int, sessions: int, *, as_json: bool, interru
     over = f" over {sessions} session{'s' if sessions != 1 else ''}"
     already = f", {outcome.already} were there already" if outcome.already else ""
     empty = f", {outcome.empty} hold no text" if outcome.empty else ""
-    text(stdout(), f"{outcome.written} of {total} messages went in{over}{already}{empty}.")
+    print_text(stdout(), f"{outcome.written} of {total} messages went in{over}{already}{empty}.")
     if told:
-        click.echo(f"Error: {plain(told)}", err=True)
+        click.echo(f"Error: {printable(told)}", err=True)
 
 
-def _stopped(outcome: Outcome, total: int) -> str:
+def _stopped(outcome: ImportResult, total: int) -> str:
     """What is left when somebody interrupts."""
     parts = ["it was stopped"]
     if outcome.kept:
@@ -173,7 +174,7 @@ def _stopped(outcome: Outcome, total: int) -> str:
     return "; ".join(parts)
 
 
-def _sentence(outcome: Outcome) -> str:
+def _sentence(outcome: ImportResult) -> str:
     """What is wrong, empty when nothing is."""
     parts = []
     if outcome.kept:

@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from honcho_exec.cli.context import FAILED, WRONG_USE, Run, command, json_option, opened, pass_run, print_json
-from honcho_exec.cli.output import plain, stdout, text
+from honcho_exec.cli.context import FAILED, WRONG_USE, CliContext, command, json_option, pass_cli, print_json, printable
+from honcho_exec.cli.output import print_text, stdout
+from honcho_exec.cli.resources import open_provider
 from honcho_exec.errors import InputError
 
 __all__ = ["conclude", "context", "profile", "search"]
@@ -28,28 +29,28 @@ _peer_option = click.option(
 @_peer_option
 @click.option("--limit", type=click.IntRange(1, 100), default=10, help="Messages to find at most (10).")
 @json_option
-@pass_run
-def search(run: Run, query: str, peer: str, limit: int) -> None:
+@pass_cli
+def search(cli: CliContext, query: str, peer: str, limit: int) -> None:
     """Find what was said, in every session of a peer, best first."""
     if not query.strip():
         raise InputError("the query must not be empty: say what to look for")
-    with opened(run, writes=False) as provider:
+    with open_provider(cli, writes=False) as provider:
         found = provider.find(query, peer=peer, limit=limit)
-    if run.as_json:
+    if cli.as_json:
         hits = [{**asdict(hit), "metadata": dict(hit.metadata)} for hit in found.hits]
         print_json({"hits": hits} | ({"left_out": found.left_out} if found.left_out else {}))
         return
     console = stdout()
     if not found.hits:
-        text(console, "Nothing was found.")
+        print_text(console, "Nothing was found.")
     for place, hit in enumerate(found.hits):
         if place:
             console.print()
         when = hit.created_at[:16].replace("T", " ")
-        text(console, f"{hit.peer} · {when} · {hit.session}", style="cyan")
-        text(console, hit.content, indent=2)
+        print_text(console, f"{hit.peer} · {when} · {hit.session}", style="cyan")
+        print_text(console, hit.content, indent=2)
     if found.left_out:
-        click.echo(f"Left out: {plain(found.left_out)}", err=True)
+        click.echo(f"Left out: {printable(found.left_out)}", err=True)
 
 
 @command(
@@ -63,11 +64,11 @@ def search(run: Run, query: str, peer: str, limit: int) -> None:
 @click.option("--delete", "delete_id", metavar="ID", help="Delete a conclusion; --list shows the ids.")
 @_peer_option
 @json_option
-@pass_run
+@pass_cli
 @click.pass_context
 def conclude(
     ctx: click.Context,
-    run: Run,
+    cli: CliContext,
     *,
     fact: str | None,
     listed: bool,
@@ -81,7 +82,7 @@ def conclude(
     if query is not None and not listed:
         raise click.UsageError("--query goes with --list")
     args = {"conclusion": fact, "delete_id": delete_id, "list": listed or None, "query": query, "peer": peer}
-    _call(ctx, run, "honcho_conclude", args, writes=not listed)
+    _call(ctx, cli, "honcho_conclude", args, writes=not listed)
 
 
 @command(
@@ -92,13 +93,13 @@ def conclude(
 @click.option("--set", "write", is_flag=True, help="Overwrite the card with the facts that are given.")
 @_peer_option
 @json_option
-@pass_run
+@pass_cli
 @click.pass_context
-def profile(ctx: click.Context, run: Run, facts: tuple[str, ...], write: bool, peer: str) -> None:
+def profile(ctx: click.Context, cli: CliContext, facts: tuple[str, ...], write: bool, peer: str) -> None:
     """Show or overwrite a peer's card of standing facts."""
     if write != bool(facts):
         raise click.UsageError("facts go with --set, as in: profile --set 'Lives in Tromsø' 'Has a cat'")
-    _call(ctx, run, "honcho_profile", {"card": list(facts) or None, "peer": peer}, writes=write)
+    _call(ctx, cli, "honcho_profile", {"card": list(facts) or None, "peer": peer}, writes=write)
 
 
 @command(
@@ -107,22 +108,22 @@ def profile(ctx: click.Context, run: Run, facts: tuple[str, ...], write: bool, p
 )
 @_peer_option
 @json_option
-@pass_run
+@pass_cli
 @click.pass_context
-def context(ctx: click.Context, run: Run, peer: str) -> None:
+def context(ctx: click.Context, cli: CliContext, peer: str) -> None:
     """Show what is known of the session and of a peer."""
-    _call(ctx, run, "honcho_context", {"peer": peer})
+    _call(ctx, cli, "honcho_context", {"peer": peer})
 
 
-def _call(ctx: click.Context, run: Run, tool: str, args: Mapping[str, object], *, writes: bool = False) -> None:
+def _call(ctx: click.Context, cli: CliContext, tool: str, args: Mapping[str, object], *, writes: bool = False) -> None:
     """Call a tool, show its answer, and exit by it."""
-    with opened(run, writes=writes) as provider:
+    with open_provider(cli, writes=writes) as provider:
         answer = provider.handle_tool_call(tool, args)
     known: dict[str, Any] = json.loads(answer)
-    if run.as_json:
+    if cli.as_json:
         click.echo(answer)
     elif "error" in known:
-        click.echo(f"Error: {plain(known['error'])}", err=True)
+        click.echo(f"Error: {printable(known['error'])}", err=True)
     else:
         show_answer(known)
     if "error" in known:
@@ -133,10 +134,10 @@ def show_answer(answer: dict[str, Any]) -> None:
     """Show a tool's answer to people."""
     console = stdout()
     for one in answer.get("conclusions", ()):
-        text(console, f"{one['id']} · {str(one['created_at'] or '')[:10]}", style="cyan")
-        text(console, one["content"], indent=2)
+        print_text(console, f"{one['id']} · {str(one['created_at'] or '')[:10]}", style="cyan")
+        print_text(console, one["content"], indent=2)
     if "result" in answer:
         result = answer["result"]
-        text(console, result if isinstance(result, str) else "\n".join(f"- {line}" for line in result))
+        print_text(console, result if isinstance(result, str) else "\n".join(f"- {line}" for line in result))
     if "hint" in answer:
-        text(console, answer["hint"], style="dim")
+        print_text(console, answer["hint"], style="dim")

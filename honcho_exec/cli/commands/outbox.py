@@ -5,21 +5,28 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import click
+from rich.console import Console
 
 from honcho_exec.cli.commands.flush import flush
-from honcho_exec.cli.context import FAILED, Run, TaughtGroup, command, hint, json_option, lent, pass_run, print_json
-from honcho_exec.cli.output import stdout, text, without_password
+from honcho_exec.cli.context import (
+    FAILED,
+    CliContext,
+    GroupWithExamples,
+    command,
+    hint,
+    json_option,
+    pass_cli,
+    print_json,
+)
+from honcho_exec.cli.output import print_text, stdout, without_password
 from honcho_exec.cli.redirect import redirect
+from honcho_exec.cli.resources import open_outbox
 from honcho_exec.cli.rows import EVERY, many, show_row, show_rows, to_dict
 from honcho_exec.errors import HonchoExecError
-
-if TYPE_CHECKING:
-    # They take long to import; --help does without them.
-    from honcho_exec.outbox.outbox import Outbox
-    from honcho_exec.outbox.rows import OutboxRow
+from honcho_exec.outbox.outbox import Outbox
+from honcho_exec.outbox.rows import OutboxRow
 
 __all__ = ["outbox"]
 
@@ -44,7 +51,7 @@ class _Declined(HonchoExecError):  # noqa: N818 - reads as the state it reports
 
 
 @click.group(
-    cls=TaughtGroup,
+    cls=GroupWithExamples,
     examples=(
         "honcho-exec outbox list                 what waits, and what was refused",
         "honcho-exec outbox list --parked        only what was refused, with the reason",
@@ -69,16 +76,16 @@ def outbox() -> None:
 @click.option("--all", "everywhere", is_flag=True, help="Also what is for another Honcho or workspace.")
 @click.option("--limit", type=click.IntRange(1, EVERY), metavar="N", default=50, help="Rows to list at most (50).")
 @json_option
-@pass_run
-def list_rows(run: Run, state: str | None, *, everywhere: bool, limit: int) -> None:
+@pass_cli
+def list_rows(cli: CliContext, state: str | None, *, everywhere: bool, limit: int) -> None:
     """List the rows, the oldest first."""
     parked = None if state is None else state == "parked"
-    with lent(run) as box:
+    with open_outbox(cli) as box:
         rows = box.rows(parked=parked, everywhere=everywhere, limit=limit)
         more = _count(box, parked=parked, everywhere=everywhere) - len(rows) if len(rows) == limit else 0
         counts, failure = box.counts(), _last_failure(box)
     now = time.time()
-    if run.as_json:
+    if cli.as_json:
         shown = [to_dict(row, now) for row in rows]
         numbers = {"more": more, "elsewhere": counts.elsewhere}
         print_json({"rows": shown, **numbers, "last_error": failure})
@@ -88,16 +95,18 @@ def list_rows(run: Run, state: str | None, *, everywhere: bool, limit: int) -> N
         show_rows(console, rows, now, everywhere=everywhere)
     else:
         nothing = {"parked": "Nothing is parked.", "waiting": "Nothing waits to be sent."}
-        text(console, nothing.get(state or "", "The outbox is empty: nothing waits and nothing is parked."))
+        print_text(console, nothing.get(state or "", "The outbox is empty: nothing waits and nothing is parked."))
     if more > 0:
-        text(console, f"… and {more} more; --limit {len(rows) + more} shows all", style="dim")
+        print_text(console, f"… and {more} more; --limit {len(rows) + more} shows all", style="dim")
     if console.is_terminal and any(row.parked_at is not None for row in rows):
-        text(console, "Parked rows wait for you: `outbox show ID`, then `outbox retry ID` or `drop ID`.", style="dim")
+        print_text(
+            console, "Parked rows wait for you: `outbox show ID`, then `outbox retry ID` or `drop ID`.", style="dim"
+        )
     if failure is not None and counts.pending and state != "parked":
-        text(console, f"Sending failed last: {failure}", style="red")
+        print_text(console, f"Sending failed last: {failure}", style="red")
     if counts.elsewhere and not everywhere:
         rows_are = f"{many(counts.elsewhere)} {'is' if counts.elsewhere == 1 else 'are'}"
-        text(console, f"{rows_are} for another Honcho or workspace; --all shows them too", style="dim")
+        print_text(console, f"{rows_are} for another Honcho or workspace; --all shows them too", style="dim")
 
 
 @command(
@@ -106,17 +115,17 @@ def list_rows(run: Run, state: str | None, *, everywhere: bool, limit: int) -> N
 )
 @click.argument("row_id", metavar="ID", type=int)
 @json_option
-@pass_run
-def show(run: Run, row_id: int) -> None:
+@pass_cli
+def show(cli: CliContext, row_id: int) -> None:
     """Show everything of a row.
 
     Its text is shown in full. `outbox list` shows the ids.
     """
-    with lent(run) as box:
+    with open_outbox(cli) as box:
         row = _found(box, [row_id]).get(row_id)
     if row is None:
         raise _NoSuchRow(f"there is no row {row_id} in the outbox; it may have been delivered")
-    if run.as_json:
+    if cli.as_json:
         print_json(to_dict(row, time.time()))
     else:
         show_row(stdout(), row, time.time())
@@ -129,9 +138,9 @@ def show(run: Run, row_id: int) -> None:
 @click.argument("ids", metavar="[ID]...", nargs=-1, type=int)
 @click.option("--all-parked", is_flag=True, help="All that are parked for the Honcho in use.")
 @json_option
-@pass_run
+@pass_cli
 @click.pass_context
-def retry(ctx: click.Context, run: Run, ids: tuple[int, ...], *, all_parked: bool) -> None:
+def retry(ctx: click.Context, cli: CliContext, ids: tuple[int, ...], *, all_parked: bool) -> None:
     """Let parked rows wait to be sent again.
 
     Worth it when the reason is gone: a limit was raised, the server was mended. Honcho may refuse them again; they
@@ -139,7 +148,7 @@ def retry(ctx: click.Context, run: Run, ids: tuple[int, ...], *, all_parked: boo
     """
     if all_parked == bool(ids):
         raise click.UsageError("name the rows by their ids, or all of them with --all-parked")
-    with lent(run) as box:
+    with open_outbox(cli) as box:
         if all_parked:
             ids = tuple(row.id for row in box.rows(parked=True, limit=EVERY))
         done = [row_id for row_id in dict.fromkeys(ids) if box.retry([row_id])]
@@ -150,7 +159,7 @@ def retry(ctx: click.Context, run: Run, ids: tuple[int, ...], *, all_parked: boo
             f"{many(len(done))} will be sent again: by a running host when it next sends something, or now by"
             " `honcho-exec outbox flush`."
         )
-    ctx.exit(_tell(done, left, "retried", happened, as_json=run.as_json))
+    ctx.exit(_tell(done, left, "retried", happened, as_json=cli.as_json))
 
 
 @command(
@@ -160,23 +169,23 @@ def retry(ctx: click.Context, run: Run, ids: tuple[int, ...], *, all_parked: boo
 @click.argument("ids", metavar="ID...", nargs=-1, required=True, type=int)
 @click.option("--yes", "sure", is_flag=True, help="Do not ask.")
 @json_option
-@pass_run
+@pass_cli
 @click.pass_context
-def drop(ctx: click.Context, run: Run, ids: tuple[int, ...], *, sure: bool) -> None:
+def drop(ctx: click.Context, cli: CliContext, ids: tuple[int, ...], *, sure: bool) -> None:
     """Delete rows for good, after asking.
 
     Honcho never gets what they say. A row that is just being sent cannot be dropped.
     """
     if not sure and not sys.stdin.isatty():
         raise click.UsageError("there is no terminal to ask on; --yes drops the rows without asking")
-    with lent(run) as box:
+    with open_outbox(cli) as box:
         there = _found(box, ids)
         if there and not sure:
             _ask(list(there.values()))
         done = [row_id for row_id in there if box.drop([row_id])]
         left = _left(box, ids, done, "being_sent")
     happened = f"{many(len(done))} {'was' if len(done) == 1 else 'were'} dropped." if done else ""
-    ctx.exit(_tell(done, left, "dropped", happened, as_json=run.as_json))
+    ctx.exit(_tell(done, left, "dropped", happened, as_json=cli.as_json))
 
 
 def _count(box: Outbox, *, parked: bool | None, everywhere: bool) -> int:
@@ -209,8 +218,6 @@ def _left(box: Outbox, ids: Sequence[int], done: Sequence[int], why: str) -> dic
 
 def _ask(rows: Sequence[OutboxRow]) -> None:
     """Show the rows and ask for leave; raises `_Declined`."""
-    from rich.console import Console  # noqa: PLC0415 - --help does without it
-
     show_rows(Console(stderr=True, highlight=False), rows, time.time(), everywhere=False)
     if not click.confirm(f"Delete {'this row' if len(rows) == 1 else f'these {len(rows)} rows'} for good?", err=True):
         raise _Declined("nothing was dropped")
@@ -224,7 +231,7 @@ def _tell(done: Sequence[int], left: dict[int, str], verb: str, happened: str, *
         print_json({**trouble, verb: done, f"not_{verb}": [{"id": row_id, "why": why} for row_id, why in left.items()]})
     else:
         if happened:
-            text(stdout(), happened)
+            print_text(stdout(), happened)
         if wrong:
             click.echo(f"Error: {wrong}", err=True)
     return FAILED if left else 0

@@ -10,40 +10,31 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from honcho_exec.cli.commands.export_import import counted
-from honcho_exec.cli.context import (
-    FAILED,
-    MEMORY,
-    Run,
-    command,
-    json_option,
-    lent,
-    memory,
-    pass_run,
-    print_json,
-    reached,
-)
+from honcho_exec.cli.context import FAILED, CliContext, command, json_option, pass_cli, print_json, printable
 from honcho_exec.cli.hermes_home import environment
-from honcho_exec.cli.output import fields, plain, stdout, text, without_password
+from honcho_exec.cli.output import print_fields, print_text, stdout, without_password
+from honcho_exec.cli.resources import MEMORY_FILE, open_memory, open_outbox, open_server
 from honcho_exec.cli.rows import EVERY, many
+from honcho_exec.client.session_store import Known
+from honcho_exec.clock import SystemClock
 from honcho_exec.errors import RequestError
 from honcho_exec.model import Card, Conclusion, Message, Replacement, Write
+from honcho_exec.outbox.outbox import Outbox
+from honcho_exec.outbox.rows import OutboxRow
+from honcho_exec.recall.usage import Ledger
+from honcho_exec.settings import LoadedSettings, load
+from honcho_exec.settings.identity import choice_of
 from honcho_exec.text.purge_filter import PurgeFilter
-
-if TYPE_CHECKING:
-    # They take long to import; --help does without them.
-    from honcho_exec.outbox.outbox import Outbox
-    from honcho_exec.outbox.rows import OutboxRow
-    from honcho_exec.settings import LoadedSettings
+from honcho_exec.transfer.purge import ServerForgetting
 
 __all__ = ["purge"]
 
 _NOT_SHRUNK = "the empty space in {}, as long as another process reads it; run it again then"
-_FILES = (MEMORY, "outbox.db", "outbox.spill", "known.db", "recall.db")
+_FILES = (MEMORY_FILE, "outbox.db", "outbox.spill", "known.db", "recall.db")
 
 
 @dataclass(slots=True)
@@ -81,11 +72,11 @@ class _Found:
 @click.option("--dry-run", is_flag=True, help="Only say what would be forgotten; never ask.")
 @click.option("--yes", "sure", is_flag=True, help="Do not ask.")
 @json_option
-@pass_run
+@pass_cli
 @click.pass_context
 def purge(
     ctx: click.Context,
-    run: Run,
+    cli: CliContext,
     *,
     peer: str | None,
     session: str | None,
@@ -103,20 +94,20 @@ def purge(
     """
     if [bool(one) for one in (peer, session, words and words.strip(), everything)].count(True) != 1:
         raise click.UsageError("give exactly one of --peer, --session, --text and --everything")
-    loaded = _settings(run)
+    loaded = _settings(cli)
     chosen = PurgeFilter(None if all_workspaces else loaded.settings.workspace, peer, session, words)
     effect = _effect(loaded, session)
-    found = _look(run, loaded, chosen, do=False)
-    if not run.as_json:
+    found = _look(cli, loaded, chosen, do=False)
+    if not cli.as_json:
         _show(found, "would be forgotten" if not sure else "is to be forgotten")
         if effect and not found.nothing:
-            text(stdout(), effect)
-    if dry_run or found.nothing or not (sure or _agreed(as_json=run.as_json)):
-        if run.as_json:
+            print_text(stdout(), effect)
+    if dry_run or found.nothing or not (sure or _agreed(as_json=cli.as_json)):
+        if cli.as_json:
             print_json({"dry_run": True, **_plain(found), "effect": effect})
         return
-    done = _look(run, loaded, chosen, do=True)
-    if run.as_json:
+    done = _look(cli, loaded, chosen, do=True)
+    if cli.as_json:
         print_json({"dry_run": False, **_plain(done), "effect": effect})
     else:
         _show(done, "was forgotten")
@@ -136,25 +127,23 @@ def _effect(loaded: LoadedSettings, session: str | None) -> str | None:
     )
 
 
-def _settings(run: Run) -> LoadedSettings:
-    from honcho_exec.settings import load  # noqa: PLC0415 - see TYPE_CHECKING
-
-    return load(environment(run.hermes_home), hermes_home=run.hermes_home)
+def _settings(cli: CliContext) -> LoadedSettings:
+    return load(environment(cli.hermes_home), hermes_home=cli.hermes_home)
 
 
-def _look(run: Run, loaded: LoadedSettings, chosen: PurgeFilter, *, do: bool) -> _Found:
+def _look(cli: CliContext, loaded: LoadedSettings, chosen: PurgeFilter, *, do: bool) -> _Found:
     """Look in every place, and with `do` take out what is found: first what would be delivered yet, here last."""
     found = _Found()
     with ExitStack() as stack:
-        outbox = stack.enter_context(lent(run))
+        outbox = stack.enter_context(open_outbox(cli))
         home = outbox.path.parent
         _from_outbox(outbox, home, chosen, found, do=do)
         if do:
             outbox.forget_delivered(chosen)
         if loaded.settings.backend != "embedded":
             _from_server(loaded, chosen, found, do=do)
-        if (home / MEMORY).exists():
-            honcho = stack.enter_context(memory(run))
+        if (home / MEMORY_FILE).exists():
+            honcho = stack.enter_context(open_memory(cli))
             found.here = honcho.forget(chosen) if do else honcho.count(chosen)
             if chosen.text is not None:
                 found.left += [
@@ -164,7 +153,7 @@ def _look(run: Run, loaded: LoadedSettings, chosen: PurgeFilter, *, do: bool) ->
                 # An earlier purge may have had to leave it in the log, which somebody read.
                 honcho.flush()
             if do and chosen.everything and not honcho.shrink():
-                found.left.append(_NOT_SHRUNK.format(MEMORY))
+                found.left.append(_NOT_SHRUNK.format(MEMORY_FILE))
         if do:
             # Running processes learn by it that the session is another one.
             _from_other_files(home, outbox, chosen)
@@ -197,10 +186,6 @@ def _session_of(row: OutboxRow, home: Path) -> str:
     """The session that a row goes to, as far as that is decided."""
     if not row.ref.key:
         return row.ref.session
-    from honcho_exec.client.session_store import Known  # noqa: PLC0415 - see TYPE_CHECKING
-    from honcho_exec.clock import SystemClock  # noqa: PLC0415 - see TYPE_CHECKING
-    from honcho_exec.settings.identity import choice_of  # noqa: PLC0415 - see TYPE_CHECKING
-
     known = Known(home / "known.db", destination=row.destination, clock=SystemClock())
     decided = known.named(choice_of(row.ref).own)
     return decided.session if decided else row.ref.session
@@ -221,10 +206,8 @@ def _said_in(write: Write) -> tuple[tuple[str, ...], tuple[str, ...], Mapping[st
 
 
 def _from_server(loaded: LoadedSettings, chosen: PurgeFilter, found: _Found, *, do: bool) -> None:
-    from honcho_exec.transfer.purge import ServerForgetting  # noqa: PLC0415 - see TYPE_CHECKING
-
     found.server = Counter()
-    with reached(loaded) as api:
+    with open_server(loaded) as api:
         try:
             workspaces = [chosen.workspace] if chosen.workspace is not None else sorted(api.ids("/v3/workspaces"))
             for workspace in workspaces:
@@ -237,10 +220,6 @@ def _from_server(loaded: LoadedSettings, chosen: PurgeFilter, found: _Found, *, 
 
 def _from_other_files(home: Path, outbox: Outbox, chosen: PurgeFilter) -> None:
     """Take out what other files know of it, and empty the logs beside them."""
-    from honcho_exec.client.session_store import Known  # noqa: PLC0415 - see TYPE_CHECKING
-    from honcho_exec.clock import SystemClock  # noqa: PLC0415 - see TYPE_CHECKING
-    from honcho_exec.recall.usage import Ledger  # noqa: PLC0415 - see TYPE_CHECKING
-
     if (home / "known.db").exists():
         Known(home / "known.db", destination=outbox.destination, clock=SystemClock()).purge(chosen)
     ledger = Ledger(home / "recall.db", destination=outbox.destination, clock=SystemClock())
@@ -279,12 +258,12 @@ def _plain(found: _Found) -> dict[str, object]:
 def _show(found: _Found, what: str) -> None:
     console = stdout()
     if found.nothing:
-        text(console, "Nothing of that is kept.")
+        print_text(console, "Nothing of that is kept.")
         return
-    text(console, f"What {what}:")
+    print_text(console, f"What {what}:")
     rows = [("memory", counted(found.here), ""), ("outbox", many(found.outbox) if found.outbox else "nothing", "")]
     if found.server is not None:
         rows.append(("server", counted(found.server), ""))
-    fields(console, rows)
+    print_fields(console, rows)
     for one in found.left:
-        click.echo(f"Stays: {plain(without_password(one))}", err=True)
+        click.echo(f"Stays: {printable(without_password(one))}", err=True)

@@ -9,21 +9,23 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from honcho_exec.cli.context import MEMORY, Run, command, json_option, lent, memory, pass_run, print_json
+from honcho_exec.cli.context import CliContext, command, json_option, pass_cli, print_json
 from honcho_exec.cli.hermes_home import environment
-from honcho_exec.cli.output import fields, stdout, text, without_password
+from honcho_exec.cli.output import print_fields, print_text, stdout, without_password
+from honcho_exec.cli.resources import MEMORY_FILE, open_memory, open_outbox
 from honcho_exec.cli.rows import to_dict
+from honcho_exec.embedded.limits import body_limit
+from honcho_exec.outbox.outbox import Outbox
 from honcho_exec.runtime.log import foreign
 from honcho_exec.runtime.timer import call_later
-
-if TYPE_CHECKING:
-    # It takes long to import; --help does without it.
-    from honcho_exec.outbox.outbox import Outbox
-    from honcho_exec.web.login import OneTimeCode
+from honcho_exec.web.guard import Guard, is_loopback
+from honcho_exec.web.keys import serve_key
+from honcho_exec.web.login import OneTimeCode, write_opener
+from honcho_exec.web.server import listen
+from honcho_exec.web.site import Site, needs_no_key
 
 __all__ = ["serve"]
 
@@ -51,35 +53,28 @@ _TEXT = 300
     help="How many of the connections clients may hold that have shown no key (25).",
 )
 @json_option
-@pass_run
-def serve(run: Run, host: str, port: int, *, no_auth: bool, open_page: bool, share: int) -> None:
+@pass_cli
+def serve(cli: CliContext, host: str, port: int, *, no_auth: bool, open_page: bool, share: int) -> None:
     """Serve this memory over HTTP, with a page to look at it.
 
     Any Honcho client can use it with the URL that is printed and the key, which is made once and kept in the state
     folder; HONCHO_SERVE_KEY gives another. Ctrl-C ends it.
     """
-    from honcho_exec.embedded.limits import body_limit  # noqa: PLC0415 - --help does without it
-    from honcho_exec.web.guard import Guard, is_loopback  # noqa: PLC0415 - see above
-    from honcho_exec.web.keys import serve_key  # noqa: PLC0415 - see above
-    from honcho_exec.web.login import OneTimeCode  # noqa: PLC0415 - see above
-    from honcho_exec.web.server import listen  # noqa: PLC0415 - see above
-    from honcho_exec.web.site import Site, needs_no_key  # noqa: PLC0415 - see above
-
     if not host.strip():
         raise click.UsageError("--host needs an address: 127.0.0.1, or 0.0.0.0 to be reached from elsewhere")
     near = is_loopback(host)
     if no_auth and not near:
         raise click.UsageError(f"--no-auth is for this machine only; {host} can be reached from elsewhere")
-    with lent(run) as outbox, ExitStack() as left:
+    with open_outbox(cli) as outbox, ExitStack() as left:
         home = outbox.path.parent
-        key, kept = (None, None) if no_auth else serve_key(environment(run.hermes_home), home)
+        key, kept = (None, None) if no_auth else serve_key(environment(cli.hermes_home), home)
         code = None if key is None else OneTimeCode(key)
-        with memory(run, make=True, answers=True) as honcho:
+        with open_memory(cli, create=True, with_model=True) as honcho:
             site = Site(honcho.app, lambda: _state(outbox), (lambda _: None) if code is None else code.redeem)
             guard = Guard(site, key=key, loopback_only=near, needs_no_key=needs_no_key)
 
             def started(url: str, everywhere: bool) -> None:
-                _tell(run, url, home / MEMORY, kept, no_auth=no_auth, everywhere=everywhere)
+                _tell(cli, url, home / MEMORY_FILE, kept, no_auth=no_auth, everywhere=everywhere)
                 if open_page:
                     _open(url, home, code, left)
 
@@ -90,8 +85,6 @@ def _open(url: str, home: Path, code: OneTimeCode | None, left: ExitStack) -> No
     """Open the page in a browser; what that leaves behind is removed at the end."""
     page = f"{url}/"
     if code is not None:
-        from honcho_exec.web.login import write_opener  # noqa: PLC0415 - see above
-
         opener = write_opener(home, url, code.issue())
         left.callback(opener.unlink, missing_ok=True)
         page = opener.as_uri()
@@ -104,18 +97,18 @@ def _browse(page: str, url: str) -> None:
         click.echo(f"No browser could be opened; open {url}/ in one.", err=True)
 
 
-def _tell(run: Run, url: str, file: Path, kept: Path | None, *, no_auth: bool, everywhere: bool) -> None:
+def _tell(cli: CliContext, url: str, file: Path, kept: Path | None, *, no_auth: bool, everywhere: bool) -> None:
     """Say where it is, and how to get the key, which is never printed."""
-    if run.as_json:
+    if cli.as_json:
         print_json({"url": url, "page": f"{url}/", "memory": str(file), "key_file": str(kept) if kept else None})
         return
     console = stdout()
     where = "none is needed" if no_auth else f"cat {kept}" if kept else "what HONCHO_SERVE_KEY holds"
     rows = [("page", f"{url}/", ""), ("key", where, ""), ("memory", str(file), "")]
-    fields(console, [("clients", f"HONCHO_BASE_URL={url}, and the key as HONCHO_API_KEY", ""), *rows])
+    print_fields(console, [("clients", f"HONCHO_BASE_URL={url}, and the key as HONCHO_API_KEY", ""), *rows])
     if everywhere:
-        text(console, "\nIt listens on every address of this machine; from elsewhere, use its name in the URL.")
-    text(console, "\nCtrl-C ends it.", style="dim")
+        print_text(console, "\nIt listens on every address of this machine; from elsewhere, use its name in the URL.")
+    print_text(console, "\nCtrl-C ends it.", style="dim")
 
 
 def _state(outbox: Outbox) -> Mapping[str, object]:

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from honcho_exec import __version__
-from honcho_exec.cli.context import FAILED, Run, command, json_option, opened, pass_run, print_json, with_hints
-from honcho_exec.cli.output import fields, stdout
+from honcho_exec.cli.context import FAILED, CliContext, command, hint, json_option, pass_cli, print_json
+from honcho_exec.cli.output import print_fields, stdout
+from honcho_exec.cli.resources import open_provider
+from honcho_exec.provider.provider import HonchoProvider
+from honcho_exec.provider.status import Finding, Status
 from honcho_exec.text.cleaning import duration
 
-if TYPE_CHECKING:
-    # It takes long to import; --help does without it.
-    from honcho_exec.provider.provider import HonchoProvider
-    from honcho_exec.provider.status import Finding, Status
-
-__all__ = ["look", "status"]
+__all__ = ["look", "status", "with_hints"]
 
 # How long rows that are on their way are waited for, so that they are not taken for stuck ones (seconds).
 _MOMENT = 2.0
@@ -41,25 +38,30 @@ _BACKENDS = {
     "honcho-exec status --json | jq .pending",
 )
 @json_option
-@pass_run
+@pass_cli
 @click.pass_context
-def status(ctx: click.Context, run: Run) -> None:
+def status(ctx: click.Context, cli: CliContext) -> None:
     """Say which Honcho is in use and how it is.
 
     Makes a real request. Exits with 1 when something needs a person: Honcho does not answer, refuses the key or a
     write, writes do not leave, or settings or state cannot be used. `honcho-exec doctor` looks at more.
     """
     # What it shows says which memory is in use.
-    run.told = True
-    with opened(run, writes=False) as provider:
+    cli.memory_named = True
+    with open_provider(cli, writes=False) as provider:
         seen = look(provider)
     seen = replace(seen, findings=with_hints(seen.findings))
     elsewhere = _elsewhere(seen.state)
-    if run.as_json:
+    if cli.as_json:
         print_json({**seen.to_dict(), "hint": elsewhere})
     else:
         _show(seen, elsewhere)
     ctx.exit(0 if seen.ok else FAILED)
+
+
+def with_hints(findings: Iterable[Finding]) -> tuple[Finding, ...]:
+    """Return findings with advice that works as printed; see `hint`."""
+    return tuple(replace(finding, advice=hint(finding.advice)) for finding in findings)
 
 
 def look(provider: HonchoProvider) -> Status:
@@ -78,7 +80,7 @@ def _show(seen: Status, elsewhere: str | None) -> None:
         state, style = "works, but something needs you", "bold yellow"
     console.print(f"Honcho memory {state}", style=style)
     console.print()
-    fields(console, [row for row in _rows(seen, elsewhere) if row[1]])
+    print_fields(console, [row for row in _rows(seen, elsewhere) if row[1]])
 
 
 def _rows(seen: Status, elsewhere: str | None) -> Iterator[tuple[str, str, str]]:

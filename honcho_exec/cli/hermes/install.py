@@ -9,8 +9,9 @@ from pathlib import Path
 
 import click
 
-from honcho_exec.cli.context import Run, command, json_option, pass_run, print_json
-from honcho_exec.cli.output import stdout, text
+from honcho_exec.cli.context import CliContext, command, json_option, pass_cli, print_json
+from honcho_exec.cli.hermes import installer
+from honcho_exec.cli.output import print_text, stdout
 
 __all__ = ["hermes_folder", "home_option", "install", "uninstall"]
 
@@ -30,28 +31,26 @@ def home_option(command: Callable[..., None]) -> Callable[..., None]:
 )
 @home_option
 @json_option
-@pass_run
-def install(run: Run, folder: str | None) -> None:
+@pass_cli
+def install(cli: CliContext, folder: str | None) -> None:
     """Put the provider into Hermes Agent's plugin folder.
 
     Changes nothing else: one line of Hermes's configuration, which is shown, makes it the memory in use. Harmless
     when run again.
     """
-    from honcho_exec.cli.hermes import installer  # noqa: PLC0415 - --help does without it
-
-    home = hermes_folder(run, folder)
+    home = hermes_folder(cli, folder)
     done = installer.install(home)
     left = None if done.active else f"{_hermes(home)} config set {_SETTING} honcho_exec"
-    if run.as_json:
+    if cli.as_json:
         print_json({"folder": str(done.folder), "changed": done.changed, "active": done.active, "next": left})
         return
     console = stdout()
-    text(console, f"{'Installed in' if done.changed else 'Already installed in'} {done.folder}")
+    print_text(console, f"{'Installed in' if done.changed else 'Already installed in'} {done.folder}")
     if left is None:
-        text(console, "Hermes uses it as its memory: nothing is left to do.")
+        print_text(console, "Hermes uses it as its memory: nothing is left to do.")
         return
-    text(console, f"\nOne line is left, so that Hermes uses it:\n\n  {left}\n")
-    text(console, f"It writes `memory: {{provider: honcho_exec}}` into {home / 'config.yaml'}.", style="dim")
+    print_text(console, f"\nOne line is left, so that Hermes uses it:\n\n  {left}\n")
+    print_text(console, f"It writes `memory: {{provider: honcho_exec}}` into {home / 'config.yaml'}.", style="dim")
 
 
 @command(
@@ -60,30 +59,28 @@ def install(run: Run, folder: str | None) -> None:
 )
 @home_option
 @json_option
-@pass_run
-def uninstall(run: Run, folder: str | None) -> None:
+@pass_cli
+def uninstall(cli: CliContext, folder: str | None) -> None:
     """Take the provider out of Hermes Agent's plugin folder.
 
     What was remembered stays where it is.
     """
-    from honcho_exec.cli.hermes import installer  # noqa: PLC0415 - --help does without it
-
-    home = hermes_folder(run, folder)
+    home = hermes_folder(cli, folder)
     done = installer.uninstall(home)
     left = f"{_hermes(home)} config unset {_SETTING}" if done.active else None
-    if run.as_json:
+    if cli.as_json:
         print_json({"folder": str(done.folder), "changed": done.changed, "active": done.active, "next": left})
         return
     console = stdout()
-    text(console, f"Removed {done.folder}" if done.changed else f"Nothing to remove: {done.folder} is not there")
+    print_text(console, f"Removed {done.folder}" if done.changed else f"Nothing to remove: {done.folder} is not there")
     if left is not None:
-        text(console, f"\nHermes's configuration still names it; this takes it out:\n\n  {left}\n")
-    text(console, "What was remembered is kept.", style="dim")
+        print_text(console, f"\nHermes's configuration still names it; this takes it out:\n\n  {left}\n")
+    print_text(console, "What was remembered is kept.", style="dim")
 
 
-def hermes_folder(run: Run, folder: str | None) -> Path:
+def hermes_folder(cli: CliContext, folder: str | None) -> Path:
     """Hermes's folder as it was named here, or before the command, or by HERMES_HOME; else ~/.hermes."""
-    chosen = folder or run.hermes_home or os.environ.get("HERMES_HOME", "").strip() or "~/.hermes"
+    chosen = folder or cli.hermes_home or os.environ.get("HERMES_HOME", "").strip() or "~/.hermes"
     return Path(chosen).expanduser().absolute()
 
 

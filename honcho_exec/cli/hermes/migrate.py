@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
-from honcho_exec.cli.context import Run, command, hint, json_option, pass_run, print_json
+from honcho_exec.cli.context import CliContext, command, hint, json_option, pass_cli, print_json
+from honcho_exec.cli.hermes import config_yaml
+from honcho_exec.cli.hermes.config_yaml import read_provider, replace_file, rewritten, write_provider
 from honcho_exec.cli.hermes.install import hermes_folder, home_option
+from honcho_exec.cli.hermes.installer import install
 from honcho_exec.cli.hermes_home import environment
-from honcho_exec.cli.output import fields, stdout, text
+from honcho_exec.cli.output import print_fields, print_text, stdout
 from honcho_exec.errors import StateError
-
-if TYPE_CHECKING:
-    # It takes long to import; --help does without it.
-    from honcho_exec.settings import LoadedSettings
+from honcho_exec.settings import LoadedSettings, load
+from honcho_exec.storage.folders import private_folder
 
 __all__ = ["migrate"]
 
@@ -51,8 +51,8 @@ class _Plan:
 @click.option("--undo", is_flag=True, help="Switch back to the provider that was in use before.")
 @home_option
 @json_option
-@pass_run
-def migrate(run: Run, source: str | None, folder: str | None, *, apply: bool, undo: bool) -> None:
+@pass_cli
+def migrate(cli: CliContext, source: str | None, folder: str | None, *, apply: bool, undo: bool) -> None:
     """Move Hermes over from its bundled Honcho provider.
 
     The same settings, workspace, peers and sessions are used: nothing that is in Honcho is touched, and nothing has to
@@ -60,28 +60,24 @@ def migrate(run: Run, source: str | None, folder: str | None, *, apply: bool, un
     """
     if undo == (source is not None) or (undo and apply):
         raise click.UsageError("give either --from honcho (and --apply, to do it), or --undo")
-    home = hermes_folder(run, folder)
+    home = hermes_folder(cli, folder)
     if undo:
         plan = _back(home)
         _switch(plan)
-        _tell(plan, None, done=True, as_json=run.as_json)
+        _tell(plan, None, done=True, as_json=cli.as_json)
         return
     loaded = _settings(home)
     plan = _over(home)
     if apply:
         _switch(plan)
-    _tell(plan, loaded, done=apply, as_json=run.as_json)
+    _tell(plan, loaded, done=apply, as_json=cli.as_json)
 
 
 def _settings(home: Path) -> LoadedSettings:
-    from honcho_exec.settings import load  # noqa: PLC0415 - see TYPE_CHECKING
-
     return load(environment(str(home)), hermes_home=home)
 
 
 def _over(home: Path) -> _Plan:
-    from honcho_exec.cli.hermes import config_yaml  # noqa: PLC0415 - --help does without it
-
     now = config_yaml.read_provider(home)
     if now == _OURS:
         return _Plan(home, now, _OURS, ())
@@ -97,8 +93,6 @@ def _over(home: Path) -> _Plan:
 
 
 def _back(home: Path) -> _Plan:
-    from honcho_exec.cli.hermes.config_yaml import read_provider, rewritten  # noqa: PLC0415 - --help does without it
-
     try:
         before = str(json.loads(_note(home).read_text(encoding="utf-8"))["provider"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -112,10 +106,6 @@ def _back(home: Path) -> _Plan:
 
 def _switch(plan: _Plan) -> None:
     """Do what the plan says; the way back is written down before anything is changed."""
-    from honcho_exec.cli.hermes.config_yaml import replace_file, write_provider  # noqa: PLC0415 - --help does without it
-    from honcho_exec.cli.hermes.installer import install  # noqa: PLC0415 - --help does without it
-    from honcho_exec.storage.folders import private_folder  # noqa: PLC0415 - --help does without it
-
     if not plan.changes:
         return
     if plan.then == _OURS:
@@ -141,18 +131,18 @@ def _tell(plan: _Plan, loaded: LoadedSettings | None, *, done: bool, as_json: bo
         return
     console = stdout()
     if used is not None:
-        fields(console, [(name, value, "") for name, value in used.items()])
+        print_fields(console, [(name, value, "") for name, value in used.items()])
         console.print()
     if not plan.changes:
-        text(console, f"Hermes uses {plan.then} already: nothing {'was' if done else 'is'} to be changed.")
+        print_text(console, f"Hermes uses {plan.then} already: nothing {'was' if done else 'is'} to be changed.")
         return
-    text(console, "Changed:" if done else "What would change:")
-    text(console, "\n".join(f"- {change}" for change in plan.changes))
-    text(console, "\nWhat is in Honcho, honcho.json and the environment stay as they are.", style="dim")
+    print_text(console, "Changed:" if done else "What would change:")
+    print_text(console, "\n".join(f"- {change}" for change in plan.changes))
+    print_text(console, "\nWhat is in Honcho, honcho.json and the environment stay as they are.", style="dim")
     if not done:
-        text(console, hint("\nNothing was changed. Do it with: honcho-exec migrate --from honcho --apply"))
+        print_text(console, hint("\nNothing was changed. Do it with: honcho-exec migrate --from honcho --apply"))
     elif plan.then == _OURS:
-        text(console, hint("\nRestart Hermes, so that it is used. Back again: honcho-exec migrate --undo"))
+        print_text(console, hint("\nRestart Hermes, so that it is used. Back again: honcho-exec migrate --undo"))
 
 
 def _used(loaded: LoadedSettings) -> dict[str, str]:

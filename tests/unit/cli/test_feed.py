@@ -8,7 +8,7 @@ from support.commands import Cli, WriteLines
 from support.faulty import FaultyServer, status
 from support.providers import MakeProvider
 
-from honcho_exec.transfer.importer import Feed, Said
+from honcho_exec.transfer.importer import ImportedMessage, Importer
 from honcho_exec.transfer.sources import Line
 
 POST_MESSAGES = ("POST", r"/messages$")
@@ -47,8 +47,8 @@ def test_what_goes_in_between_two_attempts_counts_as_written(make_provider: Make
         if trouble:
             assert provider.flush(20) == 0
 
-    feed = Feed(provider, patience=20, told=told)
-    feed.give(Said("s1", Line("user", "number 1")))
+    feed = Importer(provider, patience=20, told=told)
+    feed.give(ImportedMessage("s1", Line("user", "number 1")))
     outcome = feed.finish()
     assert (outcome.written, outcome.already) == (1, 0)
 

@@ -5,15 +5,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from support.commands import Cli, Program, in_a_terminal
 
 import honcho_exec
-from honcho_exec.cli.main import main
+from honcho_exec.cli.main import COMMANDS, main
 
 
 def test_help_teaches_with_examples(cli: Cli) -> None:
-    for name in main.commands:
+    for name in COMMANDS:
         shown = cli(name, "--help")
         assert shown.exit_code == 0
         assert f"Examples:\n  honcho-exec {name}" in shown.output.replace("--hermes-home ~/.hermes ", "")
@@ -22,7 +23,15 @@ def test_help_teaches_with_examples(cli: Cli) -> None:
 def test_every_command_is_described_in_one_line(cli: Cli) -> None:
     shown = cli("--help").output
     assert "..." not in shown.split("Commands:")[1]
-    assert next(iter(main.commands)) == "demo"
+    assert next(iter(COMMANDS)) == "demo"
+
+
+def test_the_short_helps_are_those_of_the_commands() -> None:
+    context = click.Context(main)
+    for name, (_, short_help) in COMMANDS.items():
+        command = main.get_command(context, name)
+        assert command is not None
+        assert (command.name, command.get_short_help_str(80)) == (name, short_help)
 
 
 def test_version(program: Program) -> None:
@@ -31,7 +40,7 @@ def test_version(program: Program) -> None:
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from honcho_exec.cli.main import main; main(['--help'], standalone_mode=False);"
+        "import sys; from honcho_exec.cli.main import COMMANDS, main; main(['--help'], standalone_mode=False);"
         "sys.exit(', '.join({'rich', 'pydantic', 'httpx', 'honcho', 'sqlite3'} & set(sys.modules)) or None)"
     )
     environ = os.environ | {"PYTHONPATH": str(Path(honcho_exec.__file__).parents[1])}

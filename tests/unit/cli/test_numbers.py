@@ -16,7 +16,10 @@ REFUSED = ["nan", "-nan", "1e400", "-inf", "infinity", "-1", "1" + "0" * 30, "1e
 
 def options(group: click.Group, *names: str) -> Iterator[tuple[tuple[str, ...], str]]:
     """Every command with each of its options that is a number."""
-    for name, command in group.commands.items():
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
         if isinstance(command, click.Group):
             yield from options(command, *names, name)
         else:
