@@ -1,4 +1,4 @@
-"""Every protection that `reliability/protections.py` takes out is still there to be taken out."""
+"""Every protection that `tools/protections.py` takes out is still there to be taken out."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from support.paths import ROOT
+from support.paths import ROOT, TOOLS
 
 
 def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("protections", ROOT / "tests" / "reliability" / "protections.py")
+    spec = importlib.util.spec_from_file_location("protections", TOOLS / "protections.py")
     assert spec is not None
     assert spec.loader is not None
     module = sys.modules["protections"] = importlib.util.module_from_spec(spec)
