@@ -487,8 +487,8 @@ PROTECTIONS = (
     Protection(
         "the next try comes in its time, not with the idle look",
         "delivery/pump.py",
-        "            before, self._timer = self._timer, None\n",
-        "            if self._timer is not None:\n                return\n            before = None\n",
+        "                self._timer.set(delay, keep_alive=keep_alive)\n",
+        "                self._timer.is_set or self._timer.set(delay, keep_alive=keep_alive)\n",
         (f"{OUTAGE}::test_the_next_try_comes_in_its_time_however_long_the_idle_looks_are_apart",),
     ),
     Protection(
