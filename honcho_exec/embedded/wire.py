@@ -1,47 +1,53 @@
-"""What comes in over HTTP, checked by hand: the limits and the error shapes of Honcho 3.0.12."""
+"""What crosses HTTP: errors, JSON, ids, times, and the items that are stored."""
 
 from __future__ import annotations
 
 import json
 import math
-import re
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, ValidationError
 
 from honcho_exec.embedded.limits import too_many_values
 
 __all__ = [
     "FILTERS_HEADER",
     "MEMBERS_FILTER",
-    "Body",
-    "Invalid",
+    "ApiError",
+    "InvalidValueError",
+    "JsonModel",
+    "Metadata",
     "NewConclusion",
     "NewMessage",
-    "Refused",
+    "ResourceId",
+    "checked",
     "dump",
-    "instant",
-    "moment",
     "parse_json",
+    "parse_time",
     "resource_id",
-    "shown_instant",
+    "shown_time",
+    "stored_time",
 ]
 
 MEMBERS_FILTER: Final = "honcho_exec_members"
-"""A filter of searches that only the embedded Honcho has: ids of peers that all are members of a message's session."""
+"""A search filter that only the embedded Honcho has: ids of peers that all are members of a message's session."""
 
 FILTERS_HEADER: Final = "Honcho-Exec-Filters"
-"""The response header that names the filters which a Honcho server does not have."""
+"""The response header that names the filters that a Honcho server does not have."""
 
-_MAX_ID: Final = 512
 _MAX_METADATA_KEYS: Final = 100
 _MAX_METADATA_DEPTH: Final = 5
-_ID: Final = re.compile(r"[a-zA-Z0-9_-]+")
+_MAX_ERRORS: Final = 100
 _TOKENIZER_REFUSES: Final = ("<|endoftext|>", "<|endofprompt|>")
 _TOKENIZER_FAILS: Final = ("<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>")
 
+Loc = tuple[str | int, ...]
+T = TypeVar("T")
 
-class Refused(Exception):  # noqa: N818 - an answer, not a fault
+
+class ApiError(Exception):
     """The request is answered with `status` and `{"detail": detail}`."""
 
     def __init__(self, status: int, detail: object) -> None:
@@ -50,11 +56,27 @@ class Refused(Exception):  # noqa: N818 - an answer, not a fault
         self.detail = detail
 
 
-class Invalid(Refused):
-    """A value in the request cannot be used: 422 in the shape of FastAPI's validation errors."""
+class InvalidValueError(ApiError):
+    """A value of the request is invalid: 422 in the shape of FastAPI's validation errors."""
 
-    def __init__(self, loc: tuple[str | int, ...], msg: str, kind: str = "value_error") -> None:
+    def __init__(self, loc: Loc, msg: str, kind: str = "value_error") -> None:
         super().__init__(422, [{"loc": list(loc), "msg": msg, "type": kind}])
+
+
+def checked(validate: Callable[[Any], T], value: object, *loc: str | int) -> T:
+    """Return what pydantic's `validate` makes of `value`, which stands at `loc`.
+
+    Raises:
+        ApiError: 422 with a FastAPI-style list of errors, which never quote the value.
+    """
+    try:
+        return validate(value)
+    except ValidationError as error:
+        if error.error_count() > _MAX_ERRORS:
+            raise InvalidValueError(loc, f"{error.error_count():,} values are invalid") from None
+        errors = error.errors(include_url=False, include_context=False, include_input=False)
+        detail = [{"loc": [*loc, *one["loc"]], "msg": one["msg"], "type": one["type"]} for one in errors]
+        raise ApiError(422, detail) from None
 
 
 def dump(value: object) -> str:
@@ -66,46 +88,38 @@ def parse_json(raw: bytes) -> Any:
     """Decode a request's body; NUL is stripped from every string.
 
     Raises:
-        Refused: not JSON (422), more values than any request has (413), or JSON that the real server fails on (500):
+        ApiError: not JSON (422), more values than any request has (413), or JSON that the real server fails on (500):
             NaN, a number beyond all floats, a lone surrogate.
     """
     if not raw:
         return None
     if too_many_values(raw):
-        raise Refused(413, "a large body must be UTF-8 and hold fewer values")
+        raise ApiError(413, "a large body must be UTF-8 and hold fewer values")
     try:
         # json.loads() would decode bytes on its own, and let surrogates through.
         text = raw.decode(json.detect_encoding(raw))
         value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
-        raise Invalid(("body",), "JSON decode error", "json_invalid") from error
+        raise InvalidValueError(("body",), "JSON decode error", "json_invalid") from error
     return _checked_text(value) if "\\u" in text else value
 
 
-def resource_id(value: object, loc: tuple[str | int, ...]) -> str:
-    """Check the id of a workspace, peer or session.
+def resource_id(value: object, *loc: str | int) -> str:
+    """Return the id of a workspace, peer or session if it is valid.
 
     Raises:
-        Invalid: it is not 1-512 characters of `a-zA-Z0-9_-`.
+        ApiError: 422, it is not 1-512 characters of `a-zA-Z0-9_-`.
     """
-    if not isinstance(value, str):
-        raise Invalid(loc, "Input should be a valid string", "string_type")
-    if not value:
-        raise Invalid(loc, "String should have at least 1 character", "string_too_short")
-    if len(value) > _MAX_ID:
-        raise Invalid(loc, f"String should have at most {_MAX_ID} characters", "string_too_long")
-    if not _ID.fullmatch(value):
-        raise Invalid(loc, "String should match pattern '^[a-zA-Z0-9_-]+$'", "string_pattern_mismatch")
-    return value
+    return checked(_RESOURCE_ID.validate_python, value, *loc)
 
 
-def instant(seconds: float) -> str:
-    """Seconds since the epoch as stored: UTC, microseconds, sorts as it reads."""
+def stored_time(seconds: float) -> str:
+    """Return seconds since the epoch as stored: UTC with microseconds, which sorts as text."""
     return _stored(datetime.fromtimestamp(seconds, UTC))
 
 
-def moment(value: object) -> str | None:
-    """An ISO 8601 time as stored; None when it is none. No zone means UTC."""
+def parse_time(value: object) -> str | None:
+    """Return an ISO 8601 time as stored, None if it is not one; without a zone it is UTC."""
     if not isinstance(value, str):
         return None
     try:
@@ -115,154 +129,27 @@ def moment(value: object) -> str | None:
         return None
 
 
-def shown_instant(stored: str) -> str:
-    """A stored time as the real server writes it."""
+def shown_time(stored: str) -> str:
+    """Return a stored time as the real server writes it."""
     return stored.replace(".000000Z", "Z")
-
-
-@dataclass(frozen=True, slots=True)
-class NewMessage:
-    """A message to store."""
-
-    content: str
-    peer: str
-    metadata: dict[str, Any]
-    created_at: str | None
-
-    @classmethod
-    def parse(cls, body: Body) -> NewMessage:
-        """Check one message of a batch.
-
-        Raises:
-            Refused: it, and with it the batch, is refused.
-        """
-        content = body.text("content", most=25_000)
-        _refuse_special_tokens(content, (*body.loc, "content"))
-        created_at = None
-        if (given := body.get("created_at")) is not None:
-            created_at = moment(given)
-            if created_at is None:
-                raise Invalid((*body.loc, "created_at"), "Input should be a valid datetime", "datetime_parsing")
-        return cls(
-            content=content,
-            peer=resource_id(body.get("peer_id"), (*body.loc, "peer_id")),
-            metadata=body.metadata() or {},
-            created_at=created_at,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class NewConclusion:
-    """A conclusion to store."""
-
-    content: str
-    observer: str
-    observed: str
-    session: str | None
-
-    @classmethod
-    def parse(cls, body: Body) -> NewConclusion:
-        """Check one conclusion of a batch.
-
-        Raises:
-            Refused: it, and with it the batch, is refused.
-        """
-        content = body.text("content", least=1, most=65_535)
-        _refuse_special_tokens(content, (*body.loc, "content"))
-        return cls(
-            content=content,
-            observer=body.text("observer_id"),
-            observed=body.text("observed_id"),
-            session=body.optional_text("session_id"),
-        )
-
-
-class Body:
-    """A JSON object of a request and where in the request it stands; reads its values or raises `Invalid`."""
-
-    def __init__(self, value: object, loc: tuple[str | int, ...] = ("body",)) -> None:
-        if not isinstance(value, dict):
-            raise Invalid(loc, "Input should be a valid dictionary or object", "model_attributes_type")
-        self.value: dict[str, Any] = value
-        self.loc = loc
-
-    def get(self, name: str) -> Any:
-        """The value as it came, None when it is not there."""
-        return self.value.get(name)
-
-    def text(self, name: str, *, least: int = 0, most: int | None = None) -> str:
-        """A string that must be there, of `least` to `most` characters."""
-        loc = (*self.loc, name)
-        if name not in self.value:
-            raise Invalid(loc, "Field required", "missing")
-        value = self.value[name]
-        if not isinstance(value, str):
-            raise Invalid(loc, "Input should be a valid string", "string_type")
-        if len(value) < least:
-            raise Invalid(loc, f"String should have at least {least} character", "string_too_short")
-        if most is not None and len(value) > most:
-            raise Invalid(loc, f"String should have at most {most} characters", "string_too_long")
-        return value
-
-    def optional_text(self, name: str) -> str | None:
-        """A string, None when it is null or not there."""
-        return None if self.get(name) is None else self.text(name)
-
-    def flag(self, name: str) -> bool | None:
-        """A boolean, None when it is null or not there."""
-        value = self.get(name)
-        if value is None or isinstance(value, bool):
-            return value
-        raise Invalid((*self.loc, name), "Input should be a valid boolean", "bool_type")
-
-    def number(self, name: str, *, default: int, most: int = 100) -> int:
-        """A whole number from 1 to `most`."""
-        value = self.get(name)
-        if value is None:
-            return default
-        loc = (*self.loc, name)
-        # JSON knows one kind of number: 10.0 is a whole one.
-        if isinstance(value, bool) or not isinstance(value, int | float) or value % 1:
-            raise Invalid(loc, "Input should be a valid integer", "int_type")
-        if not 1 <= value <= most:
-            raise Invalid(loc, f"Input should be from 1 to {most}", "less_than_equal")
-        return int(value)
-
-    def object(self, name: str) -> dict[str, Any] | None:
-        """A JSON object, None when it is null or not there."""
-        value = self.get(name)
-        if value is None or isinstance(value, dict):
-            return value
-        raise Invalid((*self.loc, name), "Input should be a valid dictionary", "dict_type")
-
-    def metadata(self) -> dict[str, Any] | None:
-        """The metadata within its limits, None when it is null or not there."""
-        value = self.object("metadata")
-        if value is not None:
-            loc = (*self.loc, "metadata")
-            if len(value) > _MAX_METADATA_KEYS:
-                raise Invalid(loc, f"Value error, at most {_MAX_METADATA_KEYS} keys at the top level")
-            if _depth(value) > _MAX_METADATA_DEPTH:
-                raise Invalid(loc, f"Value error, objects may nest {_MAX_METADATA_DEPTH} deep, not deeper")
-        return value
-
-    def batch(self, name: str) -> list[Body]:
-        """A list of 1 to 100 objects."""
-        value = self.get(name)
-        loc = (*self.loc, name)
-        if name not in self.value:
-            raise Invalid(loc, "Field required", "missing")
-        if not isinstance(value, list):
-            raise Invalid(loc, "Input should be a valid list", "list_type")
-        if not value:
-            raise Invalid(loc, "List should have at least 1 item after validation, not 0", "too_short")
-        if len(value) > 100:  # noqa: PLR2004 - Honcho's limit, named in the message
-            raise Invalid(loc, f"List should have at most 100 items after validation, not {len(value)}", "too_long")
-        return [Body(item, (*loc, number)) for number, item in enumerate(value)]
 
 
 def _stored(value: datetime) -> str:
     return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _time(value: str) -> str:
+    if (parsed := parse_time(value)) is None:
+        raise ValueError("the time must be in ISO 8601")
+    return parsed
+
+
+def _limited(value: dict[str, Any]) -> dict[str, Any]:
+    if len(value) > _MAX_METADATA_KEYS:
+        raise ValueError(f"at most {_MAX_METADATA_KEYS} keys at the top level")
+    if _depth(value) > _MAX_METADATA_DEPTH:
+        raise ValueError(f"objects may nest at most {_MAX_METADATA_DEPTH} deep")
+    return value
 
 
 def _depth(value: object) -> int:
@@ -271,16 +158,62 @@ def _depth(value: object) -> int:
     return 1 + max(map(_depth, value.values()), default=0)
 
 
-def _refuse_special_tokens(content: str, loc: tuple[str | int, ...]) -> None:
+def _tokenizable(content: str) -> str:
     # The real server's tokenizer raises on these; a client that sends them here would be surprised there.
-    if any(token in content for token in _TOKENIZER_REFUSES):
-        raise Invalid(loc, "Value error, the text holds a special token of the tokenizer")
-    if any(token in content for token in _TOKENIZER_FAILS):
-        raise Refused(500, "An unexpected error occurred")
+    if "<|" in content:
+        if any(token in content for token in _TOKENIZER_REFUSES):
+            raise ValueError("the text holds a special token of the tokenizer")
+        if any(token in content for token in _TOKENIZER_FAILS):
+            raise ApiError(500, "An unexpected error occurred")
+    return content
+
+
+ResourceId = Annotated[str, StringConstraints(strict=True, pattern="^[a-zA-Z0-9_-]+$", min_length=1, max_length=512)]
+"""The id of a workspace, peer or session."""
+
+Metadata = Annotated[dict[str, Any], AfterValidator(_limited)]
+"""Metadata within Honcho's limits."""
+
+_RESOURCE_ID: Final = TypeAdapter[str](ResourceId)
+
+
+class JsonModel(BaseModel):
+    """An object of a JSON body; unknown fields are ignored, as the real server does."""
+
+    # from_attributes gives the errors FastAPI's wording; JSON holds no object that has attributes.
+    model_config = ConfigDict(strict=True, from_attributes=True)
+
+
+class ReasoningConfiguration(JsonModel):
+    enabled: bool | None = None
+    custom_instructions: str | None = None
+
+
+class _MessageConfiguration(JsonModel):
+    reasoning: ReasoningConfiguration | None = None
+
+
+class NewMessage(JsonModel):
+    """A message to store; `created_at` is in the stored form."""
+
+    content: Annotated[str, Field(max_length=25_000), AfterValidator(_tokenizable)]
+    peer_id: ResourceId
+    metadata: Metadata | None = None
+    created_at: Annotated[str, AfterValidator(_time)] | None = None
+    configuration: _MessageConfiguration | None = None
+
+
+class NewConclusion(JsonModel):
+    """A conclusion to store."""
+
+    content: Annotated[str, Field(min_length=1, max_length=65_535), AfterValidator(_tokenizable)]
+    observer_id: str
+    observed_id: str
+    session_id: str | None = None
 
 
 def _no_constant(name: str) -> NoReturn:
-    raise Refused(500, f"{name} is not JSON")
+    raise ApiError(500, f"{name} is not JSON")
 
 
 def _finite(number: str) -> float:
@@ -296,7 +229,7 @@ def _checked_text(value: Any) -> Any:
         try:
             value.encode()
         except UnicodeEncodeError as error:
-            raise Refused(500, "The body holds a lone surrogate") from error
+            raise ApiError(500, "The body holds a lone surrogate") from error
         return value.replace("\0", "")
     if isinstance(value, list):
         return [_checked_text(item) for item in value]

@@ -20,7 +20,7 @@ from honcho_exec.conversation.tool_arguments import TOOLS, parse
 from honcho_exec.embedded.query import sentences as extract
 from honcho_exec.embedded.query import words
 from honcho_exec.embedded.query.metadata import compares
-from honcho_exec.embedded.wire import Refused, parse_json
+from honcho_exec.embedded.wire import ApiError, parse_json
 from honcho_exec.errors import HonchoExecError
 from honcho_exec.net import error_text as server_words
 from honcho_exec.recall.cadence import is_trivial
@@ -261,7 +261,7 @@ def parse_tools(said: str) -> None:
 
 
 def read_json(said: str) -> None:
-    with suppress(Refused):
+    with suppress(ApiError):
         parse_json(said.encode("utf-8", "surrogatepass"))
 
 

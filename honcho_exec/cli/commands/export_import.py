@@ -17,7 +17,7 @@ from honcho_exec.cli.hermes_home import environment
 from honcho_exec.cli.output import print_text, progress_bar, stdout
 from honcho_exec.cli.resources import open_memory
 from honcho_exec.client.api import SOURCE_KEY
-from honcho_exec.embedded.wire import Refused, parse_json
+from honcho_exec.embedded.wire import ApiError, parse_json
 from honcho_exec.errors import InputError
 from honcho_exec.settings import load
 from honcho_exec.text.redaction import redact_json, redact_key
@@ -108,7 +108,7 @@ def _records(source: Source, told: Progress, *, redact: bool) -> Iterator[tuple[
         try:
             record = parse_json(line)
             yield place, redacted(record) if redact and isinstance(record, dict) else record
-        except Refused as error:
+        except ApiError as error:
             raise InputError(f"{place}: is not JSON; nothing was imported") from error
         except RecursionError as error:
             raise InputError(f"{place}: is nested too deep; nothing was imported") from error

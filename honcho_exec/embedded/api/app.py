@@ -13,15 +13,13 @@ from typing import Any, Final
 
 import falcon
 
-from honcho_exec.embedded.api import messages, recall
-from honcho_exec.embedded.api import resources as places
-from honcho_exec.embedded.api.bodies import BODIES, Shape, check_body
+from honcho_exec.embedded.api import messages, recall, resources
 from honcho_exec.embedded.api.request import Answer, Call, Handler
 from honcho_exec.embedded.api.upload import upload
 from honcho_exec.embedded.language_model import LanguageModel
 from honcho_exec.embedded.limits import LARGE, body_limit
 from honcho_exec.embedded.store.database import Store
-from honcho_exec.embedded.wire import FILTERS_HEADER, MEMBERS_FILTER, Refused
+from honcho_exec.embedded.wire import FILTERS_HEADER, MEMBERS_FILTER, ApiError
 from honcho_exec.errors import StateError
 from honcho_exec.forks import PerProcess
 from honcho_exec.runtime.log import record
@@ -39,7 +37,7 @@ def _health(_: Call) -> Answer:
 
 
 def _unserved(_: Call, what: str) -> Answer:
-    raise Refused(501, f"{what} is not served by the embedded Honcho; it needs a Honcho server")
+    raise ApiError(501, f"{what} is not served by the embedded Honcho; it needs a Honcho server")
 
 
 _WORKSPACE: Final = "/v3/workspaces/{workspace_id}"
@@ -49,34 +47,34 @@ _SCOPE: Final = _WORKSPACE + "/scopes/{scope_id}"
 
 _ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
     "/health": {"get": _health},
-    "/v3/workspaces": {"post": places.make_workspace},
-    "/v3/workspaces/list": {"post": places.list_workspaces},
-    _WORKSPACE: {"put": places.update_workspace, "delete": places.delete_workspace},
+    "/v3/workspaces": {"post": resources.make_workspace},
+    "/v3/workspaces/list": {"post": resources.list_workspaces},
+    _WORKSPACE: {"put": resources.update_workspace, "delete": resources.delete_workspace},
     f"{_WORKSPACE}/chat": {"post": recall.chat_of_workspace},
     f"{_WORKSPACE}/search": {"post": messages.search_workspace},
     f"{_WORKSPACE}/queue/status": {"get": recall.queue_status},
-    f"{_WORKSPACE}/peers": {"post": places.make_peer},
-    f"{_WORKSPACE}/peers/list": {"post": places.list_peers},
-    _PEER: {"put": places.update_peer},
-    f"{_PEER}/sessions": {"post": places.list_peer_sessions},
+    f"{_WORKSPACE}/peers": {"post": resources.make_peer},
+    f"{_WORKSPACE}/peers/list": {"post": resources.list_peers},
+    _PEER: {"put": resources.update_peer},
+    f"{_PEER}/sessions": {"post": resources.list_peer_sessions},
     f"{_PEER}/chat": {"post": recall.chat},
     f"{_PEER}/representation": {"post": recall.representation},
     f"{_PEER}/card": {"get": recall.get_card, "put": recall.set_card},
     f"{_PEER}/context": {"get": recall.context_of_peer},
     f"{_PEER}/search": {"post": messages.search_peer},
-    f"{_WORKSPACE}/sessions": {"post": places.make_session},
-    f"{_WORKSPACE}/sessions/list": {"post": places.list_sessions},
-    _SESSION: {"put": places.update_session, "delete": places.delete_session},
-    f"{_SESSION}/clone": {"post": places.clone_session},
+    f"{_WORKSPACE}/sessions": {"post": resources.make_session},
+    f"{_WORKSPACE}/sessions/list": {"post": resources.list_sessions},
+    _SESSION: {"put": resources.update_session, "delete": resources.delete_session},
+    f"{_SESSION}/clone": {"post": resources.clone_session},
     f"{_SESSION}/peers": {
-        "get": places.list_session_peers,
-        "post": places.add_session_peers,
-        "put": places.set_session_peers,
-        "delete": places.remove_session_peers,
+        "get": resources.list_session_peers,
+        "post": resources.add_session_peers,
+        "put": resources.set_session_peers,
+        "delete": resources.remove_session_peers,
     },
     f"{_SESSION}/peers/{{peer_id}}/config": {
-        "get": places.get_member_config,
-        "put": places.set_member_config,
+        "get": resources.get_member_config,
+        "put": resources.set_member_config,
     },
     f"{_SESSION}/context": {"get": recall.context_of_session},
     f"{_SESSION}/summaries": {"get": recall.summaries_of_session},
@@ -114,27 +112,17 @@ _CALL = "honcho_exec.call"
 class _Resource:
     """What falcon calls: one `on_<method>` for each handler of a route."""
 
-    def __init__(self, route: str, handlers: Mapping[str, Handler]) -> None:
+    def __init__(self, handlers: Mapping[str, Handler]) -> None:
         for method, handler in handlers.items():
-            shape = BODIES.get((method, route), {})
-            setattr(self, f"on_{method}", partial(self._answer, handler, shape))
+            setattr(self, f"on_{method}", partial(self._answer, handler))
 
     @staticmethod
-    def _answer(
-        handler: Handler,
-        shape: Shape,
-        request: falcon.Request,
-        response: falcon.Response,
-        **ids: str,
-    ) -> None:
+    def _answer(handler: Handler, request: falcon.Request, response: falcon.Response, **ids: str) -> None:
         raw = request.bounded_stream.read((most := body_limit(request.path)) + 1)
         if len(raw) > most:
-            raise Refused(413, f"The body has more than {most:,} bytes, which is the most that is taken here")
+            raise ApiError(413, f"The body has more than {most:,} bytes, which is the most that is taken here")
         call = request.env[_CALL](ids, request.params, raw, request.content_type or "")
         with _one_large() if len(raw) > LARGE else nullcontext():
-            call.check_recall_options()
-            if shape:
-                check_body(call.json, shape)
             answer = handler(call)
         response.status = answer.status
         response.set_header(FILTERS_HEADER, MEMBERS_FILTER)
@@ -166,12 +154,12 @@ def _routes() -> falcon.App[falcon.Request, falcon.Response]:
     app.add_error_handler(Exception, _failed)
     app.add_error_handler(falcon.HTTPError, _no_route)
     app.add_error_handler(StateError, _no_state)
-    app.add_error_handler(Refused, _refused)
+    app.add_error_handler(ApiError, _refused)
     for route in {**_ROUTES, **_UNSERVED}:
         handlers = dict(_ROUTES.get(route, {}))
         for method in _UNSERVED.get(route, ()):
             handlers[method] = partial(_unserved, what=f"{method.upper()} {route}")
-        app.add_route(route, _Resource(route, handlers))
+        app.add_route(route, _Resource(handlers))
     return app
 
 
@@ -179,7 +167,7 @@ def _text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _refused(_: falcon.Request, response: falcon.Response, error: Refused, __: Mapping[str, object]) -> None:
+def _refused(_: falcon.Request, response: falcon.Response, error: ApiError, __: Mapping[str, object]) -> None:
     response.status = error.status
     detail = error.detail
     if error.status == HTTPStatus.UNPROCESSABLE_ENTITY and isinstance(detail, str):

@@ -1,156 +1,238 @@
-"""What Honcho's OpenAPI document says of values that the handlers do not read, or read only sometimes.
+"""Request bodies and query strings, as Honcho's OpenAPI document describes them.
 
-A client must be refused here what a server would refuse, also where nothing here depends on the value.
+Fields that no handler reads are there too: what a server refuses is refused here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Annotated, Any, Literal
 
-from honcho_exec.embedded.wire import Invalid
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel
 
-__all__ = ["BODIES", "Shape", "check_body"]
+from honcho_exec.embedded.wire import JsonModel, Metadata, NewConclusion, NewMessage, ReasoningConfiguration, ResourceId
 
-Loc = tuple[str | int, ...]
-Check = Callable[[Any, Loc], None]
-Shape = dict[str, Check]
-
-
-def check_body(value: object, shape: Shape) -> None:
-    """Check those values of a body that `shape` names; a body that is no object is the handler's to refuse.
-
-    Raises:
-        Invalid: one of them is not as the document has it.
-    """
-    if isinstance(value, dict):
-        _fields(shape)(value, ("body",))
-
-
-def _fields(shape: Shape) -> Check:
-    def check(value: Any, loc: Loc) -> None:
-        if not isinstance(value, dict):
-            raise Invalid(loc, "Input should be a valid dictionary or object", "dict_type")
-        for name, inner in shape.items():
-            if name in value:
-                inner(value[name], (*loc, name))
-
-    return check
-
-
-def _or_null(inner: Check) -> Check:
-    def check(value: Any, loc: Loc) -> None:
-        if value is not None:
-            inner(value, loc)
-
-    return check
+__all__ = [
+    "CardBody",
+    "ChatBody",
+    "ConclusionBatch",
+    "ConclusionQuery",
+    "FilterBody",
+    "MemberConfig",
+    "Members",
+    "MessageBatch",
+    "MessageSearch",
+    "MessageUpdate",
+    "PageQuery",
+    "PeerCreate",
+    "PeerIds",
+    "PeerListBody",
+    "PeerUpdate",
+    "RecallQuery",
+    "RepresentationBody",
+    "ScopedBody",
+    "SessionCreate",
+    "SessionUpdate",
+    "WorkspaceCreate",
+    "WorkspaceSearch",
+    "WorkspaceUpdate",
+]
 
 
-def _of(kind: type, noun: str) -> Check:
-    def check(value: Any, loc: Loc) -> None:
-        if not isinstance(value, kind):
-            raise Invalid(loc, f"Input should be a valid {noun}", f"{noun}_type")
-
-    return check
+def _whole(value: object) -> object:
+    # JSON knows one kind of number: 10.0 is a whole one.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _number(least: float, most: float | None = None, *, whole: bool = True) -> Check:
-    def check(value: Any, loc: Loc) -> None:
-        if isinstance(value, bool) or not isinstance(value, int | float) or (whole and value % 1):
-            kind = "integer" if whole else "number"
-            raise Invalid(loc, f"Input should be a valid {kind}", f"{'int' if whole else 'float'}_type")
-        if value < least:
-            raise Invalid(loc, f"Input should be greater than or equal to {least:g}", "greater_than_equal")
-        if most is not None and value > most:
-            raise Invalid(loc, f"Input should be less than or equal to {most:g}", "less_than_equal")
-
-    return check
+_Number = Annotated[int, BeforeValidator(_whole)]
+_Count = Annotated[_Number, Field(ge=1, le=100)]
+_Distance = Annotated[float, Field(ge=0, le=1)]
+_Object = dict[str, Any]
+_Scopes = Annotated[list[str], Field(min_length=1, max_length=100)]
 
 
-def _one_of(*allowed: str) -> Check:
-    def check(value: Any, loc: Loc) -> None:
-        if value not in allowed:
-            raise Invalid(loc, f"Input should be {', '.join(map(repr, allowed))}", "literal_error")
-
-    return check
+class _Dream(JsonModel):
+    enabled: bool | None = None
 
 
-def _list(inner: Check, *, least: int = 0, most: int | None = None) -> Check:
-    def check(value: Any, loc: Loc) -> None:
-        if not isinstance(value, list):
-            raise Invalid(loc, "Input should be a valid list", "list_type")
-        if len(value) < least or (most is not None and len(value) > most):
-            raise Invalid(loc, f"List should have from {least} to {most} items, not {len(value)}", "too_long")
-        for place, item in enumerate(value):
-            inner(item, (*loc, place))
-
-    return check
+class _PeerCard(JsonModel):
+    use: bool | None = None
+    create: bool | None = None
 
 
-def _text_or_list(value: Any, loc: Loc) -> None:
-    if not isinstance(value, str):
-        _list(_TEXT, least=1, most=100)(value, loc)
+class _Summary(JsonModel):
+    enabled: bool | None = None
+    messages_per_short_summary: Annotated[_Number, Field(ge=10)] | None = None
+    messages_per_long_summary: Annotated[_Number, Field(ge=20)] | None = None
 
 
-_TEXT: Final = _of(str, "string")
-_FLAG: Final = _of(bool, "boolean")
-_OBJECT: Final = _of(dict, "dictionary")
-_MAYBE_FLAG: Final = _or_null(_FLAG)
-_COUNT: Final = _number(1, 100)
-_DISTANCE: Final = _or_null(_number(0, 1, whole=False))
+class _Configuration(JsonModel):
+    model_config = ConfigDict(extra="allow")
 
-_REASONING: Final = _or_null(_fields({"enabled": _MAYBE_FLAG, "custom_instructions": _or_null(_TEXT)}))
-_SUMMARY: Final = _fields(
-    {
-        "enabled": _MAYBE_FLAG,
-        "messages_per_short_summary": _or_null(_number(10)),
-        "messages_per_long_summary": _or_null(_number(20)),
-    }
-)
-_CONFIGURATION: Final = _fields(
-    {
-        "reasoning": _REASONING,
-        "peer_card": _or_null(_fields({"use": _MAYBE_FLAG, "create": _MAYBE_FLAG})),
-        "summary": _or_null(_SUMMARY),
-        "dream": _or_null(_fields({"enabled": _MAYBE_FLAG})),
-    }
-)
-_SEARCH: Final[Shape] = {"limit": _COUNT, "scope": _or_null(_TEXT)}
-_SCOPED: Final[Shape] = {"session_id": _or_null(_TEXT), "target": _or_null(_TEXT), "scope": _or_null(_text_or_list)}
-_CHAT: Final[Shape] = _SCOPED | {
-    "stream": _FLAG,
-    "reasoning_level": _one_of("minimal", "low", "medium", "high", "max"),
-    "response_format": _or_null(_OBJECT),
-}
-_MESSAGE: Final = _fields({"configuration": _or_null(_fields({"reasoning": _REASONING}))})
+    reasoning: ReasoningConfiguration | None = None
+    peer_card: _PeerCard | None = None
+    summary: _Summary | None = None
+    dream: _Dream | None = None
 
-_WORKSPACE: Final = "/v3/workspaces/{workspace_id}"
-_PEER: Final = _WORKSPACE + "/peers/{peer_id}"
-_SESSION: Final = _WORKSPACE + "/sessions/{session_id}"
 
-BODIES: Final[Mapping[tuple[str, str], Shape]] = {
-    ("post", "/v3/workspaces"): {"metadata": _OBJECT, "configuration": _CONFIGURATION},
-    ("put", _WORKSPACE): {"configuration": _or_null(_CONFIGURATION)},
-    ("post", f"{_WORKSPACE}/search"): _SEARCH,
-    ("post", f"{_PEER}/search"): _SEARCH,
-    ("post", f"{_SESSION}/search"): _SEARCH,
-    ("post", f"{_WORKSPACE}/peers/list"): {"kind": _or_null(_one_of("scope", "all"))},
-    ("post", f"{_WORKSPACE}/sessions"): {
-        "configuration": _or_null(_CONFIGURATION),
-        "scopes": _or_null(_list(_TEXT, most=100)),
-    },
-    ("put", _SESSION): {"configuration": _or_null(_CONFIGURATION)},
-    ("post", f"{_SESSION}/messages"): {"messages": _list(_MESSAGE)},
-    ("post", f"{_WORKSPACE}/conclusions/query"): {"top_k": _COUNT, "distance": _DISTANCE},
-    ("post", f"{_WORKSPACE}/chat"): _CHAT,
-    ("post", f"{_PEER}/chat"): _CHAT,
-    ("post", f"{_PEER}/representation"): _SCOPED
-    | {
-        "search_query": _or_null(_TEXT),
-        "search_top_k": _or_null(_COUNT),
-        "search_max_distance": _DISTANCE,
-        "include_most_frequent": _MAYBE_FLAG,
-        "max_conclusions": _or_null(_COUNT),
-    },
-}
-"""What the document says of a body, by method and route, beyond what its handler checks."""
+class WorkspaceUpdate(JsonModel):
+    """What changes of a workspace."""
+
+    metadata: Metadata | None = None
+    configuration: _Configuration | None = None
+
+
+class WorkspaceCreate(JsonModel):
+    """A workspace to get or create."""
+
+    id: ResourceId
+    metadata: Metadata = Field(default_factory=dict)
+    configuration: _Configuration = Field(default_factory=_Configuration)
+
+
+class PeerUpdate(JsonModel):
+    """What changes of a peer."""
+
+    metadata: Metadata | None = None
+    configuration: _Object | None = None
+
+
+class PeerCreate(PeerUpdate):
+    """A peer to get or create."""
+
+    id: ResourceId
+
+
+class MemberConfig(JsonModel):
+    """What a member of a session observes."""
+
+    observe_me: bool | None = None
+    observe_others: bool | None = None
+
+
+class SessionUpdate(WorkspaceUpdate):
+    """What changes of a session."""
+
+
+class SessionCreate(SessionUpdate):
+    """A session to get or create, with peers that join it."""
+
+    id: ResourceId
+    peers: dict[ResourceId, MemberConfig] | None = None
+    scopes: Annotated[list[str], Field(max_length=100)] | None = None
+
+
+class Members(RootModel[dict[ResourceId, MemberConfig]]):
+    """Peers that join a session."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class PeerIds(RootModel[list[str]]):
+    """Peers that leave a session."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class MessageBatch(JsonModel):
+    """Messages to store."""
+
+    messages: Annotated[list[NewMessage], Field(min_length=1, max_length=100)]
+
+
+class MessageUpdate(JsonModel):
+    """What changes of a message."""
+
+    metadata: Metadata | None = None
+
+
+class ConclusionBatch(JsonModel):
+    """Conclusions to store."""
+
+    conclusions: Annotated[list[NewConclusion], Field(min_length=1, max_length=100)]
+
+
+class FilterBody(JsonModel):
+    """What a list is filtered by."""
+
+    filters: _Object | None = None
+
+
+class PeerListBody(FilterBody):
+    """What a list of peers is filtered by."""
+
+    kind: Literal["scope", "all"] | None = None
+
+
+class MessageSearch(FilterBody):
+    """A search of messages."""
+
+    query: str
+    limit: _Count = 10
+
+
+class WorkspaceSearch(MessageSearch):
+    """A search of a workspace's messages."""
+
+    scope: str | None = None
+
+
+class ConclusionQuery(FilterBody):
+    """A search of conclusions."""
+
+    query: str
+    top_k: _Count = 10
+    distance: _Distance | None = None
+
+
+class ScopedBody(FilterBody):
+    """Whom a request is about, and from which sessions."""
+
+    session_id: str | None = None
+    target: str | None = None
+    scope: str | _Scopes | None = None
+
+
+class ChatBody(ScopedBody):
+    """A question."""
+
+    query: Annotated[str, Field(min_length=1, max_length=10_000)]
+    stream: bool = False
+    reasoning_level: Literal["minimal", "low", "medium", "high", "max"] = "low"
+    response_format: _Object | None = None
+
+
+class RepresentationBody(ScopedBody):
+    """What a representation holds."""
+
+    search_query: str | None = None
+    search_top_k: _Count | None = None
+    search_max_distance: _Distance | None = None
+    include_most_frequent: bool | None = None
+    max_conclusions: _Count | None = 25
+
+
+class CardBody(JsonModel):
+    """The lines of a card."""
+
+    peer_card: list[str]
+
+
+class PageQuery(BaseModel):
+    """Which page of a list is requested, in a query string."""
+
+    page: int = Field(1, ge=1)
+    size: int = Field(50, ge=1, le=100)
+    reverse: bool = False
+
+
+class RecallQuery(BaseModel):
+    """What a context holds, in a query string."""
+
+    tokens: Annotated[int, Field(ge=-(2**31), le=100_000)] | None = None
+    summary: bool = True
+    limit_to_session: bool = False
+    search_query: str | None = None
+    search_top_k: Annotated[int, Field(ge=1, le=100)] | None = None
+    search_max_distance: Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)] | None = None
+    include_most_frequent: bool = True
+    max_conclusions: Annotated[int, Field(ge=1, le=100)] | None = None

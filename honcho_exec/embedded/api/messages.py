@@ -4,6 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 
+from honcho_exec.embedded.api.bodies import (
+    ConclusionBatch,
+    ConclusionQuery,
+    MessageBatch,
+    MessageSearch,
+    MessageUpdate,
+    WorkspaceSearch,
+)
 from honcho_exec.embedded.api.request import Answer, Call
 from honcho_exec.embedded.query.filters import (
     CONCLUSION_COLUMNS,
@@ -24,7 +32,7 @@ from honcho_exec.embedded.query.listing import (
 from honcho_exec.embedded.query.search import find_conclusions, find_messages, joint_sessions, member_window
 from honcho_exec.embedded.store.resources import find
 from honcho_exec.embedded.store.writing import add_conclusions, add_messages, delete_conclusion
-from honcho_exec.embedded.wire import MEMBERS_FILTER, NewConclusion, NewMessage, Refused, dump
+from honcho_exec.embedded.wire import MEMBERS_FILTER, ApiError, dump
 
 __all__ = [
     "get_message",
@@ -44,7 +52,7 @@ __all__ = [
 def make_messages(call: Call) -> Answer:
     """Append a batch of messages to a session."""
     workspace, session = call.new_id("workspace_id"), call.new_id("session_id")
-    messages = [NewMessage.parse(item) for item in call.body().batch("messages")]
+    messages = call.body(MessageBatch).messages
     with call.store.writing() as writer:
         rows = add_messages(writer, workspace, session, messages)
     return Answer(201, [message(row) for row in rows])
@@ -70,7 +78,7 @@ def get_message(call: Call) -> Answer:
 
 def update_message(call: Call) -> Answer:
     """Replace one message's metadata."""
-    metadata = call.body().metadata()
+    metadata = call.body(MessageUpdate).metadata
     with call.store.writing() as writer:
         row = _message(writer.connection, call)
         if metadata is not None:
@@ -81,24 +89,24 @@ def update_message(call: Call) -> Answer:
 
 def search_workspace(call: Call) -> Answer:
     """Search a workspace's messages."""
-    return _search(call, [])
+    return _search(call, call.body(WorkspaceSearch), [])
 
 
 def search_peer(call: Call) -> Answer:
     """Search what one peer said."""
     said = "message.peer = (SELECT key FROM peer WHERE id = ? AND workspace = message.workspace)"
-    return _search(call, [Condition(said, (call.ids["peer_id"],))])
+    return _search(call, call.body(MessageSearch), [Condition(said, (call.ids["peer_id"],))])
 
 
 def search_session(call: Call) -> Answer:
     """Search one session's messages."""
     inside = "message.session = (SELECT key FROM session WHERE id = ? AND workspace = message.workspace)"
-    return _search(call, [Condition(inside, (call.ids["session_id"],))])
+    return _search(call, call.body(MessageSearch), [Condition(inside, (call.ids["session_id"],))])
 
 
 def make_conclusions(call: Call) -> Answer:
     """Store a batch of conclusions."""
-    conclusions = [NewConclusion.parse(item) for item in call.body().batch("conclusions")]
+    conclusions = call.body(ConclusionBatch).conclusions
     with call.store.writing() as writer:
         rows = add_conclusions(writer, call.workspace, conclusions)
     return Answer(201, [conclusion(row) for row in rows])
@@ -118,19 +126,18 @@ def list_conclusions(call: Call) -> Answer:
 
 def query_conclusions(call: Call) -> Answer:
     """Search the conclusions of an observer about an observed peer."""
-    body = call.body()
-    query, limit = body.text("query"), body.number("top_k", default=10)
-    filters = body.object("filters") or {}
+    body = call.body(ConclusionQuery)
+    filters = body.filters or {}
     for name in ("observer", "observed"):
         if not (filters.get(name) or filters.get(f"{name}_id")):
-            raise Refused(422, "observer and observed are required in the filters of a query")
+            raise ApiError(422, "observer and observed are required in the filters of a query")
     condition = compile_filters(filters, CONCLUSION_COLUMNS)
     with call.store.reading() as connection:
         workspace = find(connection, "workspace", call.workspace)
         if workspace is None:
             return Answer(200, [])
         condition = all_of([Condition("conclusion.workspace = ?", (workspace["key"],)), condition])
-        rows = find_conclusions(connection, query, condition, limit=limit)
+        rows = find_conclusions(connection, body.query, condition, limit=body.top_k)
     return Answer(200, [conclusion(row) for row in rows])
 
 
@@ -142,16 +149,14 @@ def remove_conclusion(call: Call) -> Answer:
     return Answer(204)
 
 
-def _search(call: Call, conditions: list[Condition]) -> Answer:
-    body = call.body()
-    query, limit = body.text("query"), body.number("limit", default=10)
-    filters = dict(body.object("filters") or {})
+def _search(call: Call, body: MessageSearch, conditions: list[Condition]) -> Answer:
+    filters = dict(body.filters or {})
     perspective = filters.pop("peer_perspective", None)
     if not isinstance(perspective, str | None):
-        raise Refused(422, "peer_perspective must be the id of a peer")
+        raise ApiError(422, "peer_perspective must be the id of a peer")
     members = filters.pop(MEMBERS_FILTER, [])
     if not isinstance(members, list) or not all(isinstance(peer, str) for peer in members):
-        raise Refused(422, f"{MEMBERS_FILTER} must be a list of the ids of peers")
+        raise ApiError(422, f"{MEMBERS_FILTER} must be a list of the ids of peers")
     conditions = [*conditions, compile_filters(filters, MESSAGE_COLUMNS)]
     with call.store.reading() as connection:
         workspace = find(connection, "workspace", call.workspace)
@@ -161,7 +166,7 @@ def _search(call: Call, conditions: list[Condition]) -> Answer:
         if perspective is not None:
             conditions.append(member_window(workspace["key"], perspective))
         conditions.append(joint_sessions(workspace["key"], members))
-        rows = find_messages(connection, query, all_of(conditions), limit=limit)
+        rows = find_messages(connection, body.query, all_of(conditions), limit=body.limit)
     return Answer(200, [message(row) for row in rows])
 
 
@@ -171,5 +176,5 @@ def _message(connection: sqlite3.Connection, call: Call) -> sqlite3.Row:
         (call.ids["message_id"], call.ids["session_id"], call.workspace),
     ).fetchone()
     if row is None:
-        raise Refused(404, f"Message {call.ids['message_id']} not found")
+        raise ApiError(404, f"Message {call.ids['message_id']} not found")
     return row

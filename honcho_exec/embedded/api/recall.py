@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from honcho_exec.embedded.api.bodies import CardBody, ChatBody, RecallQuery, RepresentationBody, ScopedBody
 from honcho_exec.embedded.api.request import Answer, Call
 from honcho_exec.embedded.language_model import LanguageModel, ModelError
 from honcho_exec.embedded.query import representation as recall
 from honcho_exec.embedded.store.resources import ensure_peer, ensure_workspace, find, need
-from honcho_exec.embedded.wire import Body, Invalid, Refused, resource_id
+from honcho_exec.embedded.wire import ApiError, resource_id
 
 __all__ = [
     "chat",
@@ -25,8 +26,6 @@ __all__ = [
     "summaries_of_session",
 ]
 
-_MOST_QUESTION: Final = 10_000
-
 # How many conclusions and messages a language model is given to answer from.
 _QUOTES_AT: Final = {"minimal": 10, "low": 20, "medium": 40, "high": 60, "max": 100}
 _NO_WORK: Final = dict.fromkeys(
@@ -36,15 +35,15 @@ _NO_WORK: Final = dict.fromkeys(
 
 def representation(call: Call) -> Answer:
     """What a peer knows about a target, itself when none is named."""
-    body = call.body()
+    body = call.body(RepresentationBody)
     with call.store.reading() as connection:
-        view = _view(connection, call, body.optional_text("target"), _sessions(body))
+        view = _view(connection, call, body.target, _sessions(body))
         text = view and recall.representation(
             connection,
             view,
-            body.optional_text("search_query"),
-            top=body.number("search_top_k", default=100),
-            most=body.number("max_conclusions", default=25),
+            body.search_query,
+            top=body.search_top_k or 100,
+            most=body.max_conclusions or 25,
         )
     return Answer(200, {"representation": text or ""})
 
@@ -52,14 +51,14 @@ def representation(call: Call) -> Answer:
 def chat(call: Call) -> Answer:
     """Answer a question about a target: by the language model where there is one, else by quoting what is stored."""
 
-    def found(connection: sqlite3.Connection, body: Body, query: str, quotes: int) -> _Found | None:
-        view = _view(connection, call, body.optional_text("target"), _sessions(body))
+    def found(connection: sqlite3.Connection, body: ChatBody, quotes: int) -> _Found | None:
+        view = _view(connection, call, body.target, _sessions(body))
         if view is None:
             return None
         known = ""
         if call.model:
-            known = recall.representation(connection, view, query, top=quotes, most=quotes, quotes=quotes)
-        return _Found(recall.chat(connection, view, query), known, view.observed["id"])
+            known = recall.representation(connection, view, body.query, top=quotes, most=quotes, quotes=quotes)
+        return _Found(recall.chat(connection, view, body.query), known, view.observed["id"])
 
     return _chat(call, found)
 
@@ -67,13 +66,13 @@ def chat(call: Call) -> Answer:
 def chat_of_workspace(call: Call) -> Answer:
     """Answer a question about anybody in a workspace; newer servers than 3.0.12 have this."""
 
-    def found(connection: sqlite3.Connection, body: Body, query: str, quotes: int) -> _Found | None:
+    def found(connection: sqlite3.Connection, body: ChatBody, quotes: int) -> _Found | None:
         workspace = find(connection, "workspace", call.workspace)
         if workspace is None:
             return None
         everyone = recall.Everyone(workspace["key"], _sessions(body))
-        known = recall.chat(connection, everyone, query, quotes=quotes) if call.model else None
-        return _Found(recall.chat(connection, everyone, query), known or "", "the people in it")
+        known = recall.chat(connection, everyone, body.query, quotes=quotes) if call.model else None
+        return _Found(recall.chat(connection, everyone, body.query), known or "", "the people in it")
 
     return _chat(call, found)
 
@@ -87,18 +86,15 @@ class _Found:
     observed: str
 
 
-def _chat(call: Call, find_in: Callable[[sqlite3.Connection, Body, str, int], _Found | None]) -> Answer:
-    body = call.body()
-    query = body.text("query", least=1, most=_MOST_QUESTION)
-    streamed = body.flag("stream")
-    quotes = _QUOTES_AT[body.optional_text("reasoning_level") or "low"]
+def _chat(call: Call, find_in: Callable[[sqlite3.Connection, ChatBody, int], _Found | None]) -> Answer:
+    body = call.body(ChatBody)
     with call.store.reading() as connection:
-        found = find_in(connection, body, query, quotes)
+        found = find_in(connection, body, _QUOTES_AT[body.reasoning_level])
     content = found.quoted if found else None
     if found and call.model and found.known:
         # Nothing is read from the file while the model is at it: that takes long.
-        content = _answered(call.model, query, found)
-    if not streamed:
+        content = _answered(call.model, body.query, found)
+    if not body.stream:
         return Answer(200, {"content": content})
     text = [{"delta": {"content": content}, "done": False}] if content else []
     return Answer(200, events=(*text, {"delta": {}, "done": True}))
@@ -124,10 +120,8 @@ def get_card(call: Call) -> Answer:
 
 def set_card(call: Call) -> Answer:
     """Replace a peer's card of a target, its own when none is named."""
-    lines = call.body().get("peer_card")
-    if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
-        raise Invalid(("body", "peer_card"), "Input should be a valid list of strings", "list_type")
-    target = resource_id(call.text("target") or call.ids["peer_id"], ("query", "target"))
+    lines = call.body(CardBody).peer_card
+    target = resource_id(call.text("target") or call.ids["peer_id"], "query", "target")
     with call.store.writing() as writer:
         workspace, _ = ensure_workspace(writer, call.new_id("workspace_id"))
         observer, _ = ensure_peer(writer, workspace, call.new_id("peer_id"))
@@ -137,10 +131,11 @@ def set_card(call: Call) -> Answer:
 
 def context_of_peer(call: Call) -> Answer:
     """A peer's representation and card of a target, of itself when none is named."""
+    query = call.query(RecallQuery)
     with call.store.reading() as connection:
         observer = need(connection, "peer", call.ids["peer_id"], call.workspace)
         target = call.text("target") or observer["id"]
-        text, card = _known(connection, call, observer["id"], target)
+        text, card = _known(connection, call, query, observer["id"], target)
     known = {"peer_id": observer["id"], "target_id": target, "representation": text, "peer_card": card}
     return Answer(200, known)
 
@@ -148,9 +143,8 @@ def context_of_peer(call: Call) -> Answer:
 def context_of_session(call: Call) -> Answer:
     """A session's summary and latest messages, and what is known about a target."""
     if call.text("scope"):
-        raise Refused(501, "'scope' is not served by the embedded Honcho; it needs a Honcho server")
-    tokens = call.number("tokens", least=-(2**31), most=100_000)
-    summarized = call.flag("summary", default=True)
+        raise ApiError(501, "'scope' is not served by the embedded Honcho; it needs a Honcho server")
+    query = call.query(RecallQuery)
     target = call.text("peer_target")
     shown: dict[str, Any] = {"id": call.ids["session_id"], "messages": [], "summary": None}
     text, card = None, None
@@ -159,14 +153,14 @@ def context_of_session(call: Call) -> Answer:
         session = workspace and find(connection, "session", call.ids["session_id"], workspace["key"])
         if session is not None:
             shown["summary"], shown["messages"] = recall.session_context(
-                connection, session["key"], tokens=tokens, summarized=summarized
+                connection, session["key"], tokens=query.tokens, summarized=query.summary
             )
         if target:
             sessions = call.texts("sessions")
-            if call.flag("limit_to_session", default=False):
+            if query.limit_to_session:
                 sessions = [call.ids["session_id"]]
             observer = call.text("peer_perspective") or target
-            text, card = _known(connection, call, observer, target, sessions)
+            text, card = _known(connection, call, query, observer, target, sessions=sessions)
     return Answer(200, {**shown, "peer_representation": text, "peer_card": card})
 
 
@@ -205,7 +199,13 @@ def _view(
 
 
 def _known(
-    connection: sqlite3.Connection, call: Call, observer: str, target: str, sessions: list[str] | None = None
+    connection: sqlite3.Connection,
+    call: Call,
+    query: RecallQuery,
+    observer: str,
+    target: str,
+    *,
+    sessions: list[str] | None = None,
 ) -> tuple[str | None, list[str] | None]:
     """A representation and a card; a card may be set of a peer that is not there yet."""
     seer = _view(connection, call, observer, None, observer)
@@ -218,16 +218,16 @@ def _known(
     text = recall.representation(
         connection,
         view,
-        call.text("search_query"),
-        top=call.number("search_top_k"),
-        most=call.number("max_conclusions") or 25,
+        query.search_query,
+        top=query.search_top_k,
+        most=query.max_conclusions or 25,
     )
     return text, card
 
 
-def _sessions(body: Body) -> list[str] | None:
+def _sessions(body: ScopedBody) -> list[str] | None:
     """The sessions to which a representation or a chat is confined, None for all."""
-    one, filters = body.optional_text("session_id"), body.object("filters")
+    one, filters = body.session_id, body.filters
     if filters is None:
         return None if one is None else [one]
     allowed = filters.get("session_id")
@@ -236,8 +236,8 @@ def _sessions(body: Body) -> list[str] | None:
     if isinstance(allowed, str):
         allowed = [allowed]
     if set(filters) != {"session_id"} or not isinstance(allowed, list):
-        raise Refused(422, "filters must hold 'session_id' only: an id, a list of ids, or {\"in\": [...]}")
-    allowed = [resource_id(id_, ("body", "filters", "session_id")) for id_ in allowed]
+        raise ApiError(422, "filters must hold 'session_id' only: an id, a list of ids, or {\"in\": [...]}")
+    allowed = [resource_id(id_, "body", "filters", "session_id") for id_ in allowed]
     if one is not None and one not in allowed:
-        raise Refused(422, "session_id is not among those of the filters")
+        raise ApiError(422, "session_id is not among those of the filters")
     return allowed if one is None else [one]

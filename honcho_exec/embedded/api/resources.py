@@ -3,8 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
+from honcho_exec.embedded.api.bodies import (
+    MemberConfig,
+    Members,
+    PeerCreate,
+    PeerIds,
+    PeerListBody,
+    PeerUpdate,
+    SessionCreate,
+    SessionUpdate,
+    WorkspaceCreate,
+    WorkspaceUpdate,
+)
 from honcho_exec.embedded.api.request import Answer, Call
 from honcho_exec.embedded.query.filters import (
     PEER_COLUMNS,
@@ -17,7 +30,7 @@ from honcho_exec.embedded.query.listing import empty_page, page, place
 from honcho_exec.embedded.store import resources as places
 from honcho_exec.embedded.store.purge import forget_chosen
 from honcho_exec.embedded.store.writing import clone_session as clone
-from honcho_exec.embedded.wire import Body, Invalid, Refused, resource_id
+from honcho_exec.embedded.wire import ApiError, JsonModel
 from honcho_exec.text.purge_filter import PurgeFilter
 
 __all__ = [
@@ -45,13 +58,13 @@ __all__ = [
 
 def make_workspace(call: Call) -> Answer:
     """Get or make a workspace."""
-    body = call.body()
-    return _workspace(call, resource_id(body.get("id"), ("body", "id")), body)
+    body = call.body(WorkspaceCreate)
+    return _workspace(call, body.id, body)
 
 
 def update_workspace(call: Call) -> Answer:
     """Update a workspace, made when it is not there."""
-    answer = _workspace(call, call.new_id("workspace_id"), call.body())
+    answer = _workspace(call, call.new_id("workspace_id"), call.body(WorkspaceUpdate))
     return Answer(200, answer.value)
 
 
@@ -60,10 +73,10 @@ def delete_workspace(call: Call) -> Answer:
     with call.store.writing() as writer:
         workspace = places.find(writer.connection, "workspace", call.workspace)
         if workspace is None:
-            raise Refused(404, f"Workspace {call.workspace} not found")
+            raise ApiError(404, f"Workspace {call.workspace} not found")
         sessions = "SELECT count(*) FROM session WHERE workspace = ?"
         if count := writer.connection.execute(sessions, (workspace["key"],)).fetchone()[0]:
-            raise Refused(409, f"Workspace {call.workspace} has {count} sessions; delete them first")
+            raise ApiError(409, f"Workspace {call.workspace} has {count} sessions; delete them first")
         forget_chosen(writer, PurgeFilter(workspace=call.workspace))
     call.store.flush()
     return Answer(202, {"message": "Workspace deleted successfully"})
@@ -80,20 +93,20 @@ def list_workspaces(call: Call) -> Answer:
 
 def make_peer(call: Call) -> Answer:
     """Get or make a peer."""
-    body = call.body()
-    return _peer(call, resource_id(body.get("id"), ("body", "id")), body)
+    body = call.body(PeerCreate)
+    return _peer(call, body.id, body)
 
 
 def update_peer(call: Call) -> Answer:
     """Update a peer, made when it is not there."""
-    answer = _peer(call, call.new_id("peer_id"), call.body())
+    answer = _peer(call, call.new_id("peer_id"), call.body(PeerUpdate))
     return Answer(200, answer.value)
 
 
 def list_peers(call: Call) -> Answer:
     """List a workspace's peers; there are no scopes among them."""
-    condition, body = call.condition(PEER_COLUMNS), call.json
-    if body and body.get("kind") == "scope":
+    condition = call.condition(PEER_COLUMNS)
+    if call.json is not None and call.body(PeerListBody).kind == "scope":
         condition = Condition("0")
     return _list(call, "peer", condition)
 
@@ -111,13 +124,13 @@ def list_peer_sessions(call: Call) -> Answer:
 
 def make_session(call: Call) -> Answer:
     """Get or make a session and let peers join it."""
-    body = call.body()
-    return _session(call, resource_id(body.get("id"), ("body", "id")), body)
+    body = call.body(SessionCreate)
+    return _session(call, body.id, body, body.peers)
 
 
 def update_session(call: Call) -> Answer:
     """Update a session, made when it is not there."""
-    answer = _session(call, call.new_id("session_id"), call.body())
+    answer = _session(call, call.new_id("session_id"), call.body(SessionUpdate))
     return Answer(200, answer.value)
 
 
@@ -156,19 +169,17 @@ def list_session_peers(call: Call) -> Answer:
 
 def add_session_peers(call: Call) -> Answer:
     """Let peers join a session."""
-    return _session(call, call.new_id("session_id"), Body({"peers": Body(call.json).value}))
+    return _session(call, call.new_id("session_id"), SessionUpdate(), call.body(Members).root)
 
 
 def set_session_peers(call: Call) -> Answer:
     """Replace a session's members."""
-    return _session(call, call.new_id("session_id"), Body({"peers": Body(call.json).value}), only=True)
+    return _session(call, call.new_id("session_id"), SessionUpdate(), call.body(Members).root, only=True)
 
 
 def remove_session_peers(call: Call) -> Answer:
     """Let members leave a session."""
-    ids = call.json
-    if not isinstance(ids, list) or not all(isinstance(id_, str) for id_ in ids):
-        raise Invalid(("body",), "Input should be a valid list of strings", "list_type")
+    ids = call.body(PeerIds).root
     with call.store.writing() as writer:
         session = places.need(writer.connection, "session", call.ids["session_id"], call.workspace)
         places.remove_members(writer, session["key"], ids)
@@ -187,46 +198,50 @@ def get_member_config(call: Call) -> Answer:
 
 def set_member_config(call: Call) -> Answer:
     """Set what a member observes."""
-    config = _peer_config(call.body())
+    config = call.body(MemberConfig)
     with call.store.writing() as writer:
         session, peer = _membership(writer.connection, call)
-        if not places.set_member_config(writer, session, peer, config):
+        if not places.set_member_config(writer, session, peer, config.model_dump()):
             raise _no_member(call)
     return Answer(204)
 
 
-def _workspace(call: Call, id_: str, body: Body) -> Answer:
+def _workspace(call: Call, id_: str, body: WorkspaceCreate | WorkspaceUpdate) -> Answer:
     with call.store.writing() as writer:
         key, made = places.ensure_workspace(writer, id_)
-        row = places.update(writer, "workspace", key, body.metadata(), body.object("configuration"))
+        row = places.update(writer, "workspace", key, _changes(body))
     return Answer(201 if made else 200, place(row))
 
 
-def _peer(call: Call, id_: str, body: Body) -> Answer:
+def _peer(call: Call, id_: str, body: PeerUpdate) -> Answer:
     with call.store.writing() as writer:
         workspace, _ = places.ensure_workspace(writer, call.new_id("workspace_id"))
         key, made = places.ensure_peer(writer, workspace, id_)
-        row = places.update(writer, "peer", key, body.metadata(), body.object("configuration"))
+        row = places.update(writer, "peer", key, _changes(body))
     return Answer(201 if made else 200, place(row, call.workspace))
 
 
-def _session(call: Call, id_: str, body: Body, *, only: bool = False) -> Answer:
-    peers = {
-        resource_id(peer, (*body.loc, "peers", peer)): _peer_config(Body(config, (*body.loc, "peers", peer)))
-        for peer, config in (body.object("peers") or {}).items()
-    }
+def _session(
+    call: Call,
+    id_: str,
+    body: SessionUpdate,
+    peers: Mapping[str, MemberConfig] | None = None,
+    *,
+    only: bool = False,
+) -> Answer:
     with call.store.writing() as writer:
         workspace, _ = places.ensure_workspace(writer, call.new_id("workspace_id"))
         key, made = places.ensure_session(writer, workspace, id_)
         if only:
             places.remove_all_members(writer, key)
-        places.add_members(writer, workspace, key, peers)
-        row = places.update(writer, "session", key, body.metadata(), body.object("configuration"))
+        places.add_members(writer, workspace, key, {id_: config.model_dump() for id_, config in (peers or {}).items()})
+        row = places.update(writer, "session", key, _changes(body))
     return Answer(201 if made else 200, place(row, call.workspace))
 
 
-def _peer_config(body: Body) -> dict[str, bool | None]:
-    return {name: body.flag(name) for name in ("observe_me", "observe_others")}
+def _changes(body: JsonModel) -> Mapping[str, Any]:
+    """Return the metadata and configuration that a request has, without defaults."""
+    return body.model_dump(include={"metadata", "configuration"}, exclude_unset=True)
 
 
 def _list(call: Call, kind: Literal["peer", "session"], condition: Condition) -> Answer:
@@ -255,5 +270,5 @@ def _membership(connection: sqlite3.Connection, call: Call) -> tuple[int, int]:
     return session["key"], peer["key"]
 
 
-def _no_member(call: Call) -> Refused:
-    return Refused(404, f"Peer {call.ids['peer_id']} is not in session {call.ids['session_id']}")
+def _no_member(call: Call) -> ApiError:
+    return ApiError(404, f"Peer {call.ids['peer_id']} is not in session {call.ids['session_id']}")

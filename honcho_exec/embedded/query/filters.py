@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any, Final, Literal
 
 from honcho_exec.embedded.query.metadata import OPERATORS, needles
-from honcho_exec.embedded.wire import Refused, dump, moment
+from honcho_exec.embedded.wire import ApiError, dump, parse_time
 
 __all__ = [
     "CONCLUSION_COLUMNS",
@@ -99,7 +99,7 @@ def compile_filters(filters: object, columns: Columns) -> Condition:
     """Turn a request's `filters` into a condition on `columns`.
 
     Raises:
-        Refused: 422, when they name an unknown column or operator, nest deeper than 5, or hold a value that
+        ApiError: 422, when they name an unknown column or operator, nest deeper than 5, or hold a value that
             cannot be compared with its column.
     """
     if filters is None:
@@ -176,7 +176,7 @@ def _compared(sql: str, name: str, kind: Kind, operator: str, value: Any) -> Con
 def _operand(name: str, kind: Kind, value: Any) -> Value:
     operand: Value = None
     if kind == "time":
-        operand = moment(value)
+        operand = parse_time(value)
     elif kind == "flag":
         operand = int(value) if isinstance(value, bool) else None
     elif kind == "number":
@@ -229,5 +229,5 @@ def _joined(conditions: Iterable[Condition | None], glue: str) -> Condition | No
     return Condition(f"({sql})", tuple(value for part in parts for value in part.values))
 
 
-def _refused(detail: str) -> Refused:
-    return Refused(422, detail)
+def _refused(detail: str) -> ApiError:
+    return ApiError(422, detail)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from honcho_exec.embedded.query.filters import Condition
-from honcho_exec.embedded.wire import shown_instant
+from honcho_exec.embedded.wire import shown_time
 
 __all__ = ["CONCLUSION_ROWS", "MESSAGE_ROWS", "Page", "conclusion", "empty_page", "message", "page", "place"]
 
@@ -74,7 +74,7 @@ def place(row: sqlite3.Row, workspace_id: str | None = None) -> Json:
         "id": row["id"],
         "metadata": json.loads(row["metadata"]),
         "configuration": json.loads(row["configuration"]),
-        "created_at": shown_instant(row["created_at"]),
+        "created_at": shown_time(row["created_at"]),
     }
     if workspace_id is not None:
         shown["workspace_id"] = workspace_id
@@ -91,7 +91,7 @@ def message(row: sqlite3.Row) -> Json:
         "peer_id": row["peer_id"],
         "session_id": row["session_id"],
         "metadata": json.loads(row["metadata"]),
-        "created_at": shown_instant(row["created_at"]),
+        "created_at": shown_time(row["created_at"]),
         "workspace_id": row["workspace_id"],
         "token_count": row["token_count"],
     }
@@ -106,7 +106,7 @@ def conclusion(row: sqlite3.Row) -> Json:
         "observed_id": row["observed_id"],
         "session_id": row["session_id"],
         "level": row["level"],
-        "created_at": shown_instant(row["created_at"]),
+        "created_at": shown_time(row["created_at"]),
     }
 
 

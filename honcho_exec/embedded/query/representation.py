@@ -16,7 +16,7 @@ from honcho_exec.embedded.query.listing import CONCLUSION_ROWS, MESSAGE_ROWS, me
 from honcho_exec.embedded.query.search import find_conclusions, find_messages
 from honcho_exec.embedded.query.sentences import cut, key_sentences, statements
 from honcho_exec.embedded.query.words import estimated_tokens
-from honcho_exec.embedded.wire import dump, shown_instant
+from honcho_exec.embedded.wire import dump, shown_time
 from honcho_exec.text.neutralize import without_thinking
 
 __all__ = [
@@ -212,7 +212,7 @@ def _summary(connection: sqlite3.Connection, session: int, kind: str, covered: i
         "content": content,
         "message_id": rows[-1]["id"],
         "summary_type": kind,
-        "created_at": shown_instant(rows[-1]["created_at"]),
+        "created_at": shown_time(rows[-1]["created_at"]),
         "token_count": estimated_tokens(content),
     }
 

@@ -12,7 +12,7 @@ from typing import Final
 from honcho_exec.clock import Clock
 from honcho_exec.embedded.query import metadata
 from honcho_exec.embedded.store.schema import MIGRATIONS
-from honcho_exec.embedded.wire import instant
+from honcho_exec.embedded.wire import stored_time
 from honcho_exec.storage.database import Database
 
 __all__ = ["Store", "Writer"]
@@ -22,7 +22,7 @@ _BUSY: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """A write transaction: its connection, its moment, and where new ids come from."""
+    """A write transaction: its connection, its time, and where new ids come from."""
 
     connection: sqlite3.Connection
     now: str
@@ -65,7 +65,7 @@ class Store:
         """Lend a write transaction: all of it happens, or nothing."""
         with self._database.transaction() as connection:
             metadata.install(connection)
-            yield Writer(connection, instant(self._clock.now()), self._clock)
+            yield Writer(connection, stored_time(self._clock.now()), self._clock)
 
     def flush(self) -> None:
         """Empty the log beside the file, so that nothing deleted is left in it."""

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from honcho_exec.embedded.query.words import day_words, indexed
 from honcho_exec.embedded.store.database import Writer
-from honcho_exec.embedded.wire import Refused, dump, moment, resource_id
+from honcho_exec.embedded.wire import ApiError, dump, parse_time, resource_id
 from honcho_exec.errors import InputError
 
 __all__ = ["FORMAT", "Record", "dump_records", "load_records"]
@@ -94,7 +94,7 @@ def load_records(writer: Writer, records: Iterable[tuple[str, object]]) -> Count
                 _check_format(record)
             else:
                 loader.load(record)
-        except Refused as error:
+        except ApiError as error:
             why = error.detail[0]["msg"] if isinstance(error.detail, list) else error.detail
             raise InputError(f"{place}: {why}; nothing was imported") from error
         except InputError as error:
@@ -232,7 +232,7 @@ def _value(record: Record, name: str) -> Any:
     if not fits(value):
         raise InputError(f"`{name}` must be {wanted}")
     if name in {"id", "target"}:
-        resource_id(value, (name,))
+        resource_id(value, name)
     return dump(value) if name in _DOCUMENTS else value
 
 
@@ -244,7 +244,7 @@ _TEXT: Final = (_is(str), "text")
 _FLAG: Final = (_is(bool), "true or false")
 _OBJECT: Final = (_is(dict), "an object")
 _TIME: Final = (
-    lambda value: value is not None and moment(value) == value,
+    lambda value: value is not None and parse_time(value) == value,
     "a time such as 2025-03-01T09:30:00.000000Z",
 )
 _FIELDS: Final[Mapping[str, tuple[Callable[[Any], bool], str]]] = {

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 from honcho_exec.embedded.store.database import Writer
-from honcho_exec.embedded.wire import Refused, dump
+from honcho_exec.embedded.wire import ApiError, dump
 
 __all__ = [
     "add_members",
@@ -41,12 +41,12 @@ def need(connection: sqlite3.Connection, kind: Kind, id_: str, workspace_id: str
     """The row of a peer or session.
 
     Raises:
-        Refused: 404, it is not there.
+        ApiError: 404, it is not there.
     """
     workspace = find(connection, "workspace", workspace_id)
     row = workspace and find(connection, kind, id_, workspace["key"])
     if row is None:
-        raise Refused(404, f"{kind.capitalize()} {id_} not found in workspace {workspace_id}")
+        raise ApiError(404, f"{kind.capitalize()} {id_} not found in workspace {workspace_id}")
     return row
 
 
@@ -76,14 +76,12 @@ def ensure_session(writer: Writer, workspace: int, id_: str) -> tuple[int, bool]
     return _insert(writer, statement, workspace, id_, writer.now), True
 
 
-def update(
-    writer: Writer, kind: Kind, key: int, metadata: dict[str, Any] | None, configuration: dict[str, Any] | None
-) -> sqlite3.Row:
-    """Replace the metadata and merge the configuration, each unless it is None; the row as it is then."""
+def update(writer: Writer, kind: Kind, key: int, changes: Mapping[str, Any]) -> sqlite3.Row:
+    """Replace the `metadata` and merge the `configuration` of `changes`; return the updated row."""
     connection = writer.connection
-    if metadata is not None:
+    if (metadata := changes.get("metadata")) is not None:
         connection.execute(f"UPDATE {kind} SET metadata = ? WHERE key = ?", (dump(metadata), key))
-    if configuration is not None:
+    if (configuration := changes.get("configuration")) is not None:
         stored = connection.execute(f"SELECT configuration FROM {kind} WHERE key = ?", (key,)).fetchone()
         # A peer's configuration is replaced, as on the real server; the others keep what is not named.
         merged = configuration if kind == "peer" else {**json.loads(stored["configuration"]), **configuration}

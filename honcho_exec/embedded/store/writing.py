@@ -10,7 +10,7 @@ from honcho_exec.embedded.query.listing import CONCLUSION_ROWS, MESSAGE_ROWS
 from honcho_exec.embedded.query.words import day_words, estimated_tokens, indexed
 from honcho_exec.embedded.store.database import Writer
 from honcho_exec.embedded.store.resources import ensure_authors, ensure_session, ensure_workspace, find, need
-from honcho_exec.embedded.wire import NewConclusion, NewMessage, Refused, dump
+from honcho_exec.embedded.wire import ApiError, NewConclusion, NewMessage, dump
 
 __all__ = ["add_conclusions", "add_messages", "clone_session", "delete_conclusion"]
 
@@ -24,15 +24,15 @@ def add_messages(
     connection = writer.connection
     workspace, _ = ensure_workspace(writer, workspace_id)
     session, _ = ensure_session(writer, workspace, session_id)
-    authors = ensure_authors(writer, workspace, session, sorted({message.peer for message in messages}))
+    authors = ensure_authors(writer, workspace, session, sorted({message.peer_id for message in messages}))
     last = connection.execute("SELECT max(position) FROM message WHERE session = ?", (session,)).fetchone()[0]
     start = (last or 0) + 1
     connection.executemany(
         _INSERT_MESSAGE,
         [
             (
-                writer.new_id(), workspace, session, position, authors[message.peer], message.content,
-                dump(message.metadata), estimated_tokens(message.content), message.created_at or writer.now,
+                writer.new_id(), workspace, session, position, authors[message.peer_id], message.content,
+                dump(message.metadata or {}), estimated_tokens(message.content), message.created_at or writer.now,
             )
             for position, message in enumerate(messages, start)
         ],
@@ -44,7 +44,7 @@ def clone_session(writer: Writer, session: int, last: str | None) -> int:
     """Make a session of a new name with the same members and messages, up to the message `last` where one is named.
 
     Raises:
-        Refused: 404, the session has no such message.
+        ApiError: 404, the session has no such message.
     """
     connection = writer.connection
     cursor = connection.execute(
@@ -67,7 +67,7 @@ def clone_session(writer: Writer, session: int, last: str | None) -> int:
     if last is not None:
         ids = [row["id"] for row in rows]
         if last not in ids:
-            raise Refused(404, f"Message {last} not found")
+            raise ApiError(404, f"Message {last} not found")
         rows = rows[: ids.index(last) + 1]
     connection.executemany(
         _INSERT_MESSAGE, [(writer.new_id(), workspace, clone, *rest) for _, workspace, *rest in rows]
@@ -80,19 +80,19 @@ def add_conclusions(writer: Writer, workspace_id: str, conclusions: Sequence[New
     """Store conclusions.
 
     Raises:
-        Refused: 404, an observer, an observed peer or a session is not there.
+        ApiError: 404, an observer, an observed peer or a session is not there.
     """
     connection = writer.connection
     workspace = find(connection, "workspace", workspace_id)
     if workspace is None:
-        raise Refused(404, f"Workspace {workspace_id} not found")
+        raise ApiError(404, f"Workspace {workspace_id} not found")
     keys: list[int | None] = []
     for conclusion in conclusions:
-        observer = need(connection, "peer", conclusion.observer, workspace_id)["key"]
-        observed = need(connection, "peer", conclusion.observed, workspace_id)["key"]
+        observer = need(connection, "peer", conclusion.observer_id, workspace_id)["key"]
+        observed = need(connection, "peer", conclusion.observed_id, workspace_id)["key"]
         session = None
-        if conclusion.session is not None:
-            session = need(connection, "session", conclusion.session, workspace_id)["key"]
+        if conclusion.session_id is not None:
+            session = need(connection, "session", conclusion.session_id, workspace_id)["key"]
         cursor = connection.execute(
             """
             INSERT INTO conclusion (id, workspace, observer, observed, session, content, created_at)
@@ -115,7 +115,7 @@ def delete_conclusion(writer: Writer, workspace_id: str, id_: str) -> None:
     """Delete a conclusion.
 
     Raises:
-        Refused: 404, it is not there.
+        ApiError: 404, it is not there.
     """
     deleted = writer.connection.execute(
         "SELECT conclusion.key FROM conclusion JOIN workspace ON workspace.key = conclusion.workspace "
@@ -123,7 +123,7 @@ def delete_conclusion(writer: Writer, workspace_id: str, id_: str) -> None:
         (workspace_id, id_),
     ).fetchone()
     if deleted is None:
-        raise Refused(404, "Conclusion not found")
+        raise ApiError(404, "Conclusion not found")
     writer.connection.execute("DELETE FROM conclusion WHERE key = ?", (deleted["key"],))
     writer.connection.execute("DELETE FROM conclusion_words WHERE rowid = ?", (deleted["key"],))
     writer.drop_words("conclusion_words")

@@ -16,7 +16,7 @@ from honcho_exec.embedded.query.filters import MESSAGE_COLUMNS, compile_filters
 from honcho_exec.embedded.query.metadata import contains
 from honcho_exec.embedded.store.database import Store
 from honcho_exec.embedded.store.writing import add_messages
-from honcho_exec.embedded.wire import NewMessage, Refused
+from honcho_exec.embedded.wire import ApiError, NewMessage
 
 
 @pytest.fixture
@@ -166,7 +166,7 @@ def test_containment_in_sql_is_containment_in_python(
     # Without operators and wildcards: then a metadata filter is containment and nothing else.
     wanted = {key: value for key, value in wanted.items() if value != "*" and not isinstance(value, dict)}
     with store.writing() as writer:
-        (row,) = add_messages(writer, "home", "s", [NewMessage("x", "alice", document, None)])
+        (row,) = add_messages(writer, "home", "s", [NewMessage(content="x", peer_id="alice", metadata=document)])
     condition = compile_filters({"metadata": wanted}, MESSAGE_COLUMNS)
     with store.reading() as connection:
         matched = connection.execute(
@@ -199,7 +199,7 @@ anything = st.recursive(
 def test_any_filter_is_either_run_or_refused(store: Store, filters: dict[str, Any]) -> None:
     try:
         condition = compile_filters(filters, MESSAGE_COLUMNS)
-    except Refused:
+    except ApiError:
         return
     with store.reading() as connection:
         connection.execute(f"SELECT count(*) FROM message WHERE {condition.sql}", condition.values).fetchall()
