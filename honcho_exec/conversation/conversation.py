@@ -16,7 +16,7 @@ from honcho_exec.conversation.opening import SessionOpener
 from honcho_exec.conversation.pending_sync import PendingSync
 from honcho_exec.conversation.reader import Reader
 from honcho_exec.delivery.futures import TurnFuture
-from honcho_exec.delivery.pump import Delivery
+from honcho_exec.delivery.pump import Pump
 from honcho_exec.errors import Disabled, HonchoExecError, RequestError, SessionDeleted, StateError, SyncPending
 from honcho_exec.model import Message, Receipt, SessionRef, Write
 from honcho_exec.net.breaker import Breaker
@@ -119,7 +119,7 @@ class Conversation:
         self._opener = SessionOpener(
             self._connection, self.lane, (self.outbox.path, self.outbox.destination), self.breaker, clock, writes=writes
         )
-        self.delivery = Delivery(
+        self.delivery = Pump(
             lane=self.lane,
             outbox=self.outbox,
             connection=self._connection,
@@ -128,11 +128,11 @@ class Conversation:
             meter=meter,
             clock=clock,
             slow_after=settings.sync_join_timeout / 2,
-            notice=on_health_change,
+            on_health_change=on_health_change,
             pace=embedded_pace() if settings.backend == "embedded" else None,
         )
         most_turns = settings.write_frequency if isinstance(settings.write_frequency, int) else None
-        self._buffer = WriteBuffer(self.delivery, home / "holders", most_turns=most_turns)
+        self._buffer = WriteBuffer(self.delivery.turns, home / "holders", most_turns=most_turns)
         self._pending = PendingSync(
             self.delivery,
             self._opener,
@@ -173,7 +173,7 @@ class Conversation:
         """
         if self._writes and (self._settings.recall_mode != "tools" or self._settings.init_on_session_start):
             self._opener.begin(self.ref)
-        self.delivery.pump()
+        self.delivery.wake()
 
     def switch(self, ref: SessionRef) -> None:
         """Go on in another session of the workspace; earlier turns stay in theirs."""
@@ -188,7 +188,7 @@ class Conversation:
         if self._buffer and any(isinstance(write, Message) for write in writes):
             # They may follow turns of the same session that are held back.
             self._release()
-        return self.delivery.admit(ref or self.ref, writes, awaited=True)
+        return self.delivery.turns.admit(ref or self.ref, writes, awaited=True)
 
     def turn(self, writes: Sequence[Write], ref: SessionRef) -> TurnFuture:
         """Store a turn durably, and send it when `writeFrequency` says so; no lock is taken on the caller's thread.
@@ -217,13 +217,13 @@ class Conversation:
     def _release(self) -> None:
         """Send the turns that are held back; tool calls wait for them from now on."""
         if (last := self._buffer.release()) is not None:
-            self.delivery.last_sync = last
+            self.delivery.turns.last_sync = last
 
     def write(self, write: Write) -> TurnFuture:
         """See `Memory.write`."""
         if not self._writes:
             raise Disabled("this run only reads: cron, flush, subagent and read runs write nothing")
-        return self.delivery.admit(self.ref, [write])
+        return self.delivery.turns.admit(self.ref, [write])
 
     def wait_for_write(self, future: TurnFuture) -> Receipt:
         """See `Memory.wait_for_write`."""
@@ -261,7 +261,7 @@ class Conversation:
     def deleted(self) -> SessionDeleted | None:
         """See `Memory.deleted`."""
         error = self._opener.failure(0.0)
-        return error if isinstance(error, SessionDeleted) else self.delivery.deleted(self.shown.session)
+        return error if isinstance(error, SessionDeleted) else self.delivery.deleted.error(self.shown.session)
 
     def not_open(self, patience: float) -> HonchoExecError | None:
         """Return why the session is not open after `patience` seconds; None if it is, or is not wanted yet."""
@@ -322,7 +322,7 @@ class Conversation:
         """End what is under way: the interpreter exits, and what is left stays in the outbox."""
         self._closing.set()
         self._connection.cut()
-        self.delivery.abandon()
+        self.delivery.turns.abandon()
 
     def _join_deadline(self) -> Deadline:
         return Deadline.after(self._settings.sync_join_timeout, self._clock)

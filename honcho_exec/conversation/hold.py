@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from honcho_exec.delivery.futures import TurnFuture
-from honcho_exec.delivery.pump import Delivery
+from honcho_exec.delivery.turns import Turns
 from honcho_exec.model import SessionRef, Write
 from honcho_exec.outbox.lease import Holder
 from honcho_exec.outbox.outbox import HELD
@@ -26,8 +26,8 @@ class WriteBuffer:
         most_turns: how many turns fill the buffer; None holds them until `release`.
     """
 
-    def __init__(self, delivery: Delivery, folder: Path, *, most_turns: int | None) -> None:
-        self._delivery = delivery
+    def __init__(self, turns: Turns, folder: Path, *, most_turns: int | None) -> None:
+        self._turns = turns
         self._most_turns = most_turns
         self._holder = Holder(folder, mark=HELD)
         self._lock = threading.Lock()
@@ -43,8 +43,8 @@ class WriteBuffer:
         return self._most_turns is not None and len(self._futures) >= self._most_turns
 
     def add(self, ref: SessionRef, writes: Sequence[Write]) -> TurnFuture:
-        """Store a turn durably; see `Delivery.admit`."""
-        future = self._delivery.admit(ref, writes, hold=self._holder)
+        """Store a turn durably; see `Turns.admit`."""
+        future = self._turns.admit(ref, writes, hold=self._holder)
         with self._lock:
             self._futures.append(future)
         return future
@@ -55,7 +55,7 @@ class WriteBuffer:
             futures, self._futures = self._futures, []
         if not futures:
             return None
-        self._delivery.release(self._holder)
+        self._turns.release(self._holder)
         return futures[-1]
 
     def close(self) -> None:

@@ -122,7 +122,7 @@ class Mirror:
         """Give the host's files from before, where that is wanted; on the lane, so that nobody waits for it."""
         settings, folder = self._settings, self._folder
         if settings.migrate_memory_files and settings.save_messages and folder is not None:
-            admit, ref = self._conversation.delivery.admit, self._conversation.ref
+            admit, ref = self._conversation.delivery.turns.admit, self._conversation.ref
             self._conversation.lane.post(partial(give_memory_files, admit, folder, ref, settings, self._known))
 
     def write(self, ref: SessionRef, action: str, target: str, content: str, old_text: str) -> Future[Receipt]:
@@ -130,7 +130,7 @@ class Mirror:
         write = self._builtin.replacement(ref, action, target, content, old_text)
         if write is None:
             return done(Receipt(0))
-        future = self._conversation.delivery.admit(ref, [write])
+        future = self._conversation.delivery.turns.admit(ref, [write])
         if is_stored(future):
             self._builtin.given(write)
         return future

@@ -8,7 +8,7 @@ from contextlib import suppress
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.conversation.opening import SessionOpener
 from honcho_exec.delivery.futures import TurnFuture
-from honcho_exec.delivery.pump import Delivery
+from honcho_exec.delivery.pump import Pump
 from honcho_exec.errors import HonchoExecError, Queued, Rejected, RequestError, SessionDeleted, SyncPending
 from honcho_exec.model import Receipt, SessionRef
 from honcho_exec.outbox.outbox import Outbox
@@ -31,7 +31,7 @@ class PendingSync:
 
     def __init__(
         self,
-        delivery: Delivery,
+        delivery: Pump,
         opener: SessionOpener,
         outbox: Outbox,
         *,
@@ -58,13 +58,13 @@ class PendingSync:
             SyncPending: not in time, or delivery fails for now.
             RequestError, StateError: delivery fails, and waiting does not help.
         """
-        oldest = self._delivery.oldest_turn()
+        oldest = self._delivery.turns.oldest()
         hopeless = self._is_hopeless(oldest)
         # Rows of an earlier process wait for the session alone.
         patience = deadline.remaining() if oldest is not None else self._session_patience(deadline)
         deadline = Deadline.after(0.0 if hopeless else patience, self._clock)
-        if self._delivery.wait_for_rest(deadline):
-            future = self._delivery.last_sync
+        if self._delivery.wait_until_tried(deadline):
+            future = self._delivery.turns.last_sync
             with suppress(TimeoutError, HonchoExecError):
                 if future is not None:
                     future.result(deadline.remaining())
@@ -75,7 +75,7 @@ class PendingSync:
             raise health.error
         if oldest is None and not health.failing and self._opener.is_missing:
             raise self._wait_out_session()
-        self._waited_out = self._delivery.oldest_turn()
+        self._waited_out = self._delivery.turns.oldest()
         raise self._timed_out("the sync", self._age(), again=hopeless)
 
     def wait_for_session(self, ref: SessionRef, deadline: Deadline) -> None:
@@ -106,7 +106,7 @@ class PendingSync:
 
     def wait_for_turn(self, future: TurnFuture) -> None:
         """Wait for a turn, unless it is known to take longer."""
-        oldest = self._delivery.oldest_turn()
+        oldest = self._delivery.turns.oldest()
         if not self._is_hopeless(oldest) and not future.wait(self._timeout):
             self._waited_out = oldest
 
@@ -125,7 +125,7 @@ class PendingSync:
 
     def _age(self) -> float:
         stored_at = self._outbox.counts().oldest_at
-        return max(0.0 if stored_at is None else self._clock.now() - stored_at, self._delivery.oldest_wait() or 0.0)
+        return max(0.0 if stored_at is None else self._clock.now() - stored_at, self._delivery.turns.age() or 0.0)
 
     def _is_hopeless(self, oldest: str | None) -> bool:
         return self._delivery.health.failing or (oldest is not None and oldest == self._waited_out)

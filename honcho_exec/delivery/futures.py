@@ -6,21 +6,18 @@ import logging
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import lru_cache, partial
 from typing import Any, cast
 
-from honcho_exec.clock import Clock
-from honcho_exec.errors import Closed, HonchoExecError, Rejected, RequestError
+from honcho_exec.errors import Closed, HonchoExecError, RequestError
 from honcho_exec.forks import ADVICE, fork_count
 from honcho_exec.model import Receipt
 from honcho_exec.runtime.log import foreign
-from honcho_exec.runtime.metrics import Meter
-from honcho_exec.runtime.offload import post
 
-__all__ = ["TurnFuture", "Turns", "closed_first", "done", "failed", "is_stored"]
+__all__ = ["TurnFuture", "closed_first", "done", "failed", "is_stored"]
 
 _log = logging.getLogger(__name__)
 
@@ -222,127 +219,5 @@ class TurnFuture(Future[Receipt]):
 
 
 @lru_cache(maxsize=1000)
-def _receipt(written: int, already: int) -> Receipt:
-    """The same receipt for equal counts: callers may keep many."""
-    return Receipt(written, already)
-
-
-@lru_cache(maxsize=1000)
 def _outcome_of(receipt: Receipt) -> tuple[Receipt, None]:
     return receipt, None
-
-
-class Turns:
-    """Keeps one Future a turn, from before its rows are stored until the last of them is settled.
-
-    Usable from any thread of ours. No Future is settled while a lock is held, so that its callbacks may call back.
-
-    Args:
-        run: runs the callbacks of Futures, on a thread where they hold nothing up.
-    """
-
-    def __init__(self, clock: Clock, meter: Meter, run: Callable[[Callable[[], None]], object] = post) -> None:
-        self._clock = clock
-        self._meter = meter
-        self._run = run
-        self._lock = threading.Lock()
-        self._turns: dict[str, TurnFuture] = {}
-
-    def future(self) -> TurnFuture:
-        """A Future for `add`; takes no lock."""
-        return TurnFuture(self._run)
-
-    def add(self, name: str, future: TurnFuture, rows: int, *, since: float = math.inf) -> None:
-        """Begin to follow a turn of `rows` rows that is about to be stored.
-
-        Args:
-            name: the turn.
-            future: completed when the turn is delivered.
-            rows: how many rows it has.
-            since: when it was given, on the monotonic clock; infinite if it is held back.
-        """
-        future.remaining, future.since = rows, since
-        with self._lock:
-            self._turns[name] = future
-
-    def stored(self, name: str) -> None:
-        """Say that the rows of a turn are in the outbox."""
-        with self._lock:
-            if (turn := self._turns.get(name)) is not None:
-                turn.durable = True
-
-    def release(self) -> None:
-        """Say that the turns that were held are on their way now."""
-        now = self._clock.monotonic()
-        with self._lock:
-            for turn in self._turns.values():
-                if turn.since == math.inf:
-                    turn.since = now
-
-    def follow(self, name: str, carrier: str) -> TurnFuture:
-        """Wait for `carrier` instead of `name`: it was waiting already, perhaps elsewhere, and writes the same."""
-        with self._lock:
-            turn = self._turns.pop(name, None)
-            if turn is None:
-                # Closing was faster: nothing is left to wait for.
-                turn = self.future()
-                turn.set_exception(closed_first())
-                return turn
-            turn.durable = True
-            return self._turns.setdefault(carrier, turn)
-
-    def open(self) -> list[str]:
-        """The turns that are stored and not settled."""
-        with self._lock:
-            return [name for name, turn in self._turns.items() if turn.durable]
-
-    def close(self, name: str, *, delivered: bool) -> None:
-        """Settle a turn that has no row left: delivered elsewhere, or dropped by a person."""
-        with self._lock:
-            turn = self._turns.pop(name, None)
-        if turn is not None and delivered:
-            turn.set_result(_receipt(turn.written, turn.already + turn.remaining))
-        elif turn is not None:
-            turn.set_exception(
-                Rejected("the turn was taken out of the outbox before it was delivered", cause="dropped")
-            )
-
-    def settle(self, names: Iterable[str], *, new: bool) -> None:
-        """Count one row of each named turn as written now (`new`) or there before; settles what is complete."""
-        done: list[TurnFuture] = []
-        with self._lock:
-            for name in names:
-                if (turn := self._turns.get(name)) is None:
-                    continue
-                turn.written += new
-                turn.already += not new
-                turn.remaining -= 1
-                if turn.remaining <= 0:
-                    done.append(self._turns.pop(name))
-        now = self._clock.monotonic()
-        for turn in done:
-            self._meter.sync_took(now - turn.since)
-            turn.set_result(_receipt(turn.written, turn.already))
-
-    def fail(self, names: Iterable[str], error: HonchoExecError) -> None:
-        """Fail the named turns."""
-        with self._lock:
-            turns = [self._turns.pop(name) for name in dict.fromkeys(names) if name in self._turns]
-        for turn in turns:
-            turn.set_exception(error)
-
-    def fail_all(self) -> None:
-        """Fail every turn that is stored: the provider closes, and somebody else delivers it."""
-        self.fail(self.open(), closed_first())
-
-    def oldest(self) -> str | None:
-        """The turn that has been going longest; None when none is on its way."""
-        with self._lock:
-            going = [name for name, turn in self._turns.items() if turn.since < math.inf]
-            return min(going, key=lambda name: self._turns[name].since, default=None)
-
-    def age(self) -> float | None:
-        """Seconds for which the oldest turn has been going; None when none is on its way."""
-        with self._lock:
-            since = min((turn.since for turn in self._turns.values() if turn.since < math.inf), default=None)
-        return None if since is None else self._clock.monotonic() - since

@@ -22,6 +22,7 @@ from honcho_exec.errors import (
     Unavailable,
 )
 from honcho_exec.model import Conclusion, Deletion, Message, SessionRef
+from honcho_exec.net.breaker import Breaker
 from honcho_exec.net.retry import RetryPolicy
 from honcho_exec.outbox.outbox import Outbox
 from honcho_exec.outbox.rows import Batch, OutboxRow
@@ -52,10 +53,10 @@ _SUSPECTS = 16
 class Outcome(Protocol):
     """Who is told what became of rows."""
 
-    def settled(self, rows: Sequence[OutboxRow], *, new: bool) -> None:
+    def on_delivered(self, rows: Sequence[OutboxRow], *, new: bool) -> None:
         """Honcho has these rows: written now, or (`new` is False) there before."""
 
-    def refused(self, rows: Sequence[OutboxRow], error: RequestError) -> None:
+    def on_refused(self, rows: Sequence[OutboxRow], error: RequestError) -> None:
         """Honcho did not take these rows: they are parked or dropped for good, or tried again later."""
 
 
@@ -68,6 +69,7 @@ class Sender:
         outbox: Outbox,
         connection: Connection,
         retry: RetryPolicy,
+        breaker: Breaker,
         outcome: Outcome,
         meter: Meter,
         clock: Clock,
@@ -75,6 +77,7 @@ class Sender:
         self._outbox = outbox
         self._connection = connection
         self._retry = retry
+        self._breaker = breaker
         self._outcome = outcome
         self._meter = meter
         self._clock = clock
@@ -86,8 +89,8 @@ class Sender:
         self._taken_over: set[str] = set()
         self._verified: set[str] = set()
 
-    def calm(self) -> None:
-        """Forget suspicions: everything has been delivered."""
+    def reset(self) -> None:
+        """Drop all suspicions: everything has been delivered."""
         self._chokes.clear()
         self._reopened.clear()
 
@@ -98,6 +101,7 @@ class Sender:
             RequestError, StateError, ConfigurationError: it was not delivered, and not for what is in it: the
                 server is away, the key is wrong, the disk fails.
         """
+        self._breaker.knock()
         # A session that cannot be made says nothing about the rows.
         link = self._open(batch)
         try:
@@ -159,7 +163,7 @@ class Sender:
             return
         there += known_sources(api, [row for row in current.rows if row not in there])
         if there:
-            self._outcome.settled(there, new=False)
+            self._complete(there, new=False)
         fresh = [row for row in current.rows if row not in there]
         if fresh:
             self._let_original_go_first(fresh)
@@ -241,7 +245,12 @@ class Sender:
         if self._probing:
             self._park_overtaken(batch)
         self._refusals = 0
-        self._outcome.settled(rows, new=True)
+        self._complete(rows, new=True)
+
+    def _complete(self, rows: Sequence[OutboxRow], *, new: bool) -> None:
+        self._outbox.settle(rows)
+        self._meter.count("delivered", len(rows))
+        self._outcome.on_delivered(rows, new=new)
 
     def _was_overtaken(self, api: HonchoApi, batch: Batch) -> bool:
         """Find out what became of an attempt with what is behind the batch; where it passed, the batch is parked."""
@@ -255,7 +264,7 @@ class Sender:
             self._park_undecided(behind, error)
             return False
         parked = self._park_overtaken(behind)
-        self._outcome.settled(behind.rows, new=True)
+        self._complete(behind.rows, new=True)
         return not parked.isdisjoint(row.id for row in batch.rows)
 
     def _park_overtaken(self, batch: Batch) -> set[int]:
@@ -305,7 +314,7 @@ class Sender:
         if isinstance(batch.rows[0].write, Deletion):
             # There is nothing to keep of a deletion that Honcho refuses: the conclusion is not there.
             self._outbox.settle(batch.rows)
-            self._outcome.refused(batch.rows, error)
+            self._outcome.on_refused(batch.rows, error)
         else:
             self._outbox.park(batch, str(error))
             self._parked(batch.rows, error)
@@ -322,13 +331,13 @@ class Sender:
         """Count one more failure of a row that is parked only when something behind it passes."""
         self._chokes[batch.id] += 1
         # It is told of before what is behind it.
-        self._outcome.refused(batch.rows, error)
+        self._outcome.on_refused(batch.rows, error)
 
     def _parked(self, rows: Sequence[OutboxRow], error: RequestError) -> None:
         self._meter.count("parked", len(rows))
         self._outbox.note_error(str(error))
         _log.warning("a %s was parked: %s", type(rows[0].write).__name__.lower(), error)
-        self._outcome.refused(rows, error)
+        self._outcome.on_refused(rows, error)
 
     def _isolates(self, api: HonchoApi, batch: Batch, error: Ambiguous) -> bool:
         """Find the row that the server chokes on: one that fails while something else passes.

@@ -109,12 +109,12 @@ class _Seen:
     def look(self, conversation: Conversation) -> None:
         self._ask(conversation)
         delivery = conversation.delivery
-        if delivery.refusal is not None:
-            self.trouble = StateError(f"the last turn was not stored: {delivery.refusal}")
+        if delivery.turns.refusal is not None:
+            self.trouble = StateError(f"the last turn was not stored: {delivery.turns.refusal}")
         elif self.trouble is None and delivery.health.failing and delivery.health.error is not None:
             self.trouble = _Failing(delivery.health.error)
-        elif self.trouble is None and delivery.deleted() is not None:
-            self.trouble = delivery.deleted()
+        elif self.trouble is None and delivery.deleted.error() is not None:
+            self.trouble = delivery.deleted.error()
         elif self.trouble is None:
             self.trouble = conversation.not_open(_OPENING)
         try:
@@ -149,7 +149,7 @@ def _age(counts: Counts | None, conversation: Conversation | None, clock: Clock)
     """Seconds that the oldest pending write has waited; a clock set back hides at most what others gave."""
     if counts is None or counts.oldest_at is None:
         return None
-    waited = conversation.delivery.oldest_wait() if conversation is not None else None
+    waited = conversation.delivery.turns.age() if conversation is not None else None
     return max(0.0, clock.now() - counts.oldest_at, waited or 0.0)
 
 

@@ -401,7 +401,7 @@ class HonchoProvider:
         Every turn was stored when it was given, and what Honcho knows is put before the turns anyway.
         """
         if (parts := self._present()) is not None:
-            parts.conversation.delivery.pump()
+            parts.conversation.delivery.wake()
         return ""
 
     @offloaded

@@ -160,7 +160,7 @@ def test_nothing_is_continued_that_waits_for_another_user(api: HonchoApi, begin:
     had_ref = SessionRef("hermes", EARLIER_MAIL, "mallory", "hermes")
     before = begin("agent:main:x:dm:1", user="mallory")
     assert before._conversation is not None
-    kept = before._conversation.delivery.admit(had_ref, [Message("mallory", SECRET)])
+    kept = before._conversation.delivery.turns.admit(had_ref, [Message("mallory", SECRET)])
     provider = begin(MAIL, user="42")
     server.heal()
     assert session_of(provider) != EARLIER_MAIL
@@ -197,7 +197,7 @@ def test_rows_from_before_keep_their_session(api: HonchoApi, begin: Begin) -> No
     provider = begin(DIRECT, user="42")
     assert provider._conversation is not None
     before = SessionRef("hermes", EARLIER_DIRECT, "42", "hermes")
-    assert provider._conversation.delivery.admit(before, [Message("42", "from before")]).result(20).written == 1
+    assert provider._conversation.delivery.turns.admit(before, [Message("42", "from before")]).result(20).written == 1
     assert session_of(provider) != EARLIER_DIRECT
     assert "from before" in [one.content for one in api.session_context(EARLIER_DIRECT).messages]
 

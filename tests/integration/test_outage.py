@@ -231,7 +231,7 @@ def test_the_next_try_comes_in_its_time_however_long_the_idle_looks_are_apart(
     server: FaultyServer, make_provider: MakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As with hundreds of providers in one process.
-    monkeypatch.setattr("honcho_exec.delivery.pump._LOOK_AROUND", 600.0)
+    monkeypatch.setattr("honcho_exec.delivery.schedule._IDLE_POLL_SECONDS", 600.0)
     provider = make_provider(base_url=server.url, **QUICK)
     provider.sync_turn("before", "").result(10)
     # At rest: the next idle look is far away.

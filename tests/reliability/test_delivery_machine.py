@@ -38,7 +38,7 @@ from support.scripted_honcho import (
 )
 
 from honcho_exec.client.api import BATCH_KEY
-from honcho_exec.delivery.pump import Delivery
+from honcho_exec.delivery.pump import Pump
 from honcho_exec.errors import Closed, RequestError, StateError
 from honcho_exec.model import Conclusion, Message, Receipt, SessionRef, Write
 from honcho_exec.net.breaker import Breaker
@@ -163,7 +163,7 @@ class Process:
         self.connection = ScriptedConnection(
             machine.honcho, self.lane, folder, breaker, partial(machine.under_way, self)
         )
-        self.delivery = Delivery(
+        self.delivery = Pump(
             lane=self.lane,
             outbox=self.outbox,
             connection=self.connection,
@@ -174,9 +174,9 @@ class Process:
             meter=Meter(),
             clock=timer,
             slow_after=5.0,
-            notice=lambda _: None,
+            on_health_change=lambda _: None,
             run=at_once,
-            wake=at_once,
+            run_in_order=at_once,
             call_later=timer.after,
         )
         self.futures: list[Future[Receipt]] = []
@@ -240,7 +240,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     def open_one(self, *, apart: bool) -> None:
         process = Process(self.other_name if apart else self.home, self)
         self.processes.append(process)
-        process.delivery.pump()
+        process.delivery.wake()
 
     def teardown(self) -> None:
         try:
@@ -284,7 +284,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         before = {row.id for row in self.watcher.rows()}
         future: Future[Receipt] | None = None
         try:
-            future = process.delivery.admit(SessionRef(WORKSPACE, session, "ada", "hermes"), given)
+            future = process.delivery.turns.admit(SessionRef(WORKSPACE, session, "ada", "hermes"), given)
         except Killed:
             self.bury(process)
         added = [row.write for row in self.watcher.rows() if row.id not in before]

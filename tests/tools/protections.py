@@ -276,9 +276,9 @@ PROTECTIONS = (
     ),
     Protection(
         "Futures settle in the order of their turns",
-        "delivery/futures.py",
-        "        for turn in done:\n",
-        "        for turn in reversed(done):\n",
+        "delivery/turns.py",
+        "        for future in done:\n",
+        "        for future in reversed(done):\n",
         (f"{MACHINE}::test_turns_that_go_together_are_told_of_in_their_order",),
     ),
     Protection(
@@ -297,9 +297,9 @@ PROTECTIONS = (
     ),
     Protection(
         "a refused key is not hammered",
-        "delivery/pump.py",
-        "_AUTH_PAUSE = 60.0\n",
-        "_AUTH_PAUSE = 0.0\n",
+        "delivery/schedule.py",
+        "_AUTH_PAUSE_SECONDS = 60.0\n",
+        "_AUTH_PAUSE_SECONDS = 0.0\n",
         (f"{MACHINE}::test_during_an_outage_it_is_tried_again_and_not_hammered",),
     ),
     Protection(
@@ -329,10 +329,8 @@ PROTECTIONS = (
         "        if self._probing:\n"
         "            self._park_overtaken(batch)\n"
         "        self._refusals = 0\n"
-        "        self._outcome.settled(rows, new=True)\n",
-        "        self._outcome.settled(rows, new=True)\n"
-        "        if self._probing:\n"
-        "            self._park_overtaken(batch)\n",
+        "        self._complete(rows, new=True)\n",
+        "        self._complete(rows, new=True)\n        if self._probing:\n            self._park_overtaken(batch)\n",
         (f"{MACHINE}::test_killed_where_a_suspect_is_overtaken",),
     ),
     Protection(
@@ -344,14 +342,14 @@ PROTECTIONS = (
     ),
     Protection(
         "an outage is met with waits that grow",
-        "delivery/pump.py",
-        "            self._pause(error, self._patience(error))\n",
-        "            self._pause(error, 0.0)\n",
+        "delivery/schedule.py",
+        "        pause = self._pause_after(error)\n",
+        "        pause = 0.0\n",
         (f"{MACHINE}::test_during_an_outage_it_is_tried_again_and_not_hammered",),
     ),
     Protection(
         "a server that is back after a short outage is used soon",
-        "delivery/pump.py",
+        "delivery/sender.py",
         "        self._breaker.knock()\n",
         "",
         ("tests/unit/net/test_backoff.py::test_an_outage_is_over_soon_after_it_and_costs_few_requests",),
@@ -407,7 +405,7 @@ PROTECTIONS = (
     ),
     Protection(
         "turns whose rows were removed with their file fail",
-        "delivery/pump.py",
+        "delivery/turns.py",
         "        if newest is None or newest is self._incident:\n",
         "        if True:\n",
         (f"{DURABILITY}::test_turns_of_a_removed_state_fail_and_later_ones_are_delivered",),
@@ -486,7 +484,7 @@ PROTECTIONS = (
     ),
     Protection(
         "the next try comes in its time, not with the idle look",
-        "delivery/pump.py",
+        "delivery/schedule.py",
         "                self._timer.set(delay, keep_alive=keep_alive)\n",
         "                self._timer.is_set or self._timer.set(delay, keep_alive=keep_alive)\n",
         (f"{OUTAGE}::test_the_next_try_comes_in_its_time_however_long_the_idle_looks_are_apart",),

@@ -11,7 +11,7 @@ from support.hand_clock import HandTimer
 from support.manual_executor import ManualExecutor, at_once
 from support.scripted_honcho import WORKSPACE, ScriptedConnection, ScriptedHoncho
 
-from honcho_exec.delivery.pump import Delivery
+from honcho_exec.delivery.pump import Pump
 from honcho_exec.errors import Ambiguous, RequestError, StateError, Unreached
 from honcho_exec.model import Message, SessionRef
 from honcho_exec.net.backoff import CAP, SHARE, SOONEST, Waits
@@ -39,7 +39,7 @@ class Conversation:
         self.lane = Lane(self.executor)
         breaker = Breaker("Honcho", threshold=THRESHOLD, cooldown=cooldown, clock=timer)
         self.connection = ScriptedConnection(honcho, self.lane, folder, breaker)
-        self.delivery = Delivery(
+        self.delivery = Pump(
             lane=self.lane,
             outbox=self.outbox,
             connection=self.connection,
@@ -50,15 +50,15 @@ class Conversation:
             meter=Meter(),
             clock=timer,
             slow_after=5.0,
-            notice=lambda _: None,
+            on_health_change=lambda _: None,
             run=at_once,
-            wake=at_once,
+            run_in_order=at_once,
             call_later=timer.after,
         )
         self.ref = SessionRef(WORKSPACE, f"s{number}", "ada", "hermes")
 
     def say(self, text: str) -> None:
-        self.delivery.admit(self.ref, [Message("ada", text)])
+        self.delivery.turns.admit(self.ref, [Message("ada", text)])
 
     def run(self) -> None:
         while self.executor.jobs:
