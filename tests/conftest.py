@@ -17,7 +17,7 @@ from support.providers import MakeProvider
 
 from honcho_exec import HonchoProvider
 from honcho_exec.embedded import EmbeddedHoncho
-from honcho_exec.net import failures as fates
+from honcho_exec.net import failures
 from honcho_exec.runtime import offload
 
 THREAD_GRACE = 5.0
@@ -106,9 +106,9 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("honcho_exec.net.backoff.CAP", 0.5)
     for module in ("net.failures", "client.api"):
         monkeypatch.setattr(f"honcho_exec.{module}.LATE", 1.0)
-    monkeypatch.setattr(fates, "_SOON", 0.3)
+    monkeypatch.setattr(failures, "_SOON", 0.3)
     for status, late in {502: 0.3, 503: 0.3, 504: 1.0}.items():
-        monkeypatch.setitem(fates._LATER, status, late)
+        monkeypatch.setitem(failures._LATER, status, late)
 
 
 @pytest.fixture

@@ -18,8 +18,7 @@ from honcho_exec.clock import Clock
 from honcho_exec.embedded.wire import FILTERS_HEADER
 from honcho_exec.errors import RequestError, StateError
 from honcho_exec.net.breaker import Breaker
-from honcho_exec.net.error_text import server_words
-from honcho_exec.net.failures import broken_off, has_detail, not_honchos, timed_out, was_refused
+from honcho_exec.net.failures import connection_failed, from_status, has_detail, timed_out, unexpected_response
 from honcho_exec.runtime.metrics import Meter
 
 __all__ = ["Door"]
@@ -62,7 +61,7 @@ class Door:
             anyway: also while the breaker is open.
             by_model: a language model answers; when it fails, that says little of the server.
         """
-        self._breaker.enter(anyway=anyway)
+        self._breaker.acquire(ignore=anyway)
         self._local.retry_after = None
         self._local.begun = begun = self._clock.monotonic()
         try:
@@ -70,16 +69,16 @@ class Door:
                 yield
         except RequestError as error:
             if error.cause in _SERVER_FAILED:
-                if self._breaker.failed(error, counts=not by_model):
+                if self._breaker.record_failure(error, counts=not by_model):
                     self._meter.count("breaker_opened")
             else:
-                self._breaker.passed()
+                self._breaker.record_success()
             raise
         except BaseException:
-            self._breaker.left()
+            self._breaker.cancel()
             raise
         else:
-            self._breaker.passed()
+            self._breaker.record_success()
         finally:
             self._meter.request_took(self._clock.monotonic() - begun)
 
@@ -92,11 +91,7 @@ class Door:
             raise self._fate(error) from None
         except (pydantic.ValidationError, ValueError, TypeError, KeyError, AttributeError):
             # The answer came and was not what Honcho answers: a proxy's page, or another server.
-            raise not_honchos(self._url) from None
-
-    def _detail(self, error: honcho.HonchoError) -> str:
-        body = error.body if isinstance(error.body, dict) else {}
-        return server_words(body.get("detail", error.message), self.answer.request.content)
+            raise unexpected_response(self._url) from None
 
     def _fate(self, error: honcho.HonchoError) -> RequestError | StateError:
         root = error.__cause__
@@ -106,19 +101,9 @@ class Door:
             return timed_out(self._url, root, self._clock.monotonic() - self._local.begun)
         if isinstance(error, honcho.ConnectionError):
             if isinstance(root, ValueError | LookupError | TypeError | RecursionError | httpx.DecodingError):
-                return not_honchos(self._url)
-            return broken_off(self._url, root)
-        said = self._detail(error)
-        if error.message == f"HTTP {error.status}":
-            # Honcho says in JSON what it refuses; this is another server's answer, or a proxy's.
-            said = "this does not look like a Honcho server, is HONCHO_BASE_URL right?"
-        return was_refused(
-            self._url,
-            error.status,
-            said,
-            retry_after=self._local.retry_after,
-            by_honcho=has_detail(self.answer),
-        )
+                return unexpected_response(self._url)
+            return connection_failed(self._url, root)
+        return from_status(self._url, self.answer, retry_after=self._local.retry_after)
 
     def check_answer(self, field: str) -> None:
         """Raise unless the last answer has `field`: the SDK takes any other JSON object for an empty answer."""
@@ -133,11 +118,7 @@ class Door:
 
     def has_detail(self) -> bool:
         """Whether the last answer is a refusal in Honcho's form, not a proxy's or another server's."""
-        try:
-            body = self.answer.json()
-        except ValueError:
-            return False
-        return isinstance(body, dict) and "detail" in body
+        return has_detail(self.answer)
 
     def note_answer(self, response: httpx.Response) -> None:
         """Keep an answer: a hook of the client that the requests are made with."""

@@ -12,8 +12,7 @@ import httpx
 
 from honcho_exec.client.backend import Backend
 from honcho_exec.errors import Unavailable
-from honcho_exec.net.error_text import server_words
-from honcho_exec.net.failures import broken_off, has_detail, not_honchos, timed_out, was_refused
+from honcho_exec.net.failures import connection_failed, from_status, timed_out, unexpected_response
 
 __all__ = ["RawApi", "part", "workspace_path"]
 
@@ -35,7 +34,7 @@ class RawApi:
         try:
             yield
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise not_honchos(self._backend.shown) from error
+            raise unexpected_response(self._backend.shown) from error
 
     def ids(self, path: str, filters: Mapping[str, Any] | None = None) -> set[str]:
         """The ids of all that is below a path and that the filters match."""
@@ -75,14 +74,9 @@ class RawApi:
         except httpx.TimeoutException as error:
             raise timed_out(shown, error, time.monotonic() - begun) from error
         except httpx.HTTPError as error:
-            raise broken_off(shown, error) from error
+            raise connection_failed(shown, error) from error
         if not answer.is_success:
-            raise was_refused(
-                shown,
-                answer.status_code,
-                server_words(_detail(answer), answer.request.content),
-                by_honcho=has_detail(answer),
-            )
+            raise from_status(shown, answer)
         return answer
 
 
@@ -94,12 +88,3 @@ def part(id_: str) -> str:
 def workspace_path(id_: str) -> str:
     """Where a workspace is."""
     return f"/v3/workspaces/{part(id_)}"
-
-
-def _detail(answer: httpx.Response) -> object:
-    """What the server said, where Honcho says it, or all of it."""
-    try:
-        said = answer.json()
-    except (ValueError, RecursionError):
-        return answer.text
-    return said.get("detail", said) if isinstance(said, dict) else said

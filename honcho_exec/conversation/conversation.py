@@ -232,7 +232,7 @@ class Conversation:
 
     def ready(self) -> SessionRef:
         """See `Memory.ready`."""
-        self.breaker.refuse()
+        self.breaker.raise_if_open()
         ref, deadline = self.ref, self._join_deadline()
         self._connection.wanted()
         self._pending.wait(deadline)

@@ -127,6 +127,6 @@ class SessionOpener:
         with self._lock:
             ref = None if self._closed else self._ref
         if ref is not None:
-            self._breaker.knock()
+            self._breaker.allow_probe()
             with suppress(Closed):
                 self.begin(ref)

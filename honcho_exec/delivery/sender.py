@@ -101,7 +101,7 @@ class Sender:
             RequestError, StateError, ConfigurationError: it was not delivered, and not for what is in it: the
                 server is away, the key is wrong, the disk fails.
         """
-        self._breaker.knock()
+        self._breaker.allow_probe()
         # A session that cannot be made says nothing about the rows.
         link = self._open(batch)
         try:

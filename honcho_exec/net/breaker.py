@@ -1,4 +1,4 @@
-"""The circuit breaker: a server that fails again and again is left alone for a while."""
+"""A circuit breaker: no requests for a while to a server that keeps failing."""
 
 from __future__ import annotations
 
@@ -55,54 +55,54 @@ class Breaker:
 
     @property
     def unreached(self) -> bool:
-        """Whether nothing has answered since, and the last request found nobody to connect to."""
+        """Whether the last request could not connect, and nothing has answered since."""
         return isinstance(self._last, Unreached)
 
-    def knock(self) -> None:
-        """Let the next request through at once where the last found nobody to connect to.
+    def allow_probe(self) -> None:
+        """Let the next request through at once if the last one could not connect.
 
-        The cool-down spares a server that fails; one that takes no connection is not spared anything by it.
+        The cool-down spares a server that fails; a server that accepts no connections has no load to be spared.
         """
         with self._lock:
             if self._opens_until is not None and self.unreached:
                 self._opens_until = self._clock.monotonic()
 
-    def refuse(self) -> None:
-        """Raise `CircuitOpen` while it is open; takes nobody's turn."""
+    def raise_if_open(self) -> None:
+        """Raise `CircuitOpen` while it is open, without taking the single attempt of the half-open state."""
         if self._opens_until is not None and self.remaining() > 0.0:
             raise self._refusal()
 
-    def enter(self, *, anyway: bool = False) -> None:
-        """Begin a request; `passed` or `failed` must follow.
+    def acquire(self, *, ignore: bool = False) -> None:
+        """Begin a request; `record_success`, `record_failure` or `cancel` must follow.
 
         Args:
-            anyway: let it through even so: a person wants to know.
+            ignore: let it through in any state, because a person asked for it.
 
         Raises:
-            CircuitOpen: it is open, or half open and another request tries already.
+            CircuitOpen: it is open, or half open with another request under way.
         """
         with self._lock:
-            if self._opens_until is None or anyway:
+            if self._opens_until is None or ignore:
                 return
             if self._clock.monotonic() >= self._opens_until and not self._probing:
                 self._probing = True
                 return
         raise self._refusal()
 
-    def passed(self) -> None:
-        """The server answered, whatever it answered."""
+    def record_success(self) -> None:
+        """Record that the server answered, with success or a refusal, and close."""
         with self._lock:
             self._failures = 0
             self._probing = False
             self._opens_until = None
             self._last = None
 
-    def failed(self, error: HonchoExecError, *, counts: bool = True) -> bool:
-        """The connection or the server failed; returns whether that opened it.
+    def record_failure(self, error: HonchoExecError, *, counts: bool = True) -> bool:
+        """Record that the connection or the server failed; return whether that opened the breaker.
 
         Args:
-            error: what it failed with.
-            counts: False where only part of the server may be at fault; it then only keeps an open breaker open.
+            error: the failure.
+            counts: False if only part of the server may be at fault; it then only keeps an open breaker open.
         """
         with self._lock:
             if not (counts or self._probing):
@@ -115,8 +115,8 @@ class Breaker:
             self._probing = False
             return opens
 
-    def left(self) -> None:
-        """The request ended without a word about the server."""
+    def cancel(self) -> None:
+        """Record that the request ended without showing whether the server works."""
         with self._lock:
             self._probing = False
 

@@ -1,20 +1,24 @@
-"""What became of a request that failed: the one place where foreign errors and HTTP's numbers get their fate."""
+"""Classify failed requests as rejected, not sent or ambiguous, from HTTP statuses and errors of httpx."""
 
 from __future__ import annotations
 
+import re
 from http import HTTPStatus
 
 import httpx
 
 from honcho_exec.errors import Ambiguous, Rejected, RequestError, Unavailable, Unreached
 
-__all__ = ["LATE", "broken_off", "has_detail", "not_honchos", "timed_out", "was_refused"]
+__all__ = ["LATE", "connection_failed", "from_status", "has_detail", "timed_out", "unexpected_response"]
 
 LATE = 3.0
-"""A server whose answer did not come in time may still be at the work; it is done with it by then (seconds)."""
+"""Seconds after which a server whose answer did not come in time has surely finished the work."""
 
 # A server that was reset, or a proxy that lost the answer: what was begun ends soon (seconds).
 _SOON = 1.0
+_HINT = ": this does not look like a Honcho server, is HONCHO_BASE_URL right?"
+_IDENTIFIER = re.compile(r"[a-z0-9_]{1,40}")
+_MOST_FIELDS = 10
 _NO_CONNECTION = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
 _KEY = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 _WAIT = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
@@ -29,7 +33,7 @@ _LATER: dict[int, float] = {
 
 
 def timed_out(shown: str, error: BaseException | None, took: float) -> RequestError:
-    """No answer came in time, after `took` seconds."""
+    """Classify a request without an answer after `took` seconds."""
     text = f"{shown} did not answer within {took:.1f} s"
     if isinstance(error, _NO_CONNECTION):
         return Unreached(text, cause="timeout")
@@ -38,43 +42,42 @@ def timed_out(shown: str, error: BaseException | None, took: float) -> RequestEr
     return Ambiguous(text, cause="timeout", late=LATE)
 
 
-def broken_off(shown: str, error: BaseException | None) -> RequestError:
-    """There was no connection, or it broke."""
+def connection_failed(shown: str, error: BaseException | None) -> RequestError:
+    """Classify a connection that was not made, or broke."""
     if isinstance(error, _NO_CONNECTION):
         return Unreached(f"{shown} cannot be reached: {error}", cause="connection")
     return Ambiguous(f"the connection to {shown} broke: {type(error).__name__}", cause="connection", late=_SOON)
 
 
-def not_honchos(shown: str) -> Ambiguous:
-    """An answer came and was not what Honcho answers: a proxy's page, or another server."""
+def unexpected_response(shown: str) -> Ambiguous:
+    """Classify an answer that is not Honcho's: a proxy's page, or another server's."""
     return Ambiguous(f"{shown} gave an answer that is not Honcho's", cause="bad_answer")
 
 
 def has_detail(answer: httpx.Response) -> bool:
-    """Whether an error answer has the shape of Honcho's: a JSON object with a `detail`."""
+    """Whether an error answer has Honcho's shape: a JSON object with a `detail`."""
     try:
         said = answer.json()
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(said, dict) and "detail" in said
 
 
-def was_refused(
-    shown: str, status: int, said: str, *, retry_after: float | None = None, by_honcho: bool = True
-) -> RequestError:
-    """An answer came that is no success.
+def from_status(shown: str, answer: httpx.Response, *, retry_after: float | None = None) -> RequestError:
+    """Classify an answer whose status is not a success.
+
+    The error quotes nothing that the server says, since servers and proxies repeat what was sent.
 
     Args:
         shown: the server, as it may be shown.
-        status: HTTP's number.
-        said: what the server said of it, without what was sent.
+        answer: its answer.
         retry_after: seconds that the server asks to wait.
-        by_honcho: whether the answer has the shape of Honcho's errors.
     """
+    status, by_honcho = answer.status_code, has_detail(answer)
     redirected = HTTPStatus.MULTIPLE_CHOICES <= status < HTTPStatus.BAD_REQUEST
     if redirected or status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED or (status in _INTERMEDIARY and not by_honcho):
         return Ambiguous(
-            f"something in front of {shown} answered ({status}): {said}",
+            f"something in front of {shown} answered ({status}){_HINT}",
             cause="rate_limited" if status in _WAIT else "refused",
             status=status,
             retry_after=retry_after,
@@ -93,11 +96,41 @@ def was_refused(
         )
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.NOT_IMPLEMENTED:
         return Ambiguous(
-            f"{shown} failed ({status}): {said}",
+            f"{shown} failed ({status})",
             cause="server_error",
             status=status,
             retry_after=retry_after,
             late=_LATER.get(status, 0.0),
         )
-    cause = "not_found" if status == HTTPStatus.NOT_FOUND else "refused"
-    return Rejected(f"{shown} refused the request ({status}): {said}", cause=cause, status=status, by_honcho=by_honcho)
+    return Rejected(
+        f"{shown} refused the request ({status}){_invalid_fields(answer) if by_honcho else _HINT}",
+        cause="not_found" if status == HTTPStatus.NOT_FOUND else "refused",
+        status=status,
+        by_honcho=by_honcho,
+    )
+
+
+def _invalid_fields(answer: httpx.Response) -> str:
+    """Name the fields that a 422 refuses, each with the type of the error."""
+    problems = answer.json()["detail"]
+    if answer.status_code != HTTPStatus.UNPROCESSABLE_ENTITY or not isinstance(problems, list):
+        return ""
+    named = [_invalid_field(problem) for problem in problems[:_MOST_FIELDS] if isinstance(problem, dict)]
+    return ": " + "; ".join(named) if named else ""
+
+
+def _invalid_field(problem: dict[str, object]) -> str:
+    loc = problem.get("loc")
+    path: list[str] = []
+    for part in loc[:_MOST_FIELDS] if isinstance(loc, list) else ():
+        path.append(_identifier(part))
+        if part == "metadata":
+            # Its keys are the user's.
+            break
+    return f"{'.'.join(path) or '?'} ({_identifier(problem.get('type'))})"
+
+
+def _identifier(value: object) -> str:
+    """Return a name of the API's, or a number; a question mark for any other text."""
+    text = str(value) if isinstance(value, str | int) else ""
+    return text if _IDENTIFIER.fullmatch(text) else "?"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +23,7 @@ from honcho_exec.embedded.query import words
 from honcho_exec.embedded.query.metadata import compares
 from honcho_exec.embedded.wire import ApiError, parse_json
 from honcho_exec.errors import HonchoExecError
-from honcho_exec.net import error_text as server_words
+from honcho_exec.net.failures import from_status
 from honcho_exec.recall.cadence import is_trivial
 from honcho_exec.recall.dialectic import ask
 from honcho_exec.settings import Settings, identity
@@ -270,7 +271,8 @@ def compose(said: str) -> None:
 
 
 def refuse(said: str) -> None:
-    server_words.server_words([{"loc": ["body", said], "msg": said}], json.dumps({"content": said}).encode())
+    body = json.dumps({"detail": [{"loc": ["body", said], "type": said}]})
+    from_status("here", httpx.Response(422, text=body))
 
 
 def name(said: str) -> None:
@@ -289,7 +291,7 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "redact": redact.redact,
     "redact_json": lambda said: redact.redact_json({"password": said}),
     "compose": compose,
-    "server_words": refuse,
+    "from_status": refuse,
     "is_trivial": is_trivial,
     "dialectic": lambda said: ask(lambda *_: said, Settings(), said, warm=True),
     "safe_id": name,

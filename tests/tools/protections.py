@@ -350,7 +350,7 @@ PROTECTIONS = (
     Protection(
         "a server that is back after a short outage is used soon",
         "delivery/sender.py",
-        "        self._breaker.knock()\n",
+        "        self._breaker.allow_probe()\n",
         "",
         ("tests/unit/net/test_backoff.py::test_an_outage_is_over_soon_after_it_and_costs_few_requests",),
     ),

@@ -150,13 +150,13 @@ def test_a_parked_row_is_retried_and_delivered(cli: Cli, away: FaultyServer, sai
     said("green tea", "poison ivy", "black coffee")
     (row,) = rows(cli)
     assert (row["state"], row["text"]) == ("parked", "poison ivy")
-    assert row["reason"] == f"{away.url} refused the request (422): too bitter"
+    assert row["reason"] == f"{away.url} refused the request (422)"
     line = cli("outbox", "list", "--parked").stdout.splitlines()[1]
     assert line.split()[1:3] == ["parked", "message"]
-    assert line.endswith("poison ivy  refused the request (422): too bitter")
+    assert line.endswith("poison ivy  refused the request (422)")
     shown = cli("outbox", "show", str(row["id"])).stdout
     assert "  state        parked, since 20" in shown
-    assert "too bitter" in shown
+    assert "too bitter" not in shown
     assert cli("outbox", "list", "--waiting").stdout == "Nothing waits to be sent.\n"
 
     assert answer(cli, "retry", row["id"]) == {"retried": [row["id"]], "not_retried": []}

@@ -179,9 +179,9 @@ class Waiting:
         self.heard.append(delay)
 
     def fail(self, error: RequestError) -> float:
-        self.breaker.knock()
-        self.breaker.enter()
-        self.breaker.failed(error)
+        self.breaker.allow_probe()
+        self.breaker.acquire()
+        self.breaker.record_failure(error)
         return self.waits.next(error)
 
 
@@ -203,7 +203,7 @@ def test_a_server_that_fails_is_left_alone_for_the_cool_down_and_one_that_is_not
 
 def test_waits_without_a_server_to_blame_double_up_to_the_cap_and_start_anew() -> None:
     waiting = Waiting(HandTimer())
-    waiting.breaker.failed(FAILED)
+    waiting.breaker.record_failure(FAILED)
     full = StateError("the disk is full")
     assert [waiting.waits.next(full) for _ in range(6)] == [0.5, 1.0, 2.0, 4.0, 8.0, CAP]
     waiting.waits.succeeded()

@@ -21,18 +21,18 @@ def breaker(clock: HandClock) -> Breaker:
 
 def fail(breaker: Breaker, times: int = 1) -> None:
     for _ in range(times):
-        breaker.enter()
-        breaker.failed(FAILURE)
+        breaker.acquire()
+        breaker.record_failure(FAILURE)
 
 
 def test_failures_in_a_row_open_it_and_an_answer_begins_the_row_anew(breaker: Breaker) -> None:
     fail(breaker, 2)
-    breaker.enter()
-    breaker.passed()
+    breaker.acquire()
+    breaker.record_success()
     fail(breaker, 2)
     assert breaker.state == "closed"
-    breaker.enter()
-    assert breaker.failed(FAILURE)
+    breaker.acquire()
+    assert breaker.record_failure(FAILURE)
     assert breaker.state == "open"
 
 
@@ -42,24 +42,24 @@ def test_while_it_is_open_nothing_passes_and_the_refusal_says_when(breaker: Brea
     with pytest.raises(
         CircuitOpen, match=r"another 6 s: it failed 3 times in a row \(last: .*cannot be reached"
     ) as told:
-        breaker.enter()
+        breaker.acquire()
     assert (told.value.retryable, told.value.retry_after) == (True, 6)
     assert repr(breaker) == "<Breaker open 6 s>"
     with pytest.raises(CircuitOpen):
-        breaker.refuse()
+        breaker.raise_if_open()
 
 
 def test_half_open_it_lets_one_through_whose_success_closes_it(breaker: Breaker, clock: HandClock) -> None:
     fail(breaker, 3)
     clock.seconds += 10
     assert breaker.state == "half-open"
-    breaker.refuse()
-    breaker.enter()
+    breaker.raise_if_open()
+    breaker.acquire()
     with pytest.raises(CircuitOpen):
-        breaker.enter()
-    breaker.passed()
+        breaker.acquire()
+    breaker.record_success()
     assert breaker.state == "closed"
-    breaker.enter()
+    breaker.acquire()
 
 
 def test_half_open_one_failure_opens_it_again(breaker: Breaker, clock: HandClock) -> None:
@@ -72,27 +72,27 @@ def test_half_open_one_failure_opens_it_again(breaker: Breaker, clock: HandClock
 def test_a_probe_that_says_nothing_gives_its_turn_back(breaker: Breaker, clock: HandClock) -> None:
     fail(breaker, 3)
     clock.seconds += 10
-    breaker.enter()
-    breaker.left()
-    breaker.enter()
+    breaker.acquire()
+    breaker.cancel()
+    breaker.acquire()
 
 
 def test_a_failure_that_may_not_be_the_servers_never_opens_it_but_keeps_it_open(
     breaker: Breaker, clock: HandClock
 ) -> None:
     for _ in range(9):
-        breaker.enter()
-        assert not breaker.failed(FAILURE, counts=False)
+        breaker.acquire()
+        assert not breaker.record_failure(FAILURE, counts=False)
     assert breaker.state == "closed"
     fail(breaker, 3)
     clock.seconds += 10
-    breaker.enter()
-    assert breaker.failed(FAILURE, counts=False)
+    breaker.acquire()
+    assert breaker.record_failure(FAILURE, counts=False)
     assert breaker.state == "open"
 
 
 def test_a_person_may_look_at_any_time(breaker: Breaker) -> None:
     fail(breaker, 3)
-    breaker.enter(anyway=True)
-    breaker.passed()
+    breaker.acquire(ignore=True)
+    breaker.record_success()
     assert breaker.state == "closed"
