@@ -1,4 +1,4 @@
-"""Write docs/settings.md and the dashboard's schema from the settings: python docs/tools/make_settings.py."""
+"""Write docs/settings.md from the settings: python docs/tools/make_settings.py."""
 
 from __future__ import annotations
 
@@ -50,7 +50,4 @@ def _shown(value: object) -> str:
 
 
 if __name__ == "__main__":
-    import make_schema
-
     PAGE.write_text(page(), encoding="utf-8")
-    make_schema.FILE.write_text(make_schema.text(), encoding="utf-8")

@@ -27,11 +27,6 @@ def test_the_settings_page_is_what_the_declarations_say() -> None:
     assert maker.PAGE.read_text(encoding="utf-8") == maker.page(), "run: python docs/tools/make_settings.py"
 
 
-def test_the_dashboards_schema_is_what_the_declarations_say() -> None:
-    maker = made_by("make_schema")
-    assert maker.FILE.read_text(encoding="utf-8") == maker.text(), "run: python docs/tools/make_settings.py"
-
-
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_leads_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""Puts the plugin where Hermes Agent looks for it, and takes it away; works without the host."""
+"""Install the plugin where Hermes Agent looks for it, and remove it; works without Hermes."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from honcho_exec.cli.hermes.config_yaml import read_provider, replace_file
+from honcho_exec.cli.hermes.dashboard import schema_source
 from honcho_exec.errors import StateError
 
 __all__ = ["Installed", "install", "uninstall"]
 
 _NAME = "honcho_exec"
 _SOURCE = Path(__file__).parents[2] / "hermes" / "plugin"
-# In this order, and removed the other way round: what makes a folder a provider to the host is its `__init__.py`.
-_FILES = ("plugin.yaml", "config_schema.py", "cli.py", "__init__.py")
-# One of these is in each file, whichever version installed it.
+_SCHEMA = "config_schema.py"
+# Written in this order and removed in the reverse one: `__init__.py` is what makes a folder a provider to Hermes.
+_FILES = ("plugin.yaml", _SCHEMA, "cli.py", "__init__.py")
+# One of these texts is in each file, whichever version installed it.
 _MARKS = {
     "plugin.yaml": ("name: honcho_exec",),
-    "config_schema.py": ('name="honcho_exec"',),
+    _SCHEMA: ('name="honcho_exec"',),
     "cli.py": ("from honcho_exec.cli.host import",),
     "__init__.py": ("from honcho_exec.hermes.adapter import", "from honcho_exec.hermes.shell import"),
 }
@@ -28,12 +30,12 @@ _MARKS = {
 
 @dataclass(frozen=True, slots=True)
 class Installed:
-    """What was found or done.
+    """The result of installing or uninstalling.
 
     Attributes:
-        folder: where the host looks for the plugin.
-        changed: False when everything was as it should be already.
-        active: whether the host's `config.yaml` has `memory.provider: honcho_exec`.
+        folder: the folder where Hermes looks for the plugin.
+        changed: False if nothing had to be done.
+        active: whether Hermes's `config.yaml` has `memory.provider: honcho_exec`.
     """
 
     folder: Path
@@ -42,12 +44,12 @@ class Installed:
 
 
 def install(hermes_home: Path) -> Installed:
-    """Copy the plugin into `hermes_home`, or update an older copy; harmless when called again.
+    """Write the plugin into `hermes_home`, or update an older copy; idempotent.
 
-    At no moment does the host find half a plugin.
+    Hermes never finds half a plugin.
 
     Raises:
-        StateError: the folder holds something else, or cannot be written.
+        StateError: the folder has other files, or cannot be written.
     """
     folder = _folder(hermes_home)
     changed = False
@@ -57,7 +59,7 @@ def install(hermes_home: Path) -> Installed:
             raise StateError(f"{folder} holds something else than this plugin; move it away first")
         folder.mkdir(parents=True, exist_ok=True)
         for name in _FILES:
-            content = (_SOURCE / name).read_bytes()
+            content = schema_source().encode() if name == _SCHEMA else (_SOURCE / name).read_bytes()
             target = folder / name
             if not target.is_file() or target.read_bytes() != content:
                 replace_file(target, content)
@@ -66,12 +68,12 @@ def install(hermes_home: Path) -> Installed:
 
 
 def uninstall(hermes_home: Path) -> Installed:
-    """Remove what `install` copied, and what Python cached of it; harmless when called again.
+    """Remove the files of `install` and Python's cache of them; idempotent.
 
-    Files of somebody else in the folder stay, and so does all that was remembered.
+    Other files in the folder stay, and so does the memory.
 
     Raises:
-        StateError: the folder holds something else, or cannot be changed.
+        StateError: the folder is another plugin, or cannot be changed.
     """
     folder = _folder(hermes_home)
     with _explained(folder):
@@ -92,7 +94,7 @@ def _folder(hermes_home: Path) -> Path:
 
 
 def _refuse_others(folder: Path) -> None:
-    """Raise when there is another plugin, or no folder at all."""
+    """Raise if the path is another plugin, a link or no folder."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise StateError(f"{folder} is not a folder of this plugin; move it away first")
     for name, marks in _MARKS.items():
@@ -105,7 +107,7 @@ def _refuse_others(folder: Path) -> None:
 
 
 def _ours(folder: Path) -> list[Path]:
-    """What `install` put into the folder, also one that was cut short, and Python's cache of it."""
+    """Return the files of `install`, even if it was interrupted, and Python's cache of them."""
     if not folder.exists():
         return []
     copied = [folder / name for name in reversed(_FILES)]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -7,8 +8,10 @@ from pathlib import Path
 import pytest
 
 import honcho_exec
+from honcho_exec.cli.hermes.dashboard import schema_source
 from honcho_exec.cli.hermes.installer import Installed, install, uninstall
 from honcho_exec.errors import StateError
+from honcho_exec.settings import Settings
 
 SOURCE = Path(honcho_exec.__file__).parent / "hermes" / "plugin"
 
@@ -17,12 +20,24 @@ def names_in(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_install_copies_what_the_package_has(tmp_path: Path) -> None:
+def test_install_writes_the_files_of_the_package_and_the_schema(tmp_path: Path) -> None:
     folder = tmp_path / "plugins" / "honcho_exec"
     assert install(tmp_path) == Installed(folder, changed=True, active=False)
     assert names_in(folder) == {"__init__.py", "cli.py", "config_schema.py", "plugin.yaml"}
-    for name in names_in(folder):
+    for name in names_in(folder) - {"config_schema.py"}:
         assert (folder / name).read_bytes() == (SOURCE / name).read_bytes()
+    assert (folder / "config_schema.py").read_text(encoding="utf-8") == schema_source()
+
+
+@pytest.mark.host
+def test_a_built_package_has_the_schema_for_its_entry_point(tmp_path: Path) -> None:
+    root = SOURCE.parents[2]
+    command = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", str(tmp_path)]
+    subprocess.run(command, cwd=root, check=True, timeout=60)
+    built = tmp_path / "honcho_exec" / "hermes" / "plugin"
+    assert {"__init__.py", "cli.py", "config_schema.py", "plugin.yaml"} <= names_in(built)
+    schema = runpy.run_path(str(built / "config_schema.py"))["CONFIG_SCHEMA"]
+    assert (schema.name, len(schema.fields)) == ("honcho_exec", len(Settings.model_fields))
 
 
 def test_again_changes_nothing(tmp_path: Path) -> None:
