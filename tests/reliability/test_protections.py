@@ -24,6 +24,7 @@ def load() -> ModuleType:
 def test_every_protection_can_be_taken_out_and_names_tests_that_exist(tmp_path: Path) -> None:
     for protection in load().PROTECTIONS:
         copy = tmp_path / protection.module
+        copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "honcho_exec" / protection.module, copy)
         before = copy.read_text(encoding="utf-8")
         protection.take_out(tmp_path)
