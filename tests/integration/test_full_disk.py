@@ -72,6 +72,7 @@ def test_pending_rows_are_delivered_on_a_full_file_system_and_everything_resumes
     assert provider.status().ok
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [False, True])
 def test_accepted_turns_arrive_once_when_files_can_grow_again(
     server: FaultyServer, tmp_path: Path, killed: bool

@@ -39,6 +39,7 @@ def chat(number: int, server: FaultyServer, home: Path) -> HonchoProvider:
     return provider
 
 
+@pytest.mark.slow
 def test_two_hundred_conversations_keep_to_themselves_and_give_back_what_they_do_not_use(
     server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -154,7 +154,7 @@ def test_futures_of_turns_work_with_the_standard_library(server: FaultyServer, m
     assert not any(future.cancel() or future.cancelled() or future.running() for future in more)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
 @pytest.mark.parametrize("embedded", [True, False])
 def test_signals_at_random_moments_stop_nothing(
     server: FaultyServer, make_provider: MakeProvider, tmp_path: Path, embedded: bool, seed: int

@@ -35,6 +35,8 @@ from honcho_exec.text.neutralize import defuse, without_thinking
 from honcho_exec.text.purge_filter import PurgeFilter
 from honcho_exec.transfer import sources as lines
 
+pytestmark = pytest.mark.slow
+
 SMALL, LARGE = 100_000, 200_000
 UNCRITICAL_SECONDS = 0.05
 LONGEST_SECONDS = 2.0

@@ -16,7 +16,7 @@ from overload import overload
 SLOWEST_MEDIAN_MS = 20.0
 
 
-@pytest.mark.parametrize("conversations", [1, 60])
+@pytest.mark.parametrize("conversations", [1, pytest.param(60, marks=pytest.mark.slow)])
 def test_overload_refuses_no_turn_and_drains(tmp_path: Path, conversations: int) -> None:
     found = overload(tmp_path, conversations=conversations, rate=600, seconds=2)
     assert (found.refused, found.left) == (0, 0)

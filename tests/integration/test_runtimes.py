@@ -13,6 +13,8 @@ import pytest
 from support.faulty import Fault, FaultyServer, drip, hang
 from support.tls import echoing
 
+pytestmark = pytest.mark.slow
+
 _GEVENT = "from gevent import monkey; monkey."
 _EVENTLET = "import eventlet; eventlet.monkey_patch"
 _IMPORTED = "import honcho_exec.provider.provider; "
