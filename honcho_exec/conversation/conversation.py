@@ -196,6 +196,7 @@ class Conversation:
         Only turns of the present session are held back. In the mode `turn` this waits for the delivery, at most the
         sync join timeout, unless it is known to take longer.
         """
+        self._refuse_unless_writing()
         if self._settings.write_frequency == "async":
             return self.sync(writes, ref)
         return offload(partial(self._turn, writes, ref))
@@ -221,9 +222,12 @@ class Conversation:
 
     def write(self, write: Write) -> TurnFuture:
         """See `Memory.write`."""
+        self._refuse_unless_writing()
+        return self.delivery.turns.admit(self.ref, [write])
+
+    def _refuse_unless_writing(self) -> None:
         if not self._writes:
             raise Disabled("this run only reads: cron, flush, subagent and read runs write nothing")
-        return self.delivery.turns.admit(self.ref, [write])
 
     def wait_for_write(self, future: TurnFuture) -> Receipt:
         """See `Memory.wait_for_write`."""

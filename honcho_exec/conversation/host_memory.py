@@ -125,9 +125,11 @@ class Mirror:
             admit, ref = self._conversation.delivery.turns.admit, self._conversation.ref
             self._conversation.lane.post(partial(give_memory_files, admit, folder, ref, settings, self._known))
 
-    def write(self, ref: SessionRef, action: str, target: str, content: str, old_text: str) -> Future[Receipt]:
+    def write(self, ref: SessionRef, action: str, target: str, content: object, old_text: object) -> Future[Receipt]:
         """See `HonchoProvider.on_memory_write`."""
-        write = self._builtin.replacement(ref, action, target, content, old_text)
+        write = self._builtin.replacement(
+            ref, action, target, given.text(content, "content"), given.text(old_text, "old_text")
+        )
         if write is None:
             return done(Receipt(0))
         future = self._conversation.delivery.turns.admit(ref, [write])
@@ -135,9 +137,10 @@ class Mirror:
             self._builtin.given(write)
         return future
 
-    def delegation(self, ref: SessionRef, task: str, result: str, child_session_id: str) -> Future[Receipt]:
+    def delegation(self, ref: SessionRef, task: object, result: object, child_session_id: str) -> Future[Receipt]:
         """See `HonchoProvider.on_delegation`."""
-        settings, asked, answer = self._settings, task.strip(), result.strip()
+        settings = self._settings
+        asked, answer = given.text(task, "task").strip(), given.text(result, "result").strip()
         if not (answer and settings.save_messages and settings.save_assistant_messages):
             return done(Receipt(0))
         text = f"A subagent was asked: {asked}\n\nIt answered: {answer}"

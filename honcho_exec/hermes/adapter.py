@@ -74,7 +74,7 @@ class HonchoExecMemoryProvider(MemoryProvider):
         self._environ = _environ()
         self._warning: object = None
         self._provider = HonchoProvider(
-            environ=self._environ, profile=_profile(), notice=self._noticed, query_rewriter=_rewritten
+            environ=self._environ, profile=_profile(), on_health_change=self._health_changed, query_rewriter=_rewritten
         )
 
     def __repr__(self) -> str:
@@ -226,7 +226,7 @@ class HonchoExecMemoryProvider(MemoryProvider):
         if trouble is not None and not isinstance(trouble, Disabled) and not isinstance(trouble, RequestError):
             self._say(f"Honcho memory is not in use: {trouble}")
 
-    def _noticed(self, error: HonchoExecError | None) -> None:
+    def _health_changed(self, error: HonchoExecError | None) -> None:
         """Tell the same person, once each, that memory falters and that it works again."""
         text = "Honcho memory works again; what was kept is being delivered"
         if error is not None:

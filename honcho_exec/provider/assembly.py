@@ -1,4 +1,4 @@
-"""What a provider consists of while a conversation goes on, put together and closed as one."""
+"""Assemble the components of a conversation, and close them together."""
 
 from __future__ import annotations
 
@@ -17,35 +17,36 @@ from honcho_exec.model import SessionRef
 from honcho_exec.net.oauth.grant_file import GrantFile
 from honcho_exec.recall.dialectic import Rewriter
 from honcho_exec.recall.recall import Recall
-from honcho_exec.recall.usage import Ledger
+from honcho_exec.recall.usage import RecallUsage
 from honcho_exec.runtime.metrics import Meter
-from honcho_exec.settings import LoadedSettings
+from honcho_exec.settings import LoadedSettings, Settings
 
-__all__ = ["Parts", "put_together"]
+__all__ = ["Components", "assemble"]
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """The parts.
+class Components:
+    """The components of a conversation.
 
     Attributes:
-        recall: None where nothing is injected.
-        mirror: None where nothing is written.
+        recall: None if nothing is injected.
+        mirror: None if nothing is written.
     """
 
+    settings: Settings
     conversation: Conversation
-    ledger: Ledger
+    usage: RecallUsage
     tools: Tools
     recall: Recall | None
     mirror: Mirror | None
 
     def close(self, timeout: float | None) -> int:
-        """Deliver what is left, at most `timeout` seconds, give everything back; returns how many writes are kept."""
+        """Deliver within `timeout` seconds and close everything; return how many writes are kept for later."""
         with ExitStack() as steps:
-            steps.callback(self.ledger.close)
-            steps.callback(self.ledger.flush)
+            steps.callback(self.usage.close)
+            steps.callback(self.usage.flush)
             if self.recall is not None:
                 self.recall.close()
             try:
@@ -55,7 +56,7 @@ class Parts:
                 return 0
 
 
-def put_together(
+def assemble(
     loaded: LoadedSettings,
     ref: SessionRef,
     home: Path,
@@ -66,36 +67,34 @@ def put_together(
     shared: bool,
     host_folder: str,
     rewrite: Rewriter | None,
-    notice: Callable[[HonchoExecError | None], None],
-) -> Parts:
-    """Make the parts, and begin the conversation.
+    on_health_change: Callable[[HonchoExecError | None], None],
+) -> Components:
+    """Create the components, and begin the conversation.
 
-    Args:
-        loaded: the settings, and where they are from.
-        ref: where the conversation takes place.
-        home: the state folder.
-        clock: where time and ids come from.
-        meter: what is counted and timed.
-        writes: whether this run writes and injects at all.
-        shared: whether other people may talk to the same assistant.
-        host_folder: where the files of the host's own memory are; empty where there is no host.
-        rewrite: makes of a user's message a question to a memory.
-        notice: told when delivery begins to fail, and when it works again.
+    `home` is the state folder. With `writes` False nothing is written or injected; with `shared` other people may talk
+    to the same assistant. `host_folder` has the host's own memory files; it is empty if there is no host.
 
     Raises:
         StateError: the state on disk cannot be used.
     """
     settings = loaded.settings
     conversation = Conversation(
-        settings, ref, home, clock, meter=meter, grant=GrantFile.of(loaded), writes=writes, on_health_change=notice
+        settings,
+        ref,
+        home,
+        clock,
+        meter=meter,
+        grant=GrantFile.of(loaded),
+        writes=writes,
+        on_health_change=on_health_change,
     )
-    ledger = Ledger(home / "recall.db", destination=conversation.outbox.destination, clock=clock)
+    usage = RecallUsage(home / "recall.db", destination=conversation.outbox.destination, clock=clock)
     recall = None
     if writes and settings.recall_mode != "tools":
         recall = Recall(
             conversation.connect,
             settings,
-            ledger,
+            usage,
             clock,
             decided=conversation.decided,
             rewrite=rewrite,
@@ -105,8 +104,8 @@ def put_together(
 
     @contextmanager
     def asking(ref: SessionRef) -> Iterator[None]:
-        """Around a question that the model asks Honcho itself: it costs, and takes the dialectic's turn."""
-        with ledger.llm_call(ref.session) if settings.has_model else nullcontext():
+        """Count a question of the model to Honcho, which replaces the next dialectic question."""
+        with usage.llm_call(ref.session) if settings.has_model else nullcontext():
             yield
         if recall is not None:
             recall.asked_by_hand(ref)
@@ -117,4 +116,4 @@ def put_together(
     if writes:
         mirror = Mirror(conversation, settings, home, Path(host_folder) if host_folder else None, clock)
         mirror.begin()
-    return Parts(conversation, ledger, tools, recall, mirror)
+    return Components(settings, conversation, usage, tools, recall, mirror)

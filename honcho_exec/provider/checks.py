@@ -1,4 +1,4 @@
-"""Looks at everything once, with a real request."""
+"""Collect the status of a provider, with a request to the server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from honcho_exec.clock import Clock
 from honcho_exec.errors import HonchoExecError, RequestError, StateError
 from honcho_exec.outbox.rows import Counts, History
 from honcho_exec.provider.status import Status, findings
-from honcho_exec.recall.usage import Ledger, SessionCost
+from honcho_exec.recall.usage import RecallUsage, SessionCost
 from honcho_exec.settings import LoadedSettings
 from honcho_exec.storage.folders import access_warnings
 from honcho_exec.storage.pool import incidents
@@ -20,20 +20,20 @@ from honcho_exec.storage.pool import incidents
 if TYPE_CHECKING:
     from honcho_exec.conversation.conversation import Conversation
 
-__all__ = ["take"]
+__all__ = ["collect_status"]
 
 # How long a session that is being opened is waited for (seconds), before that is told as what is wrong.
 _OPENING = 3.0
 
 
-def take(
+def collect_status(
     conversation: Conversation | None,
     loaded: LoadedSettings | None,
     home: Path,
     trouble: HonchoExecError | None,
     clock: Clock,
     *,
-    ledger: Ledger | None = None,
+    usage: RecallUsage | None = None,
 ) -> Status:
     """Look at everything once, with a real request to the server."""
     settings = loaded.settings if loaded else None
@@ -49,9 +49,9 @@ def take(
     warnings += tuple(str(incident) for incident in incidents(home))
     ref = conversation.shown if conversation else None
     own, recalled = SessionCost(""), list[SessionCost]()
-    if ledger is not None and conversation is not None:
+    if usage is not None and conversation is not None:
         try:
-            own, recalled = ledger.costs(conversation.ref.session)
+            own, recalled = usage.costs(conversation.ref.session)
         except HonchoExecError as error:
             warnings += (f"what recall costs is not known: {error}",)
     counts, history = seen.counts, seen.history

@@ -23,7 +23,7 @@ from honcho_exec.text.cleaning import duration
 if TYPE_CHECKING:
     from honcho_exec.conversation.conversation import Conversation
 
-__all__ = ["examine"]
+__all__ = ["diagnose"]
 
 _OUTBOX_ADVICE = (
     "stop the programs that use it; the next run sets a damaged outbox.db aside and begins another, and in the old one"
@@ -33,7 +33,9 @@ _OUTBOX_ADVICE = (
 _LITTLE_ROOM = 100 * 1024 * 1024
 
 
-def examine(status: Status, conversation: Conversation | None, settings: Settings | None = None) -> tuple[Finding, ...]:
+def diagnose(
+    status: Status, conversation: Conversation | None, settings: Settings | None = None
+) -> tuple[Finding, ...]:
     """What was found, good and bad, in the order in which a person would look."""
     found = [*_machine(status), *_state(Path(status.state), conversation)]
     if conversation is not None:

@@ -16,7 +16,7 @@ from honcho_exec.recall.base_context import DIALECTIC_RANK, fetch_base_context, 
 from honcho_exec.recall.cadence import Cadence, is_trivial
 from honcho_exec.recall.dialectic import Rewriter, ask, rewritten
 from honcho_exec.recall.layer import Layer
-from honcho_exec.recall.usage import Ledger
+from honcho_exec.recall.usage import RecallUsage
 from honcho_exec.runtime.shared_pool import SharedPool, Strand
 from honcho_exec.settings import Settings
 from honcho_exec.text.budget import CHARS_PER_TOKEN, Section, compose
@@ -86,7 +86,7 @@ class Recall:
         self,
         connect: Callable[[Deadline], HonchoApi],
         settings: Settings,
-        ledger: Ledger,
+        ledger: RecallUsage,
         clock: Clock,
         *,
         decided: Callable[[SessionRef], SessionRef] = lambda ref: ref,

@@ -18,7 +18,7 @@ from honcho_exec.storage.database import Database
 from honcho_exec.storage.folders import private_folder
 from honcho_exec.text.purge_filter import PurgeFilter
 
-__all__ = ["Ledger", "SessionCost"]
+__all__ = ["RecallUsage", "SessionCost"]
 
 _log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class SessionCost:
     used_at: str | None = None
 
 
-class Ledger:
+class RecallUsage:
     """Counts in memory, at no cost for the caller; `flush` writes to the disk.
 
     A file that cannot be used costs the memory of earlier runs and nothing else: that is logged once.

@@ -16,7 +16,7 @@ from support.providers import MakeProvider
 import honcho_exec
 from honcho_exec.cli.main import main
 from honcho_exec.errors import StateError
-from honcho_exec.provider.doctor import examine
+from honcho_exec.provider.doctor import diagnose
 from honcho_exec.provider.status import Finding, Status, findings
 
 PACKAGE = Path(honcho_exec.__file__).parent
@@ -83,7 +83,7 @@ def test_every_finding_has_advice(values: dict[str, Any], make_provider: MakePro
     conversation = provider._conversation
     assert conversation is not None
     conversation.reader.ping()
-    with_doctor = examine(replace(status, findings=found, state=str(provider.home)), conversation)
+    with_doctor = diagnose(replace(status, findings=found, state=str(provider.home)), conversation)
     assert without_advice(with_doctor) == []
     for finding in with_doctor:
         check_commands(finding.advice)
@@ -100,7 +100,7 @@ def test_what_doctor_finds_on_the_disk_has_advice(make_provider: MakeProvider, m
         raise StateError("the outbox is damaged")
 
     monkeypatch.setattr(conversation.outbox, "check", damaged)
-    found = examine(bad(state=str(provider.home)), conversation)
+    found = diagnose(bad(state=str(provider.home)), conversation)
     assert sum(finding.level == "problem" for finding in found) == 3
     assert without_advice(found) == []
     (chmod,) = [finding.advice for finding in found if finding.advice.startswith("chmod")]

@@ -57,7 +57,7 @@ CALLS: dict[str, Call] = {
 
 def texts(provider: HonchoProvider) -> list[str]:
     """Everything that the session holds, in its order."""
-    conversation = provider._opened()
+    conversation = provider._lifecycle.begun().conversation
     api = conversation.connect()
     return [message.content for message in api.session_context(conversation.ref.session, tokens=100_000).messages]
 

@@ -122,7 +122,10 @@ def test_degrading_and_recovering_are_told_once_each(
 
     environ = {f"HONCHO_{name.upper()}": str(value) for name, value in QUICK.items()}
     provider = HonchoProvider(
-        "s", environ={"HONCHO_BASE_URL": server.url, "HOME": str(tmp_path), **environ}, home=tmp_path, notice=notice
+        "s",
+        environ={"HONCHO_BASE_URL": server.url, "HOME": str(tmp_path), **environ},
+        home=tmp_path,
+        on_health_change=notice,
     )
     server.rule(match=lambda _: True, fault=status(503))
     with caplog.at_level(logging.WARNING), provider:
@@ -150,7 +153,10 @@ def test_a_notice_that_raises_disturbs_nothing(
 
     environ = {f"HONCHO_{name.upper()}": str(value) for name, value in QUICK.items()}
     provider = HonchoProvider(
-        "s", environ={"HONCHO_BASE_URL": server.url, "HOME": str(tmp_path), **environ}, home=tmp_path, notice=notice
+        "s",
+        environ={"HONCHO_BASE_URL": server.url, "HOME": str(tmp_path), **environ},
+        home=tmp_path,
+        on_health_change=notice,
     )
     server.rule(match=lambda _: True, fault=status(503))
     with caplog.at_level(logging.WARNING), provider:
@@ -161,7 +167,9 @@ def test_a_notice_that_raises_disturbs_nothing(
         assert recovering.done()
     assert [error is None for error in told] == [False, True]
     lines = [record.getMessage() for record in caplog.records]
-    assert sum(line.startswith("the notice callback failed unexpectedly with ValueError") for line in lines) == 2
+    assert (
+        sum(line.startswith("the on_health_change callback failed unexpectedly with ValueError") for line in lines) == 2
+    )
     assert not any("a job of the lane failed" in line for line in lines)
     assert said not in caplog.text
 
@@ -333,7 +341,10 @@ def test_delivery_survives_callbacks_that_raise_base_exceptions(
 
     environ = {f"HONCHO_{name.upper()}": str(value) for name, value in QUICK.items()}
     provider = HonchoProvider(
-        "s", environ={"HONCHO_BASE_URL": server.url, "HOME": str(tmp_path), **environ}, home=tmp_path, notice=fail
+        "s",
+        environ={"HONCHO_BASE_URL": server.url, "HOME": str(tmp_path), **environ},
+        home=tmp_path,
+        on_health_change=fail,
     )
     with provider:
         server.rule(match=lambda _: True, fault=status(503))

@@ -38,7 +38,7 @@ def levels(server: FaultyServer) -> list[str]:
 
 def under_way(provider: HonchoProvider) -> list[Future[Any]]:
     """What is being recalled for the present stretch of the conversation, or was last."""
-    recall = provider._parts and provider._parts.recall
+    recall = provider._lifecycle.components and provider._lifecycle.components.recall
     assert recall is not None
     stretch = recall._stretch
     layers = (stretch.base, stretch.dialectic) if stretch is not None else ()

@@ -25,7 +25,7 @@ from honcho_exec.errors import RequestError
 from honcho_exec.model import Card, Conclusion, Message, Replacement, Write
 from honcho_exec.outbox.outbox import Outbox
 from honcho_exec.outbox.rows import OutboxRow
-from honcho_exec.recall.usage import Ledger
+from honcho_exec.recall.usage import RecallUsage
 from honcho_exec.settings import LoadedSettings, load
 from honcho_exec.settings.identity import choice_of
 from honcho_exec.text.purge_filter import PurgeFilter
@@ -222,9 +222,9 @@ def _from_other_files(home: Path, outbox: Outbox, chosen: PurgeFilter) -> None:
     """Take out what other files know of it, and empty the logs beside them."""
     if (home / "known.db").exists():
         Known(home / "known.db", destination=outbox.destination, clock=SystemClock()).purge(chosen)
-    ledger = Ledger(home / "recall.db", destination=outbox.destination, clock=SystemClock())
-    ledger.purge(chosen)
-    ledger.close()
+    usage = RecallUsage(home / "recall.db", destination=outbox.destination, clock=SystemClock())
+    usage.purge(chosen)
+    usage.close()
 
 
 def _aside(home: Path) -> list[Path]:

@@ -581,10 +581,10 @@ def recalling_threads() -> int:
 
 
 def provider_turns(provider: HonchoProvider) -> int:
-    assert provider._parts is not None
-    return provider._parts.ledger.costs("s1")[0].turns
+    assert provider._lifecycle.components is not None
+    return provider._lifecycle.components.usage.costs("s1")[0].turns
 
 
 def provider_costs(provider: HonchoProvider) -> int:
-    assert provider._parts is not None
-    return provider._parts.ledger.costs("s1")[0].llm_calls
+    assert provider._lifecycle.components is not None
+    return provider._lifecycle.components.usage.costs("s1")[0].llm_calls

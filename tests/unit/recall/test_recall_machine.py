@@ -16,7 +16,7 @@ from support.manual_executor import ManualExecutor
 
 from honcho_exec.model import Context, SessionRef
 from honcho_exec.recall.recall import Recall
-from honcho_exec.recall.usage import Ledger
+from honcho_exec.recall.usage import RecallUsage
 from honcho_exec.runtime.lane import Lane
 from honcho_exec.settings import Settings
 
@@ -57,7 +57,7 @@ class RecallMachine(RuleBasedStateMachine):
         self.every = {"fact": base, "answer": dialectic}
         self.honcho = Echo()
         self.folder = tempfile.TemporaryDirectory()
-        self.ledger = Ledger(Path(self.folder.name) / "recall.db", destination="here", clock=HandClock())
+        self.ledger = RecallUsage(Path(self.folder.name) / "recall.db", destination="here", clock=HandClock())
         chosen = Settings(
             base_url="http://h", context_cadence=base, dialectic_cadence=dialectic, first_turn_base_wait=0,
             first_turn_dialectic_wait=0,

@@ -10,11 +10,11 @@ from support.hand_clock import HandClock
 from honcho_exec.errors import Ambiguous, StateError, Unavailable
 from honcho_exec.recall import usage as module
 from honcho_exec.recall.cadence import Cadence
-from honcho_exec.recall.usage import Ledger
+from honcho_exec.recall.usage import RecallUsage
 
 
-def opened(path: Path, destination: str = "here", clock: HandClock | None = None) -> Ledger:
-    return Ledger(path / "recall.db", destination=destination, clock=clock or HandClock())
+def opened(path: Path, destination: str = "here", clock: HandClock | None = None) -> RecallUsage:
+    return RecallUsage(path / "recall.db", destination=destination, clock=clock or HandClock())
 
 
 def test_counting_touches_no_disk_and_flushing_keeps_it(tmp_path: Path) -> None:

@@ -1,0 +1,78 @@
+"""Make messages of what a program passes to the provider."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from typing import ParamSpec
+
+from honcho_exec.delivery.futures import done, failed
+from honcho_exec.errors import Disabled, HonchoExecError, InputError
+from honcho_exec.model import Message, Receipt, SessionRef
+from honcho_exec.settings import Settings
+from honcho_exec.settings.identity import named_ref, safe_id
+from honcho_exec.text import validation as given
+from honcho_exec.text.cleaning import harmless
+from honcho_exec.text.host_notices import spoken
+from honcho_exec.text.messages import as_messages
+
+__all__ = ["errors_in_future", "remembered_message", "turn_messages"]
+
+P = ParamSpec("P")
+
+
+def errors_in_future(write: Callable[P, Future[Receipt]]) -> Callable[P, Future[Receipt]]:
+    """Have a write raise nothing: its Future fails, or is done if memory is switched off."""
+
+    @functools.wraps(write)
+    def run(*args: P.args, **kwargs: P.kwargs) -> Future[Receipt]:
+        try:
+            return write(*args, **kwargs)
+        except Disabled:
+            return done(Receipt(0))
+        except HonchoExecError as error:
+            return failed(error)
+
+    return run
+
+
+def turn_messages(
+    ref: SessionRef, user_content: object, assistant_content: object, settings: Settings
+) -> list[Message]:
+    """Return a turn as messages, as far as the settings have it stored.
+
+    Raises:
+        InputError: the contents are no text.
+    """
+    contents = [(ref.user_peer, spoken(given.text(user_content, "user_content")))]
+    if settings.save_assistant_messages:
+        contents.append((ref.ai_peer, given.text(assistant_content, "assistant_content")))
+    if not settings.save_messages:
+        return []
+    return [message for peer, text in contents for message in as_messages(peer, text, settings)]
+
+
+def remembered_message(
+    present: SessionRef,
+    settings: Settings,
+    *,
+    session: str,
+    role: str,
+    content: object,
+    name: str | None,
+    created_at: str | None,
+    source_key: str | None,
+    metadata: Mapping[str, str | int | float] | None,
+) -> tuple[SessionRef, list[Message]]:
+    """Return where and what to store; see `HonchoProvider.remember`."""
+    ref = named_ref(present, given.name(session, "session"))
+    if role not in ("user", "assistant"):
+        raise InputError("`role` must be user or assistant")
+    peer = ref.user_peer if role == "user" else ref.ai_peer
+    if name is not None and name != "":
+        peer = safe_id(given.name(name, "name"))
+    said_at, attached = given.moment(created_at), given.metadata(metadata)
+    key = None if source_key is None else harmless(given.string(source_key, "source_key")) or None
+    text = given.text(content, "content")
+    return ref, as_messages(peer, text, settings, created_at=said_at, metadata=attached, source_key=key)
