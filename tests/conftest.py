@@ -102,8 +102,8 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     The first wait after a failure is of at most 0.05 s instead of 0.5 s and none is longer than 0.5 s. What timed out
     may still arrive for one second instead of three, and what was reset or lost by a proxy for 0.3 s instead of one.
     """
-    monkeypatch.setattr("honcho_exec.net.backoff._FIRST", 0.05)
-    monkeypatch.setattr("honcho_exec.net.backoff.CAP", 0.5)
+    monkeypatch.setattr("honcho_exec.net.backoff._FIRST_SECONDS", 0.05)
+    monkeypatch.setattr("honcho_exec.net.backoff.CAP_SECONDS", 0.5)
     for module in ("net.failures", "client.api"):
         monkeypatch.setattr(f"honcho_exec.{module}.LATE", 1.0)
     monkeypatch.setattr(failures, "_SOON", 0.3)

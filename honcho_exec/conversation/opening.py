@@ -12,7 +12,7 @@ from honcho_exec.client.connection import Connection
 from honcho_exec.clock import Clock
 from honcho_exec.errors import Ambiguous, Closed, SessionDeleted, Unavailable
 from honcho_exec.model import SessionRef
-from honcho_exec.net.backoff import Waits
+from honcho_exec.net.backoff import Backoff
 from honcho_exec.net.breaker import Breaker
 from honcho_exec.runtime.lane import Lane
 from honcho_exec.runtime.timer import Timer
@@ -24,7 +24,7 @@ class SessionOpener:
     """Opens one session at a time, on the lane. Usable from any thread.
 
     Args:
-        place: the destination; see `Waits`.
+        place: the destination; see `Backoff`.
         breaker: while it is open, only its probes are tried.
         writes: False names the session and does not create it.
 
@@ -40,7 +40,7 @@ class SessionOpener:
         self._breaker = breaker
         self._clock = clock
         self._writes = writes
-        self._waits = Waits(place, breaker, clock, sooner=self._retry_in)
+        self._backoff = Backoff(place, hasten=self._retry_in)
         self._lock = threading.Lock()
         self._named: dict[SessionRef, SessionRef] = {}
         self._ref: SessionRef | None = None
@@ -99,7 +99,7 @@ class SessionOpener:
         with self._lock:
             self._closed = True
             self._retry_timer.cancel()
-        self._waits.forget()
+        self._backoff.reset()
 
     def _open(self, ref: SessionRef) -> SessionRef:
         cache = self._connection.open().cache
@@ -113,9 +113,9 @@ class SessionOpener:
         error = None if future.cancelled() else future.exception()
         if error is None:
             self.opened += 1
-            self._waits.succeeded()
+            self._backoff.record_success()
         elif isinstance(error, Unavailable | Ambiguous):
-            self._retry_in(self._waits.next(error))
+            self._retry_in(self._backoff.next(error))
 
     def _retry_in(self, delay: float) -> None:
         """Try again in `delay` seconds, instead of when it was due before."""

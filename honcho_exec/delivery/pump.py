@@ -90,7 +90,6 @@ class Pump:
         self._must_vacuum = True
         self._schedule = Schedule(
             (outbox.path, outbox.destination),
-            breaker,
             clock,
             wake=self.wake,
             on_health_change=on_health_change,

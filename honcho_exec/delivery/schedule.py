@@ -15,8 +15,7 @@ from pathlib import Path
 from honcho_exec.clock import Clock
 from honcho_exec.errors import CircuitOpen, HonchoExecError, SessionDeleted
 from honcho_exec.forks import PerProcess, on_fork_in_child
-from honcho_exec.net.backoff import Waits
-from honcho_exec.net.breaker import Breaker
+from honcho_exec.net.backoff import Backoff
 from honcho_exec.runtime.offload import Serial
 from honcho_exec.runtime.timer import CallLater, Timer
 
@@ -77,7 +76,6 @@ class Schedule:
     def __init__(
         self,
         key: tuple[Path, str],
-        breaker: Breaker,
         clock: Clock,
         *,
         wake: Callable[[], None],
@@ -93,7 +91,7 @@ class Schedule:
         self._clock = clock
         self._on_health_change = on_health_change
         self._notices = Serial(run)
-        self._backoff = Waits(key, breaker, clock, sooner=self.hasten)
+        self._backoff = Backoff(key, hasten=self.hasten)
         self._lock = threading.Lock()
         self._timer = Timer(self._due, call_later)
         self._due_at = 0.0
@@ -104,7 +102,7 @@ class Schedule:
     def on_delivered(self) -> None:
         """End the back-off: Honcho took something."""
         self._recover("delivery to Honcho works again")
-        self._backoff.succeeded()
+        self._backoff.record_success()
 
     def on_failure(self, error: HonchoExecError) -> None:
         """Back off until the next attempt."""
@@ -123,7 +121,7 @@ class Schedule:
         if blocked:
             self._set_timer(_BLOCKED_POLL_SECONDS)
             return
-        self._backoff.forget()
+        self._backoff.reset()
         # The rows that failed may have been parked, dropped, or handed over.
         self._recover("the rows that Honcho did not take are no longer pending")
         # One of all that share these rows is enough to see that another process died and left some behind.
@@ -155,7 +153,7 @@ class Schedule:
         """Wake the pump no more."""
         self._closed = True
         self.cancel()
-        self._backoff.forget()
+        self._backoff.reset()
 
     def _pause_after(self, error: HonchoExecError) -> float:
         if error.cause == "auth":

@@ -355,18 +355,11 @@ PROTECTIONS = (
         ("tests/unit/net/test_backoff.py::test_an_outage_is_over_soon_after_it_and_costs_few_requests",),
     ),
     Protection(
-        "of many that cannot reach a server one alone knocks often",
+        "all conversations follow the first that reaches the server again",
         "net/backoff.py",
-        "            return self._knocks.setdefault(place, waits) is waits\n",
-        "            return True\n",
-        ("tests/unit/net/test_backoff.py::test_of_many_one_knocks_and_all_hear_of_it",),
-    ),
-    Protection(
-        "who gets through tells the others",
-        "net/backoff.py",
-        "                sooner(delay)\n",
-        "                pass\n",
-        ("tests/unit/net/test_backoff.py::test_of_many_one_knocks_and_all_hear_of_it",),
+        "        waiting = _outages().pop(self._endpoint)\n",
+        "        waiting: list[Backoff] = []\n",
+        ("tests/unit/net/test_backoff.py::test_once_one_gets_through_all_others_follow_at_once",),
     ),
     Protection(
         "a backlog goes in batches of 100",

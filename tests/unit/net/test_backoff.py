@@ -12,9 +12,9 @@ from support.manual_executor import ManualExecutor, at_once
 from support.scripted_honcho import WORKSPACE, ScriptedConnection, ScriptedHoncho
 
 from honcho_exec.delivery.pump import Pump
-from honcho_exec.errors import Ambiguous, RequestError, StateError, Unreached
+from honcho_exec.errors import Ambiguous, CircuitOpen, StateError, Unreached
 from honcho_exec.model import Message, SessionRef
-from honcho_exec.net.backoff import CAP, SHARE, SOONEST, Waits
+from honcho_exec.net.backoff import CAP_SECONDS, Backoff
 from honcho_exec.net.breaker import Breaker
 from honcho_exec.net.retry import RetryPolicy
 from honcho_exec.outbox.lease import Holder
@@ -130,91 +130,52 @@ def town(tmp_path: Path) -> Iterator[Town]:
     made.close()
 
 
-@pytest.mark.parametrize(("seconds", "bound", "requests"), [(2, 0.5, 20), (20, 5, 40), (300, 10, 100)])
-def test_an_outage_is_over_soon_after_it_and_costs_few_requests(
-    town: Town, seconds: float, bound: float, requests: int
-) -> None:
+@pytest.mark.parametrize(("seconds", "requests"), [(2, 20), (20, 40), (300, 200)])
+def test_an_outage_is_over_soon_after_it_and_costs_few_requests(town: Town, seconds: float, requests: int) -> None:
     town.populate(1)
     assert 3 <= town.outage(seconds) <= requests
-    assert town.recover() <= bound + 0.01
+    assert town.recover() <= CAP_SECONDS + 0.01
 
 
-def test_of_many_one_knocks_and_all_hear_of_it(town: Town) -> None:
+def test_once_one_gets_through_all_others_follow_at_once(town: Town) -> None:
     # One call to a try: the waits between several would have this clock go on while the others stand still.
     town.populate(30, attempts=1)
-    # The one that knocks, and of every other the first try and four in the time that the longest wait is for.
-    assert town.outage(20) <= 30 + 29 * 5
-    assert town.recover() <= 5 + 30 * 0.01 + 0.01
+    # Each tries four times while its waits grow, and then every 2.5 s on average.
+    assert town.outage(20) <= 30 * 20
+    assert town.recover() <= 1
 
 
-def test_when_the_one_that_knocks_closes_another_follows(town: Town) -> None:
-    town.populate(2)
-    town.outage(1)
-    town.honcho.down = True
-    # Kept, so that nothing depends on when it is collected.
-    closed = town.conversations.pop(0)
-    closed.close()
-    town.pass_until(lambda: False, CAP)
-    town.honcho.requests = 0
-    town.pass_until(lambda: False, CAP)
-    # Who only listens tries twice in this time at the most.
-    assert town.honcho.requests >= 3
+class User:
+    """A user of an endpoint, and the times at which it was told to try again."""
+
+    def __init__(self) -> None:
+        self.backoff = Backoff("endpoint", hasten=self.hasten, jitter=lambda _, ceiling: ceiling)
+        self.hastened: list[float] = []
+
+    def hasten(self, delay: float) -> None:
+        self.hastened.append(delay)
 
 
-def test_a_cool_down_that_is_shorter_is_the_longest_wait(town: Town) -> None:
-    town.populate(1, cooldown=1.0)
-    town.outage(300)
-    assert town.recover() <= 1.0
+@pytest.mark.parametrize("error", [FAILED, REFUSED, StateError("the disk is full")])
+def test_waits_double_up_to_the_cap_and_start_again_after_a_success(error: Exception) -> None:
+    user = User()
+    assert [user.backoff.next(error) for _ in range(6)] == [0.5, 1.0, 2.0, 4.0, CAP_SECONDS, CAP_SECONDS]
+    user.backoff.record_success()
+    assert user.backoff.next(error) == 0.5
 
 
-class Waiting:
-    """Waits for a place, and what was said to it."""
-
-    def __init__(self, clock: HandTimer, cooldown: float = COOLDOWN) -> None:
-        self.breaker = Breaker("it", threshold=1, cooldown=cooldown, clock=clock)
-        self.waits = Waits("place", self.breaker, clock, sooner=self.hear, jitter=lambda _, ceiling: ceiling)
-        self.heard: list[float] = []
-
-    def hear(self, delay: float) -> None:
-        self.heard.append(delay)
-
-    def fail(self, error: RequestError) -> float:
-        self.breaker.allow_probe()
-        self.breaker.acquire()
-        self.breaker.record_failure(error)
-        return self.waits.next(error)
+def test_an_open_breaker_is_tried_again_at_its_end_and_grows_no_wait() -> None:
+    user = User()
+    waits = [user.backoff.next(CircuitOpen("open", retry_after=seconds)) for seconds in (0.7, 600.0)]
+    assert waits == [0.7, CAP_SECONDS]
+    assert user.backoff.next(FAILED) == 0.5
 
 
-def test_a_server_that_fails_is_left_alone_for_the_cool_down_and_one_that_is_not_there_is_not() -> None:
-    clock = HandTimer()
-    waiting = Waiting(clock, cooldown=600)
-    assert waiting.fail(FAILED) == 600
-    clock.advance(600)
-    assert waiting.fail(REFUSED) == SOONEST
-    clock.advance(8)
-    assert waiting.fail(REFUSED) == 8 * SHARE
-    clock.advance(300)
-    assert waiting.fail(REFUSED) == CAP
-    # What failed meanwhile has answered: it is left alone again, and its being away begins anew.
-    assert waiting.fail(FAILED) == 600
-    clock.advance(600)
-    assert waiting.fail(REFUSED) == SOONEST
-
-
-def test_waits_without_a_server_to_blame_double_up_to_the_cap_and_start_anew() -> None:
-    waiting = Waiting(HandTimer())
-    waiting.breaker.record_failure(FAILED)
-    full = StateError("the disk is full")
-    assert [waiting.waits.next(full) for _ in range(6)] == [0.5, 1.0, 2.0, 4.0, 8.0, CAP]
-    waiting.waits.succeeded()
-    assert waiting.waits.next(full) == 0.5
-
-
-def test_who_gets_through_tells_the_others_once() -> None:
-    clock = HandTimer()
-    first, second, failing = Waiting(clock), Waiting(clock), Waiting(clock)
-    assert (first.fail(REFUSED), second.fail(REFUSED), failing.fail(FAILED)) == (SOONEST, CAP, COOLDOWN)
-    first.waits.succeeded()
-    first.waits.succeeded()
-    assert (len(first.heard), len(second.heard), len(failing.heard)) == (0, 1, 0)
-    assert second.fail(REFUSED) == SOONEST
+def test_only_those_that_could_not_connect_are_hastened_and_only_once() -> None:
+    first, unreached, failing, closed = User(), User(), User(), User()
+    for user, error in ((first, REFUSED), (unreached, REFUSED), (failing, FAILED), (closed, REFUSED)):
+        user.backoff.next(error)
+    closed.backoff.reset()
+    first.backoff.record_success()
+    first.backoff.record_success()
+    assert [len(user.hastened) for user in (first, unreached, failing, closed)] == [0, 1, 0, 0]
