@@ -21,12 +21,12 @@ TITLES = {
         (
             "`sync_turn` and a tool call (`honcho_profile`) with a server that is healthy, takes 300 ms for every "
             "request, or hangs. The calls come right after the turns: "
-            "this provider first waits for the pending sync. An answer counts also when it is an error."
+            "this provider first waits for the pending sync. An error counts as an answer too."
         ),
     ),
     "start": (
         "From `initialize` to the first tool call that succeeds",
-        "Every request takes 100 ms. A call that is refused is made again after 20 ms. Imports are part of the time.",
+        "Every request takes 100 ms. A refused call is repeated after 20 ms. Imports are included.",
     ),
     "requests": (
         "Requests a turn",
@@ -36,85 +36,85 @@ TITLES = {
         "A backlog after an outage",
         (
             "Three hundred turns are given to the host's manager while connections are refused; two seconds later the "
-            "server is back. What is lost, doubled or out of order is counted after 20 s at most."
+            "server is back. Lost, doubled and misplaced messages are counted after 20 s at most."
         ),
     ),
     "outage": ("An outage in the middle of 20 turns", "Connections are refused for some five seconds."),
     "lost-answers": (
         "Lost answers",
-        "Every third write of messages is done, and its connection reset before the answer, in 20 turns.",
+        "In 20 turns, the connection of every third write of messages is reset after the work and before the answer.",
     ),
     "kill": (
         "SIGKILL",
         (
-            "At 100 ms a request the process is killed while a turn is given, in ten conversations: when `sync_turn` "
-            "has returned for one turn, for two, … for ten, and a next one has been going for 0 to 180 ms. Another "
-            "process then goes on in the same conversation. What had been accepted must arrive."
+            "Every request takes 100 ms. In ten conversations the process is killed after `sync_turn` has returned for "
+            "one turn, two, … ten, while the next call has been running for 0 to 180 ms. Another process then "
+            "continues the conversation. Accepted turns must arrive."
         ),
     ),
     "exit": (
         "The end of the process",
         (
-            "The server hangs, and a turn has not arrived. With the host's `shutdown_all`, which itself gives the "
-            "pending sync five seconds, and without."
+            "The server hangs, and a turn is pending. With the host's `shutdown_all`, which waits five seconds for "
+            "the pending sync, and without it."
         ),
     ),
-    "sessions": ("Two hundred conversations in one process", "Each is begun, and has one turn."),
+    "sessions": ("Two hundred conversations in one process", "Each has one turn."),
     "conclusions": ("Thirteen conclusions in a row", "Every request takes 50 ms."),
 }
 
 REASONS = {
     ("wait", "tool call, healthy server, p50"): (
-        "The card is empty: three requests here, for the assistant's, the person's own, and why it is empty; two there."
+        "The card is empty: three requests here (both cards, and the reason why one is empty), two there."
     ),
-    ("wait", "tool call, healthy server, p99"): "The first call waits until the turns before it have arrived.",
-    ("wait", "tool call, slow server, p50"): "The same three requests and two, each of 300 ms.",
-    ("wait", "tool call, slow server, p99"): "The first call waits for the turns before it as well.",
+    ("wait", "tool call, healthy server, p99"): "The first call waits for the turns before it.",
+    ("wait", "tool call, slow server, p50"): "Three requests against two, each of 300 ms.",
+    ("wait", "tool call, slow server, p99"): "The first call waits for the turns before it too.",
     ("wait", "tool call, hung server, p99"): (
-        "The first call waits for the pending sync, at most `HONCHO_SYNC_JOIN_TIMEOUT` (10 s); the next does not again."
+        "The first call waits for the pending sync, at most `HONCHO_SYNC_JOIN_TIMEOUT` (10 s); the next call does not."
     ),
     ("exit", "exit without shutdown"): (
-        "A request that hangs is cut as soon as it is seen that the interpreter exits: it is looked every 0.25 s."
+        "A hanging request is cut when the exit of the interpreter is noticed, which is checked every 0.25 s."
     ),
     ("sessions", "until all turns"): (
-        "Each session's members are listed before any joins, and each turn is flushed to the disk."
+        "The members of each session are listed before any joins, and each turn is flushed to the disk."
     ),
     (
         "sessions",
         "open files",
-    ): "Each conversation has a connection, given back after four seconds of rest.",
-    ("sessions", "memory"): "A client, an outbox and a recall for each conversation.",
+    ): "Each conversation has a connection, closed after four idle seconds.",
+    ("sessions", "memory"): "Each conversation has a client, an outbox and recall.",
 }
 """Why the bundled provider does better in a measure of a scenario, where it does: the measure's beginning."""
 
 INTRO = """# Benchmarks
 
-This provider and the `honcho` provider that Hermes Agent bundles, measured side by side in one run. This page, its
-[figures](benchmarks.json) and the plot are written by the script; none of it is written by hand.
+This provider and the `honcho` provider bundled with Hermes Agent, measured side by side in one run. A script writes
+this page, its [figures](benchmarks.json) and the plot.
 
 ```console
-$ python tests/tools/side_by_side.py            # all of it, some minutes
-$ python tests/tools/side_by_side.py --quick    # less of each, within a minute
+$ python tests/tools/side_by_side.py            # everything, some minutes
+$ python tests/tools/side_by_side.py --quick    # fewer repetitions, within a minute
 $ python tests/tools/side_by_side.py --only kill exit --json figures.json --limit 120
-$ python tests/tools/side_by_side.py --write    # and renews this page
+$ python tests/tools/side_by_side.py --write    # writes this page too
 ```
 
-hermes-agent has to be installed. Each provider is made as the host makes it, runs under the host's `MemoryManager` in a
-process of its own, with an empty home, and reads the same `honcho.json`; the server is an embedded Honcho behind a
-proxy that misbehaves, in a third process. Only the server, the names, `sessionStrategy` (per-session) and `timeout`
-are set, for both alike; everything else is what each does by itself. Scenarios begin once a tool call has succeeded,
-because the bundled provider takes no turn before. What is going on is told on standard error. When `--limit` is reached
-(15 minutes unless told) everything ends, what was not measured is named, and the exit code is 1.
+hermes-agent must be installed. Each provider is created as the host creates it and runs under the host's
+`MemoryManager`, in a process of its own with an empty home and the same `honcho.json`. The server is an embedded
+Honcho behind a proxy that misbehaves, in a third process. The server, the names, `sessionStrategy` (per-session) and
+`timeout` are set for both; everything else is each one's default. Scenarios begin after the first successful tool
+call, because the bundled provider accepts no turn before. Progress is printed on standard error. After `--limit` (15
+minutes by default) everything ends, what was not measured is named, and the exit code is 1.
 
 """
 
 READING = """
-**Reading the tables.** Less is better in every line. The ratio is the bundled provider's figure over this one's: above
-1 this provider does better, below 1 the bundled one. Less than a tenth apart is even. A dash is a time that did not end
-within its limit, a scenario that could not be played, or a ratio to zero. Of few calls (with a slow or a hung server)
-the p99 is the longest. One run is one run: small differences mean nothing.
+**Reading the tables.** Less is better in every line. The ratio is the bundled provider's figure divided by this
+one's: above 1 this provider does better. Differences below a tenth are even. A dash is a time that did not end within
+its limit, a scenario that failed, or a ratio to zero. With few calls (a slow or hung server) the p99 is the longest.
+This is one run: small differences mean nothing.
 
-![Both providers' times on a logarithmic scale; the tables below hold the same figures.](benchmarks.svg)
+![Both providers' times on a logarithmic scale; the tables below have the same figures.](benchmarks.svg)
 """
 
 
@@ -203,7 +203,7 @@ def plot(rows: Sequence[Mapping[str, Any]]) -> str:
         'aria-labelledby="title desc" font-family="sans-serif" font-size="12">\n'
         '<title id="title">Times of this provider and the bundled one</title>\n'
         '<desc id="desc">Two bars for each measure, on a logarithmic scale in milliseconds; shorter is better. '
-        "The tables of the page hold the same figures.</desc>\n"
+        "The tables of the page have the same figures.</desc>\n"
         "<style>text{fill:#222}.ours{fill:#1a7f5a}.bundled{fill:#b5651d}line{stroke:#8888}"
         "@media(prefers-color-scheme:dark){text{fill:#ddd}.ours{fill:#3fbf8f}.bundled{fill:#e09a56}}</style>\n"
         f'<rect class="ours" x="{names}" y="8" width="12" height="10"/>'
