@@ -1,4 +1,4 @@
-"""A local Honcho: the API of a Honcho server over one SQLite file; it needs no language model."""
+"""A local Honcho: the API of a Honcho server over one SQLite file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from honcho_exec.clock import Clock, SystemClock
 from honcho_exec.embedded.api.app import build_app
 from honcho_exec.embedded.language_model import LanguageModel
 from honcho_exec.embedded.store.database import Store
-from honcho_exec.embedded.store.purge import count_chosen, forget_chosen, named_so
+from honcho_exec.embedded.store.purge import count_matches, delete_matches, matching_names
 from honcho_exec.embedded.store.records import Record, dump_records, load_records
 from honcho_exec.text.purge_filter import PurgeFilter
 
@@ -19,15 +19,15 @@ __all__ = ["EmbeddedHoncho"]
 
 
 class EmbeddedHoncho:
-    """Serves Honcho's API (3.0.12) from a file, in-process or behind any WSGI server.
+    """Serve Honcho's API (3.0.12) from a file, in-process or behind any WSGI server.
 
-    What a language model would do is done by quoting what is stored, and says so; questions are answered by one
-    where one is given. What cannot be done is answered with 501.
+    Without a language model, questions are answered by quoting stored conclusions and messages, and the answer says
+    so. Requests that only a Honcho server can serve are answered with 501.
 
     Args:
-        path: the database file; made (mode 0600) when it is not there.
-        clock: where times and ids come from.
-        model: answers questions; it is closed with the file.
+        path: the database file; created (mode 0600) if it does not exist.
+        clock: the source of times and ids.
+        model: answers questions; closed with the file.
 
     Attributes:
         app: a WSGI application that many threads may call at once, for `httpx.WSGITransport(app=...)`.
@@ -43,54 +43,56 @@ class EmbeddedHoncho:
         self.app: Callable[..., Any] = build_app(self._store, model)
 
     def abort(self) -> None:
-        """Cut the language model's answers that are under way; questions are answered by quoting from now on."""
+        """Abort the language model's requests; from now on questions are answered by quoting."""
         if self._model is not None:
             self._model.abort()
 
     def export(self) -> Iterator[Record]:
-        """Everything that is stored, as records that `load` takes; see `portable`."""
+        """Yield everything stored as records that `load` accepts; see `store.records`."""
         with self._store.reading() as connection:
             yield from dump_records(connection)
 
     def load(self, records: Iterable[tuple[str, object]]) -> Counter[str]:
-        """Store exported records, all or none, each with the place it was read at; what is there already stays.
+        """Store exported records, all or none, each with its location for errors.
+
+        Items that exist already are kept.
 
         Returns:
-            How many of each kind were new, and as `already` how many were not.
+            How many items of each kind were new, and under `already` how many existed.
 
         Raises:
-            InputError: one of them cannot be stored; nothing was.
+            InputError: a record is invalid; nothing was stored.
         """
         with self._store.writing() as writer:
             return load_records(writer, records)
 
     def count(self, chosen: PurgeFilter) -> Counter[str]:
-        """How much would be forgotten, by its kind."""
+        """Return how many items of each kind `purge` would delete."""
         with self._store.reading() as connection:
-            return count_chosen(connection, chosen)
+            return count_matches(connection, chosen)
 
-    def named(self, chosen: PurgeFilter) -> list[tuple[str, str]]:
-        """The kinds and ids of the sessions and peers whose id holds the chosen text."""
+    def matching_names(self, chosen: PurgeFilter) -> list[tuple[str, str]]:
+        """Return kind and id of the sessions and peers whose id contains the text."""
         with self._store.reading() as connection:
-            return named_so(connection, chosen)
+            return matching_names(connection, chosen)
 
     def flush(self) -> None:
-        """Empty the log beside the file, where nobody else reads it."""
+        """Empty the write-ahead log, unless another process reads it."""
         self._store.flush()
 
     def shrink(self) -> bool:
-        """Give the space of what was deleted back to the disk; return False if another process is in the way."""
+        """Return the space of deleted rows to the disk; False if another process uses the file."""
         return self._store.shrink()
 
-    def forget(self, chosen: PurgeFilter) -> Counter[str]:
-        """Take out what is chosen, also out of what is left of it in the file, and say how much it was."""
+    def purge(self, chosen: PurgeFilter) -> Counter[str]:
+        """Delete what matches, without a trace in the file; return the count of each kind."""
         with self._store.writing() as writer:
-            counts = forget_chosen(writer, chosen)
+            counts = delete_matches(writer, chosen)
         self._store.flush()
         return counts
 
     def close(self) -> None:
-        """Close the file; what is asked after that is answered with 503."""
+        """Close the file; later requests are answered with 503."""
         if self._model is not None:
             self._model.close()
         self._store.close()

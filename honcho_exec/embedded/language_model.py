@@ -1,4 +1,4 @@
-"""A language model behind an OpenAI-compatible endpoint, asked to answer from excerpts of the memory."""
+"""A language model behind an OpenAI-compatible endpoint that answers from memory."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _INSTRUCTIONS: Final = (
 
 
 class ModelError(Exception):
-    """The model gave no answer; says why in a few words, and shows no key."""
+    """The model gave no answer; the message says why and contains no key."""
 
 
 class LanguageModel:
-    """Asks one model; usable from many threads.
+    """Ask one model; usable from many threads.
 
     Args:
-        url: the endpoint's base, to which `/chat/completions` is added.
+        url: the base URL, to which `/chat/completions` is added.
         name: the model.
-        key: the bearer key, where one is needed.
-        timeout: seconds for one answer, by the wall clock.
-        clock: where time comes from.
+        key: the bearer key, if the endpoint requires one.
+        timeout: seconds for one answer, on the wall clock.
+        clock: the source of time.
     """
 
     def __init__(self, url: str, name: str, key: str | None, *, timeout: float, clock: Clock) -> None:
@@ -47,26 +47,26 @@ class LanguageModel:
         return f"<LanguageModel {self.name}>"
 
     def answer(self, question: str, excerpts: str, *, observed: str) -> str | None:
-        """The answer to a question about `observed`; None when the excerpts hold nothing on it.
+        """Return the answer to a question about `observed`, None if the excerpts hold none.
 
         Raises:
-            ModelError: there is none, and why.
+            ModelError: the model gave no answer.
         """
-        said = [
+        messages = [
             {"role": "system", "content": _INSTRUCTIONS.format(observed=observed)},
             {"role": "user", "content": f"Question: {question}\n\nExcerpts:\n\n{defuse(excerpts)}"},
         ]
-        answer = without_thinking(self._complete(said))
+        answer = without_thinking(self._complete(messages))
         if not answer:
             raise ModelError("said nothing")
         return None if answer.strip(" .\"'*") == _NOTHING else answer
 
     def abort(self) -> None:
-        """Cut what is under way and ask no more."""
+        """Abort the running requests and refuse new ones."""
         self._transport.abort()
 
     def close(self) -> None:
-        """Cut, and give the connections back."""
+        """Abort, and close the connections."""
         self.abort()
         self._client.close()
 

@@ -1,4 +1,4 @@
-"""How large a request may be, so that one request cannot take all of the memory."""
+"""Limits on the size of a request, so that one request cannot exhaust the memory."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ __all__ = ["LARGE", "MOST_FILE", "body_limit", "too_many_values"]
 
 _MIB: Final = 1024 * 1024
 LARGE: Final = _MIB
-"""A body of more bytes than this is worked on alone, and its JSON is looked at before it is decoded."""
+"""Bodies of more bytes are handled one at a time, and their JSON is inspected before it is decoded."""
 
 MOST_FILE: Final = 5 * _MIB
-"""How many bytes an uploaded file may have."""
+"""The largest uploaded file, in bytes."""
 
 # A hundred messages of 25,000 characters are 10 MB in UTF-8; all of them Chinese, and escaped, they are 15 MB.
 _MOST_BATCH: Final = 16 * _MIB
@@ -20,16 +20,16 @@ _MOST_VALUES: Final = 100_000
 
 
 def body_limit(path: str) -> int:
-    """Return how many bytes the body of a request to `path` may have."""
+    """Return the largest body of a request to `path`, in bytes."""
     if path.endswith("/messages/upload"):
         return MOST_FILE + _MIB
     return _MOST_BATCH if path.endswith(("/messages", "/conclusions")) else _MIB
 
 
 def too_many_values(raw: bytes) -> bool:
-    """Whether a large JSON text would become so many objects that they take many times its size.
+    """Return whether a large JSON text would become too many objects.
 
-    An empty list is two bytes in JSON and sixty in memory; texts take at most four times their size.
+    An empty list takes two bytes in JSON and sixty in memory; strings take at most four times their size.
     """
     if len(raw) <= LARGE:
         return False

@@ -144,10 +144,11 @@ def _look(cli: CliContext, loaded: LoadedSettings, chosen: PurgeFilter, *, do: b
             _from_server(loaded, chosen, found, do=do)
         if (home / MEMORY_FILE).exists():
             honcho = stack.enter_context(open_memory(cli))
-            found.here = honcho.forget(chosen) if do else honcho.count(chosen)
+            found.here = honcho.purge(chosen) if do else honcho.count(chosen)
             if chosen.text is not None:
                 found.left += [
-                    f"the name of the {kind} {id_} (purge --{kind} {id_})" for kind, id_ in honcho.named(chosen)
+                    f"the name of the {kind} {id_} (purge --{kind} {id_})"
+                    for kind, id_ in honcho.matching_names(chosen)
                 ]
             if not (do or found.here.total()):
                 # An earlier purge may have had to leave it in the log, which somebody read.

@@ -1,4 +1,4 @@
-"""The routes of Honcho's API, and what is answered where there is nothing to serve."""
+"""The WSGI application: the routes of Honcho's API, and the answers to errors."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any, Final
 import falcon
 
 from honcho_exec.embedded.api import messages, recall, resources
-from honcho_exec.embedded.api.request import Answer, Call, Handler
+from honcho_exec.embedded.api.request import Handler, Request, Response
 from honcho_exec.embedded.api.upload import upload
 from honcho_exec.embedded.language_model import LanguageModel
 from honcho_exec.embedded.limits import LARGE, body_limit
@@ -28,15 +28,15 @@ __all__ = ["build_app"]
 
 _log = logging.getLogger(__name__)
 
-# What is decoded takes several times the memory of its JSON.
+# A decoded body takes several times the memory of its JSON.
 _one_large = PerProcess(threading.Lock)
 
 
-def _health(_: Call) -> Answer:
-    return Answer(200, {"status": "ok"})
+def _health(_: Request) -> Response:
+    return Response(200, {"status": "ok"})
 
 
-def _unserved(_: Call, what: str) -> Answer:
+def _unserved(_: Request, what: str) -> Response:
     raise ApiError(501, f"{what} is not served by the embedded Honcho; it needs a Honcho server")
 
 
@@ -47,13 +47,13 @@ _SCOPE: Final = _WORKSPACE + "/scopes/{scope_id}"
 
 _ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
     "/health": {"get": _health},
-    "/v3/workspaces": {"post": resources.make_workspace},
+    "/v3/workspaces": {"post": resources.create_workspace},
     "/v3/workspaces/list": {"post": resources.list_workspaces},
     _WORKSPACE: {"put": resources.update_workspace, "delete": resources.delete_workspace},
     f"{_WORKSPACE}/chat": {"post": recall.chat_of_workspace},
     f"{_WORKSPACE}/search": {"post": messages.search_workspace},
     f"{_WORKSPACE}/queue/status": {"get": recall.queue_status},
-    f"{_WORKSPACE}/peers": {"post": resources.make_peer},
+    f"{_WORKSPACE}/peers": {"post": resources.create_peer},
     f"{_WORKSPACE}/peers/list": {"post": resources.list_peers},
     _PEER: {"put": resources.update_peer},
     f"{_PEER}/sessions": {"post": resources.list_peer_sessions},
@@ -62,7 +62,7 @@ _ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
     f"{_PEER}/card": {"get": recall.get_card, "put": recall.set_card},
     f"{_PEER}/context": {"get": recall.context_of_peer},
     f"{_PEER}/search": {"post": messages.search_peer},
-    f"{_WORKSPACE}/sessions": {"post": resources.make_session},
+    f"{_WORKSPACE}/sessions": {"post": resources.create_session},
     f"{_WORKSPACE}/sessions/list": {"post": resources.list_sessions},
     _SESSION: {"put": resources.update_session, "delete": resources.delete_session},
     f"{_SESSION}/clone": {"post": resources.clone_session},
@@ -79,11 +79,11 @@ _ROUTES: Final[Mapping[str, Mapping[str, Handler]]] = {
     f"{_SESSION}/context": {"get": recall.context_of_session},
     f"{_SESSION}/summaries": {"get": recall.summaries_of_session},
     f"{_SESSION}/search": {"post": messages.search_session},
-    f"{_SESSION}/messages": {"post": messages.make_messages},
+    f"{_SESSION}/messages": {"post": messages.create_messages},
     f"{_SESSION}/messages/upload": {"post": upload},
     f"{_SESSION}/messages/list": {"post": messages.list_messages},
     f"{_SESSION}/messages/{{message_id}}": {"get": messages.get_message, "put": messages.update_message},
-    f"{_WORKSPACE}/conclusions": {"post": messages.make_conclusions},
+    f"{_WORKSPACE}/conclusions": {"post": messages.create_conclusions},
     f"{_WORKSPACE}/conclusions/list": {"post": messages.list_conclusions},
     f"{_WORKSPACE}/conclusions/query": {"post": messages.query_conclusions},
     f"{_WORKSPACE}/conclusions/{{conclusion_id}}": {"delete": messages.remove_conclusion},
@@ -105,25 +105,25 @@ _UNSERVED: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-# The key in the WSGI environment for what makes the call of a request.
-_CALL = "honcho_exec.call"
+# The key in the WSGI environment for the function that makes a `Request`.
+_REQUEST = "honcho_exec.request"
 
 
 class _Resource:
-    """What falcon calls: one `on_<method>` for each handler of a route."""
+    """A falcon resource with one `on_<method>` for each handler of a route."""
 
     def __init__(self, handlers: Mapping[str, Handler]) -> None:
         for method, handler in handlers.items():
             setattr(self, f"on_{method}", partial(self._answer, handler))
 
     @staticmethod
-    def _answer(handler: Handler, request: falcon.Request, response: falcon.Response, **ids: str) -> None:
-        raw = request.bounded_stream.read((most := body_limit(request.path)) + 1)
+    def _answer(handler: Handler, http: falcon.Request, response: falcon.Response, **ids: str) -> None:
+        raw = http.bounded_stream.read((most := body_limit(http.path)) + 1)
         if len(raw) > most:
             raise ApiError(413, f"The body has more than {most:,} bytes, which is the most that is taken here")
-        call = request.env[_CALL](ids, request.params, raw, request.content_type or "")
+        request = http.env[_REQUEST](ids, http.params, raw, http.content_type or "")
         with _one_large() if len(raw) > LARGE else nullcontext():
-            answer = handler(call)
+            answer = handler(request)
         response.status = answer.status
         response.set_header(FILTERS_HEADER, MEMBERS_FILTER)
         if answer.events is not None:
@@ -134,14 +134,11 @@ class _Resource:
 
 
 def build_app(store: Store, model: LanguageModel | None = None) -> Callable[..., Any]:
-    """The WSGI application that serves `store`; many threads may call it at once.
-
-    `model` answers questions, where there is one.
-    """
-    call = partial(Call, store, model=model)
+    """Return the thread-safe WSGI application for `store`; `model` answers questions."""
+    make_request = partial(Request, store, model=model)
 
     def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
-        environ[_CALL] = call
+        environ[_REQUEST] = make_request
         return _routes()(environ, start_response)
 
     return serve
@@ -149,12 +146,12 @@ def build_app(store: Store, model: LanguageModel | None = None) -> Callable[...,
 
 @cache
 def _routes() -> falcon.App[falcon.Request, falcon.Response]:
-    """The routes, once for the process: a gateway has hundreds of stores open."""
+    """Build the routes once for the process: a gateway has hundreds of stores open."""
     app = falcon.App()
-    app.add_error_handler(Exception, _failed)
-    app.add_error_handler(falcon.HTTPError, _no_route)
-    app.add_error_handler(StateError, _no_state)
-    app.add_error_handler(ApiError, _refused)
+    app.add_error_handler(Exception, _unexpected_error)
+    app.add_error_handler(falcon.HTTPError, _http_error)
+    app.add_error_handler(StateError, _state_error)
+    app.add_error_handler(ApiError, _api_error)
     for route in {**_ROUTES, **_UNSERVED}:
         handlers = dict(_ROUTES.get(route, {}))
         for method in _UNSERVED.get(route, ()):
@@ -167,28 +164,32 @@ def _text(value: object) -> str:
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
-def _refused(_: falcon.Request, response: falcon.Response, error: ApiError, __: Mapping[str, object]) -> None:
+def _api_error(_: falcon.Request, response: falcon.Response, error: ApiError, __: Mapping[str, object]) -> None:
     response.status = error.status
     detail = error.detail
     if error.status == HTTPStatus.UNPROCESSABLE_ENTITY and isinstance(detail, str):
-        # A client finds every 422 in the one shape that the document gives it.
+        # Every 422 has the shape that the document gives it.
         detail = [{"loc": ["body"], "msg": detail, "type": "value_error"}]
     response.text = _text({"detail": detail})
 
 
-def _no_state(_: falcon.Request, response: falcon.Response, error: StateError, __: Mapping[str, object]) -> None:
-    # Nothing was committed: 503 tells a client that trying again is safe.
+def _state_error(_: falcon.Request, response: falcon.Response, error: StateError, __: Mapping[str, object]) -> None:
+    # Nothing was committed: 503 tells the client that a retry is safe.
     response.status = 503
     response.text = _text({"detail": str(error)})
 
 
-def _failed(request: falcon.Request, response: falcon.Response, error: Exception, _: Mapping[str, object]) -> None:
+def _unexpected_error(
+    request: falcon.Request, response: falcon.Response, error: Exception, _: Mapping[str, object]
+) -> None:
     record(_log, f"{request.method} {request.uri_template}", error)
     response.status = 500
     response.text = _text({"detail": "An unexpected error occurred"})
 
 
-def _no_route(_: falcon.Request, response: falcon.Response, error: falcon.HTTPError, __: Mapping[str, object]) -> None:
+def _http_error(
+    _: falcon.Request, response: falcon.Response, error: falcon.HTTPError, __: Mapping[str, object]
+) -> None:
     response.status = error.status_code
     response.set_headers(error.headers or {})
     response.text = _text({"detail": HTTPStatus(error.status_code).phrase})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, RootModel
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, RootModel
 
 from honcho_exec.embedded.wire import JsonModel, Metadata, NewConclusion, NewMessage, ReasoningConfiguration, ResourceId
 
@@ -43,10 +43,18 @@ def _whole(value: object) -> object:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
+def _strings(value: list[Any]) -> list[Any]:
+    # One error for the list: an error for each of half a million items would take 200 MB.
+    if not all(isinstance(item, str) for item in value):
+        raise ValueError("every item must be a string")
+    return value
+
+
 _Number = Annotated[int, BeforeValidator(_whole)]
 _Count = Annotated[_Number, Field(ge=1, le=100)]
 _Distance = Annotated[float, Field(ge=0, le=1)]
 _Object = dict[str, Any]
+_Strings = Annotated[list[Any], AfterValidator(_strings)]
 _Scopes = Annotated[list[str], Field(min_length=1, max_length=100)]
 
 
@@ -127,7 +135,7 @@ class Members(RootModel[dict[ResourceId, MemberConfig]]):
     model_config = ConfigDict(strict=True)
 
 
-class PeerIds(RootModel[list[str]]):
+class PeerIds(RootModel[_Strings]):
     """Peers that leave a session."""
 
     model_config = ConfigDict(strict=True)
@@ -214,7 +222,7 @@ class RepresentationBody(ScopedBody):
 class CardBody(JsonModel):
     """The lines of a card."""
 
-    peer_card: list[str]
+    peer_card: _Strings
 
 
 class PageQuery(BaseModel):

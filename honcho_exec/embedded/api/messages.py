@@ -1,4 +1,4 @@
-"""Requests about messages and conclusions: storing, listing, searching."""
+"""Handlers for messages and conclusions."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from honcho_exec.embedded.api.bodies import (
     MessageUpdate,
     WorkspaceSearch,
 )
-from honcho_exec.embedded.api.request import Answer, Call
+from honcho_exec.embedded.api.request import Request, Response
 from honcho_exec.embedded.query.filters import (
     CONCLUSION_COLUMNS,
     MESSAGE_COLUMNS,
@@ -35,11 +35,11 @@ from honcho_exec.embedded.store.writing import add_conclusions, add_messages, de
 from honcho_exec.embedded.wire import MEMBERS_FILTER, ApiError, dump
 
 __all__ = [
+    "create_conclusions",
+    "create_messages",
     "get_message",
     "list_conclusions",
     "list_messages",
-    "make_conclusions",
-    "make_messages",
     "query_conclusions",
     "remove_conclusion",
     "search_peer",
@@ -49,107 +49,111 @@ __all__ = [
 ]
 
 
-def make_messages(call: Call) -> Answer:
+def create_messages(request: Request) -> Response:
     """Append a batch of messages to a session."""
-    workspace, session = call.new_id("workspace_id"), call.new_id("session_id")
-    messages = call.body(MessageBatch).messages
-    with call.store.writing() as writer:
+    workspace, session = request.new_id("workspace_id"), request.new_id("session_id")
+    messages = request.body(MessageBatch).messages
+    with request.store.writing() as writer:
         rows = add_messages(writer, workspace, session, messages)
-    return Answer(201, [message(row) for row in rows])
+    return Response(201, [message(row) for row in rows])
 
 
-def list_messages(call: Call) -> Answer:
-    """List a session's messages in the order in which they were stored."""
-    condition, asked = call.condition(MESSAGE_COLUMNS), call.page()
-    with call.store.reading() as connection:
-        workspace = find(connection, "workspace", call.workspace)
-        session = workspace and find(connection, "session", call.ids["session_id"], workspace["key"])
+def list_messages(request: Request) -> Response:
+    """List a session's messages in insertion order."""
+    condition, page_request = request.condition(MESSAGE_COLUMNS), request.page()
+    with request.store.reading() as connection:
+        workspace = find(connection, "workspace", request.workspace)
+        session = workspace and find(connection, "session", request.ids["session_id"], workspace["key"])
         if session is None:
-            return Answer(200, empty_page(asked))
+            return Response(200, empty_page(page_request))
         condition = all_of([Condition("message.session = ?", (session["key"],)), condition])
-        return Answer(200, page(connection, MESSAGE_ROWS, "message", condition, asked=asked, shown=message))
+        return Response(
+            200, page(connection, MESSAGE_ROWS, "message", condition, request=page_request, to_json=message)
+        )
 
 
-def get_message(call: Call) -> Answer:
+def get_message(request: Request) -> Response:
     """Get one message."""
-    with call.store.reading() as connection:
-        return Answer(200, message(_message(connection, call)))
+    with request.store.reading() as connection:
+        return Response(200, message(_message(connection, request)))
 
 
-def update_message(call: Call) -> Answer:
+def update_message(request: Request) -> Response:
     """Replace one message's metadata."""
-    metadata = call.body(MessageUpdate).metadata
-    with call.store.writing() as writer:
-        row = _message(writer.connection, call)
+    metadata = request.body(MessageUpdate).metadata
+    with request.store.writing() as writer:
+        row = _message(writer.connection, request)
         if metadata is not None:
             writer.connection.execute("UPDATE message SET metadata = ? WHERE key = ?", (dump(metadata), row["key"]))
-            row = _message(writer.connection, call)
-    return Answer(200, message(row))
+            row = _message(writer.connection, request)
+    return Response(200, message(row))
 
 
-def search_workspace(call: Call) -> Answer:
+def search_workspace(request: Request) -> Response:
     """Search a workspace's messages."""
-    return _search(call, call.body(WorkspaceSearch), [])
+    return _search(request, request.body(WorkspaceSearch), [])
 
 
-def search_peer(call: Call) -> Answer:
-    """Search what one peer said."""
-    said = "message.peer = (SELECT key FROM peer WHERE id = ? AND workspace = message.workspace)"
-    return _search(call, call.body(MessageSearch), [Condition(said, (call.ids["peer_id"],))])
+def search_peer(request: Request) -> Response:
+    """Search one peer's messages."""
+    author = "message.peer = (SELECT key FROM peer WHERE id = ? AND workspace = message.workspace)"
+    return _search(request, request.body(MessageSearch), [Condition(author, (request.ids["peer_id"],))])
 
 
-def search_session(call: Call) -> Answer:
+def search_session(request: Request) -> Response:
     """Search one session's messages."""
-    inside = "message.session = (SELECT key FROM session WHERE id = ? AND workspace = message.workspace)"
-    return _search(call, call.body(MessageSearch), [Condition(inside, (call.ids["session_id"],))])
+    in_session = "message.session = (SELECT key FROM session WHERE id = ? AND workspace = message.workspace)"
+    return _search(request, request.body(MessageSearch), [Condition(in_session, (request.ids["session_id"],))])
 
 
-def make_conclusions(call: Call) -> Answer:
+def create_conclusions(request: Request) -> Response:
     """Store a batch of conclusions."""
-    conclusions = call.body(ConclusionBatch).conclusions
-    with call.store.writing() as writer:
-        rows = add_conclusions(writer, call.workspace, conclusions)
-    return Answer(201, [conclusion(row) for row in rows])
+    conclusions = request.body(ConclusionBatch).conclusions
+    with request.store.writing() as writer:
+        rows = add_conclusions(writer, request.workspace, conclusions)
+    return Response(201, [conclusion(row) for row in rows])
 
 
-def list_conclusions(call: Call) -> Answer:
+def list_conclusions(request: Request) -> Response:
     """List conclusions, the newest first unless reversed."""
-    condition, asked = call.condition(CONCLUSION_COLUMNS), call.page()
-    asked = Page(asked.number, asked.size, newest_first=not asked.newest_first)
-    with call.store.reading() as connection:
-        workspace = find(connection, "workspace", call.workspace)
+    condition, page_request = request.condition(CONCLUSION_COLUMNS), request.page()
+    page_request = Page(page_request.number, page_request.size, newest_first=not page_request.newest_first)
+    with request.store.reading() as connection:
+        workspace = find(connection, "workspace", request.workspace)
         if workspace is None:
-            return Answer(200, empty_page(asked))
+            return Response(200, empty_page(page_request))
         condition = all_of([Condition("conclusion.workspace = ?", (workspace["key"],)), condition])
-        return Answer(200, page(connection, CONCLUSION_ROWS, "conclusion", condition, asked=asked, shown=conclusion))
+        return Response(
+            200, page(connection, CONCLUSION_ROWS, "conclusion", condition, request=page_request, to_json=conclusion)
+        )
 
 
-def query_conclusions(call: Call) -> Answer:
-    """Search the conclusions of an observer about an observed peer."""
-    body = call.body(ConclusionQuery)
+def query_conclusions(request: Request) -> Response:
+    """Search an observer's conclusions about another peer."""
+    body = request.body(ConclusionQuery)
     filters = body.filters or {}
     for name in ("observer", "observed"):
         if not (filters.get(name) or filters.get(f"{name}_id")):
             raise ApiError(422, "observer and observed are required in the filters of a query")
     condition = compile_filters(filters, CONCLUSION_COLUMNS)
-    with call.store.reading() as connection:
-        workspace = find(connection, "workspace", call.workspace)
+    with request.store.reading() as connection:
+        workspace = find(connection, "workspace", request.workspace)
         if workspace is None:
-            return Answer(200, [])
+            return Response(200, [])
         condition = all_of([Condition("conclusion.workspace = ?", (workspace["key"],)), condition])
         rows = find_conclusions(connection, body.query, condition, limit=body.top_k)
-    return Answer(200, [conclusion(row) for row in rows])
+    return Response(200, [conclusion(row) for row in rows])
 
 
-def remove_conclusion(call: Call) -> Answer:
+def remove_conclusion(request: Request) -> Response:
     """Delete one conclusion."""
-    with call.store.writing() as writer:
-        delete_conclusion(writer, call.workspace, call.ids["conclusion_id"])
-    call.store.flush()
-    return Answer(204)
+    with request.store.writing() as writer:
+        delete_conclusion(writer, request.workspace, request.ids["conclusion_id"])
+    request.store.flush()
+    return Response(204)
 
 
-def _search(call: Call, body: MessageSearch, conditions: list[Condition]) -> Answer:
+def _search(request: Request, body: MessageSearch, conditions: list[Condition]) -> Response:
     filters = dict(body.filters or {})
     perspective = filters.pop("peer_perspective", None)
     if not isinstance(perspective, str | None):
@@ -158,23 +162,23 @@ def _search(call: Call, body: MessageSearch, conditions: list[Condition]) -> Ans
     if not isinstance(members, list) or not all(isinstance(peer, str) for peer in members):
         raise ApiError(422, f"{MEMBERS_FILTER} must be a list of the ids of peers")
     conditions = [*conditions, compile_filters(filters, MESSAGE_COLUMNS)]
-    with call.store.reading() as connection:
-        workspace = find(connection, "workspace", call.workspace)
+    with request.store.reading() as connection:
+        workspace = find(connection, "workspace", request.workspace)
         if workspace is None:
-            return Answer(200, [])
+            return Response(200, [])
         conditions.append(Condition("message.workspace = ?", (workspace["key"],)))
         if perspective is not None:
             conditions.append(member_window(workspace["key"], perspective))
         conditions.append(joint_sessions(workspace["key"], members))
         rows = find_messages(connection, body.query, all_of(conditions), limit=body.limit)
-    return Answer(200, [message(row) for row in rows])
+    return Response(200, [message(row) for row in rows])
 
 
-def _message(connection: sqlite3.Connection, call: Call) -> sqlite3.Row:
+def _message(connection: sqlite3.Connection, request: Request) -> sqlite3.Row:
     row: sqlite3.Row | None = connection.execute(
         f"{MESSAGE_ROWS} WHERE message.id = ? AND session.id = ? AND workspace.id = ?",
-        (call.ids["message_id"], call.ids["session_id"], call.workspace),
+        (request.ids["message_id"], request.ids["session_id"], request.workspace),
     ).fetchone()
     if row is None:
-        raise ApiError(404, f"Message {call.ids['message_id']} not found")
+        raise ApiError(404, f"Message {request.ids['message_id']} not found")
     return row

@@ -1,4 +1,4 @@
-"""Requests for what is known about a peer or a session."""
+"""Handlers for representations, chat, cards, contexts and summaries."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from honcho_exec.embedded.api.bodies import CardBody, ChatBody, RecallQuery, RepresentationBody, ScopedBody
-from honcho_exec.embedded.api.request import Answer, Call
+from honcho_exec.embedded.api.request import Request, Response
 from honcho_exec.embedded.language_model import LanguageModel, ModelError
 from honcho_exec.embedded.query import representation as recall
-from honcho_exec.embedded.store.resources import ensure_peer, ensure_workspace, find, need
+from honcho_exec.embedded.store.resources import ensure_peer, ensure_workspace, find, get_or_404
 from honcho_exec.embedded.wire import ApiError, resource_id
 
 __all__ = [
@@ -26,18 +26,18 @@ __all__ = [
     "summaries_of_session",
 ]
 
-# How many conclusions and messages a language model is given to answer from.
-_QUOTES_AT: Final = {"minimal": 10, "low": 20, "medium": 40, "high": 60, "max": 100}
+# How many conclusions and messages a language model gets, by reasoning level.
+_QUOTES: Final = {"minimal": 10, "low": 20, "medium": 40, "high": 60, "max": 100}
 _NO_WORK: Final = dict.fromkeys(
     ("total_work_units", "completed_work_units", "in_progress_work_units", "pending_work_units"), 0
 )
 
 
-def representation(call: Call) -> Answer:
-    """What a peer knows about a target, itself when none is named."""
-    body = call.body(RepresentationBody)
-    with call.store.reading() as connection:
-        view = _view(connection, call, body.target, _sessions(body))
+def representation(request: Request) -> Response:
+    """Return what a peer knows about a target, by default itself."""
+    body = request.body(RepresentationBody)
+    with request.store.reading() as connection:
+        view = _view(connection, request, body.target, _sessions(body))
         text = view and recall.representation(
             connection,
             view,
@@ -45,174 +45,175 @@ def representation(call: Call) -> Answer:
             top=body.search_top_k or 100,
             most=body.max_conclusions or 25,
         )
-    return Answer(200, {"representation": text or ""})
+    return Response(200, {"representation": text or ""})
 
 
-def chat(call: Call) -> Answer:
-    """Answer a question about a target: by the language model where there is one, else by quoting what is stored."""
+def chat(request: Request) -> Response:
+    """Answer a question about a target, by the language model if any, else by quoting."""
 
-    def found(connection: sqlite3.Connection, body: ChatBody, quotes: int) -> _Found | None:
-        view = _view(connection, call, body.target, _sessions(body))
+    def find_material(connection: sqlite3.Connection, body: ChatBody, quotes: int) -> _Material | None:
+        view = _view(connection, request, body.target, _sessions(body))
         if view is None:
             return None
         known = ""
-        if call.model:
+        if request.model:
             known = recall.representation(connection, view, body.query, top=quotes, most=quotes, quotes=quotes)
-        return _Found(recall.chat(connection, view, body.query), known, view.observed["id"])
+        return _Material(recall.chat(connection, view, body.query), known, view.observed["id"])
 
-    return _chat(call, found)
+    return _chat(request, find_material)
 
 
-def chat_of_workspace(call: Call) -> Answer:
-    """Answer a question about anybody in a workspace; newer servers than 3.0.12 have this."""
+def chat_of_workspace(request: Request) -> Response:
+    """Answer a question about any peer of a workspace, as servers after 3.0.12 do."""
 
-    def found(connection: sqlite3.Connection, body: ChatBody, quotes: int) -> _Found | None:
-        workspace = find(connection, "workspace", call.workspace)
+    def find_material(connection: sqlite3.Connection, body: ChatBody, quotes: int) -> _Material | None:
+        workspace = find(connection, "workspace", request.workspace)
         if workspace is None:
             return None
         everyone = recall.Everyone(workspace["key"], _sessions(body))
-        known = recall.chat(connection, everyone, body.query, quotes=quotes) if call.model else None
-        return _Found(recall.chat(connection, everyone, body.query), known or "", "the people in it")
+        known = recall.chat(connection, everyone, body.query, quotes=quotes) if request.model else None
+        return _Material(recall.chat(connection, everyone, body.query), known or "", "the people in it")
 
-    return _chat(call, found)
+    return _chat(request, find_material)
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """What answers a question: quoted, and as a language model is given it, about whom."""
+class _Material:
+    """Material for an answer: quotes, context for a language model, and the subject."""
 
     quoted: str | None
     known: str
     observed: str
 
 
-def _chat(call: Call, find_in: Callable[[sqlite3.Connection, ChatBody, int], _Found | None]) -> Answer:
-    body = call.body(ChatBody)
-    with call.store.reading() as connection:
-        found = find_in(connection, body, _QUOTES_AT[body.reasoning_level])
-    content = found.quoted if found else None
-    if found and call.model and found.known:
-        # Nothing is read from the file while the model is at it: that takes long.
-        content = _answered(call.model, body.query, found)
+def _chat(request: Request, find_material: Callable[[sqlite3.Connection, ChatBody, int], _Material | None]) -> Response:
+    body = request.body(ChatBody)
+    with request.store.reading() as connection:
+        material = find_material(connection, body, _QUOTES[body.reasoning_level])
+    content = material.quoted if material else None
+    if material and request.model and material.known:
+        # The read transaction is over: the model takes long.
+        content = _answered(request.model, body.query, material)
     if not body.stream:
-        return Answer(200, {"content": content})
+        return Response(200, {"content": content})
     text = [{"delta": {"content": content}, "done": False}] if content else []
-    return Answer(200, events=(*text, {"delta": {}, "done": True}))
+    return Response(200, events=(*text, {"delta": {}, "done": True}))
 
 
-def _answered(model: LanguageModel, query: str, found: _Found) -> str | None:
-    """The model's answer, or what is quoted where it fails; both say who answered."""
+def _answered(model: LanguageModel, query: str, material: _Material) -> str | None:
+    """Return the model's answer, or the quotes if it fails; both name their source."""
     try:
-        answer = model.answer(query, found.known, observed=found.observed)
+        answer = model.answer(query, material.known, observed=material.observed)
     except ModelError as error:
-        quoted = (found.quoted or "").removeprefix(recall.CHAT_PREFACE).strip() or "nothing that bears on the question"
-        return f"From stored memory, without a language model ({model.name} {error}):\n\n{quoted}"
+        quotes = (material.quoted or "").removeprefix(recall.CHAT_PREFACE).strip()
+        preface = f"From stored memory, without a language model ({model.name} {error})"
+        return f"{preface}:\n\n{quotes or 'nothing that bears on the question'}"
     return answer and f"From stored memory, by {model.name}:\n\n{answer}"
 
 
-def get_card(call: Call) -> Answer:
-    """Get a peer's card of a target, its own when none is named."""
-    with call.store.reading() as connection:
-        observer = need(connection, "peer", call.ids["peer_id"], call.workspace)
-        lines = recall.card(connection, observer["key"], call.text("target") or observer["id"])
-    return Answer(200, {"peer_card": lines})
+def get_card(request: Request) -> Response:
+    """Get a peer's card of a target, by default itself."""
+    with request.store.reading() as connection:
+        observer = get_or_404(connection, "peer", request.ids["peer_id"], request.workspace)
+        lines = recall.card(connection, observer["key"], request.text("target") or observer["id"])
+    return Response(200, {"peer_card": lines})
 
 
-def set_card(call: Call) -> Answer:
-    """Replace a peer's card of a target, its own when none is named."""
-    lines = call.body(CardBody).peer_card
-    target = resource_id(call.text("target") or call.ids["peer_id"], "query", "target")
-    with call.store.writing() as writer:
-        workspace, _ = ensure_workspace(writer, call.new_id("workspace_id"))
-        observer, _ = ensure_peer(writer, workspace, call.new_id("peer_id"))
+def set_card(request: Request) -> Response:
+    """Replace a peer's card of a target, by default itself."""
+    lines = request.body(CardBody).peer_card
+    target = resource_id(request.text("target") or request.ids["peer_id"], "query", "target")
+    with request.store.writing() as writer:
+        workspace, _ = ensure_workspace(writer, request.new_id("workspace_id"))
+        observer, _ = ensure_peer(writer, workspace, request.new_id("peer_id"))
         recall.set_card(writer.connection, observer, target, lines)
-    return Answer(200, {"peer_card": lines})
+    return Response(200, {"peer_card": lines})
 
 
-def context_of_peer(call: Call) -> Answer:
-    """A peer's representation and card of a target, of itself when none is named."""
-    query = call.query(RecallQuery)
-    with call.store.reading() as connection:
-        observer = need(connection, "peer", call.ids["peer_id"], call.workspace)
-        target = call.text("target") or observer["id"]
-        text, card = _known(connection, call, query, observer["id"], target)
+def context_of_peer(request: Request) -> Response:
+    """Return a peer's representation and card of a target, by default itself."""
+    query = request.query(RecallQuery)
+    with request.store.reading() as connection:
+        observer = get_or_404(connection, "peer", request.ids["peer_id"], request.workspace)
+        target = request.text("target") or observer["id"]
+        text, card = _known(connection, request, query, observer["id"], target)
     known = {"peer_id": observer["id"], "target_id": target, "representation": text, "peer_card": card}
-    return Answer(200, known)
+    return Response(200, known)
 
 
-def context_of_session(call: Call) -> Answer:
-    """A session's summary and latest messages, and what is known about a target."""
-    if call.text("scope"):
+def context_of_session(request: Request) -> Response:
+    """Return a session's summary and latest messages, and what is known about a target."""
+    if request.text("scope"):
         raise ApiError(501, "'scope' is not served by the embedded Honcho; it needs a Honcho server")
-    query = call.query(RecallQuery)
-    target = call.text("peer_target")
-    shown: dict[str, Any] = {"id": call.ids["session_id"], "messages": [], "summary": None}
+    query = request.query(RecallQuery)
+    target = request.text("peer_target")
+    context: dict[str, Any] = {"id": request.ids["session_id"], "messages": [], "summary": None}
     text, card = None, None
-    with call.store.reading() as connection:
-        workspace = find(connection, "workspace", call.workspace)
-        session = workspace and find(connection, "session", call.ids["session_id"], workspace["key"])
+    with request.store.reading() as connection:
+        workspace = find(connection, "workspace", request.workspace)
+        session = workspace and find(connection, "session", request.ids["session_id"], workspace["key"])
         if session is not None:
-            shown["summary"], shown["messages"] = recall.session_context(
+            context["summary"], context["messages"] = recall.session_context(
                 connection, session["key"], tokens=query.tokens, summarized=query.summary
             )
         if target:
-            sessions = call.texts("sessions")
+            sessions = request.texts("sessions")
             if query.limit_to_session:
-                sessions = [call.ids["session_id"]]
-            observer = call.text("peer_perspective") or target
-            text, card = _known(connection, call, query, observer, target, sessions=sessions)
-    return Answer(200, {**shown, "peer_representation": text, "peer_card": card})
+                sessions = [request.ids["session_id"]]
+            observer = request.text("peer_perspective") or target
+            text, card = _known(connection, request, query, observer, target, sessions=sessions)
+    return Response(200, {**context, "peer_representation": text, "peer_card": card})
 
 
-def summaries_of_session(call: Call) -> Answer:
-    """A session's summaries."""
-    found: dict[str, dict[str, Any] | None] = {"short": None, "long": None}
-    with call.store.reading() as connection:
-        workspace = find(connection, "workspace", call.workspace)
-        session = workspace and find(connection, "session", call.ids["session_id"], workspace["key"])
+def summaries_of_session(request: Request) -> Response:
+    """Return a session's summaries."""
+    summaries: dict[str, dict[str, Any] | None] = {"short": None, "long": None}
+    with request.store.reading() as connection:
+        workspace = find(connection, "workspace", request.workspace)
+        session = workspace and find(connection, "session", request.ids["session_id"], workspace["key"])
         if session is not None:
-            found = recall.session_summaries(connection, session["key"])
-    return Answer(
+            summaries = recall.session_summaries(connection, session["key"])
+    return Response(
         200,
-        {"id": call.ids["session_id"], "short_summary": found["short"], "long_summary": found["long"]},
+        {"id": request.ids["session_id"], "short_summary": summaries["short"], "long_summary": summaries["long"]},
     )
 
 
-def queue_status(_: Call) -> Answer:
-    """Nothing is derived here, so nothing is ever waiting."""
-    return Answer(200, {**_NO_WORK, "sessions": {}})
+def queue_status(_: Request) -> Response:
+    """Return an empty queue: the embedded Honcho derives nothing."""
+    return Response(200, {**_NO_WORK, "sessions": {}})
 
 
 def _view(
-    connection: sqlite3.Connection, call: Call, target: str | None, sessions: list[str] | None, observer: str = ""
+    connection: sqlite3.Connection, request: Request, target: str | None, sessions: list[str] | None, observer: str = ""
 ) -> recall.View | None:
-    """None when one of the two peers is not there: then nothing is known."""
-    workspace = find(connection, "workspace", call.workspace)
+    """Return a view, None if one of the two peers does not exist."""
+    workspace = find(connection, "workspace", request.workspace)
     if workspace is None:
         return None
-    observer = observer or call.ids["peer_id"]
-    seer = find(connection, "peer", observer, workspace["key"])
-    seen = find(connection, "peer", target or observer, workspace["key"])
-    if seer is None or seen is None:
+    observer = observer or request.ids["peer_id"]
+    observer_row = find(connection, "peer", observer, workspace["key"])
+    observed_row = find(connection, "peer", target or observer, workspace["key"])
+    if observer_row is None or observed_row is None:
         return None
-    return recall.View(workspace["key"], seer, seen, sessions)
+    return recall.View(workspace["key"], observer_row, observed_row, sessions)
 
 
 def _known(
     connection: sqlite3.Connection,
-    call: Call,
+    request: Request,
     query: RecallQuery,
     observer: str,
     target: str,
     *,
     sessions: list[str] | None = None,
 ) -> tuple[str | None, list[str] | None]:
-    """A representation and a card; a card may be set of a peer that is not there yet."""
-    seer = _view(connection, call, observer, None, observer)
-    if seer is None:
+    """Return a representation and a card; a card may be of a peer that does not exist yet."""
+    own_view = _view(connection, request, observer, None, observer)
+    if own_view is None:
         return None, None
-    card = recall.card(connection, seer.observer["key"], target)
-    view = _view(connection, call, target, sessions, observer)
+    card = recall.card(connection, own_view.observer["key"], target)
+    view = _view(connection, request, target, sessions, observer)
     if view is None:
         return "", card
     text = recall.representation(
@@ -226,7 +227,7 @@ def _known(
 
 
 def _sessions(body: ScopedBody) -> list[str] | None:
-    """The sessions to which a representation or a chat is confined, None for all."""
+    """Return the sessions that a representation or chat is limited to, None for all."""
     one, filters = body.session_id, body.filters
     if filters is None:
         return None if one is None else [one]

@@ -16,13 +16,13 @@ from honcho_exec.embedded.query.listing import Page
 from honcho_exec.embedded.store.database import Store
 from honcho_exec.embedded.wire import ApiError, checked, parse_json, resource_id
 
-__all__ = ["Answer", "Call", "Handler"]
+__all__ = ["Handler", "Request", "Response"]
 
 M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """A status with a JSON value, with None for no body, or with events for a streaming client."""
 
     status: int
@@ -31,7 +31,7 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Call:
+class Request:
     """One request: the ids in its path, its query string and its body, checked when they are read.
 
     `model` answers questions, if there is one; `content_type` is that of the body.
@@ -102,4 +102,4 @@ class Call:
         return [value] if isinstance(value, str) else value
 
 
-Handler = Callable[[Call], Answer]
+Handler = Callable[[Request], Response]

@@ -1,4 +1,4 @@
-"""Requests about workspaces, peers, sessions and their members."""
+"""Handlers for workspaces, peers, sessions and their members."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from honcho_exec.embedded.api.bodies import (
     WorkspaceCreate,
     WorkspaceUpdate,
 )
-from honcho_exec.embedded.api.request import Answer, Call
+from honcho_exec.embedded.api.request import Request, Response
 from honcho_exec.embedded.query.filters import (
     PEER_COLUMNS,
     SESSION_COLUMNS,
@@ -26,9 +26,9 @@ from honcho_exec.embedded.query.filters import (
     Condition,
     all_of,
 )
-from honcho_exec.embedded.query.listing import empty_page, page, place
-from honcho_exec.embedded.store import resources as places
-from honcho_exec.embedded.store.purge import forget_chosen
+from honcho_exec.embedded.query.listing import empty_page, page, resource
+from honcho_exec.embedded.store import resources as stored
+from honcho_exec.embedded.store.purge import delete_matches
 from honcho_exec.embedded.store.writing import clone_session as clone
 from honcho_exec.embedded.wire import ApiError, JsonModel
 from honcho_exec.text.purge_filter import PurgeFilter
@@ -36,6 +36,9 @@ from honcho_exec.text.purge_filter import PurgeFilter
 __all__ = [
     "add_session_peers",
     "clone_session",
+    "create_peer",
+    "create_session",
+    "create_workspace",
     "delete_session",
     "delete_workspace",
     "get_member_config",
@@ -44,9 +47,6 @@ __all__ = [
     "list_session_peers",
     "list_sessions",
     "list_workspaces",
-    "make_peer",
-    "make_session",
-    "make_workspace",
     "remove_session_peers",
     "set_member_config",
     "set_session_peers",
@@ -56,187 +56,192 @@ __all__ = [
 ]
 
 
-def make_workspace(call: Call) -> Answer:
-    """Get or make a workspace."""
-    body = call.body(WorkspaceCreate)
-    return _workspace(call, body.id, body)
+def create_workspace(request: Request) -> Response:
+    """Get or create a workspace."""
+    body = request.body(WorkspaceCreate)
+    return _workspace(request, body.id, body)
 
 
-def update_workspace(call: Call) -> Answer:
-    """Update a workspace, made when it is not there."""
-    answer = _workspace(call, call.new_id("workspace_id"), call.body(WorkspaceUpdate))
-    return Answer(200, answer.value)
+def update_workspace(request: Request) -> Response:
+    """Update a workspace, created if needed."""
+    answer = _workspace(request, request.new_id("workspace_id"), request.body(WorkspaceUpdate))
+    return Response(200, answer.value)
 
 
-def delete_workspace(call: Call) -> Answer:
-    """Delete a workspace that has no session any more, and all it holds."""
-    with call.store.writing() as writer:
-        workspace = places.find(writer.connection, "workspace", call.workspace)
+def delete_workspace(request: Request) -> Response:
+    """Delete a workspace that has no sessions, with its content."""
+    with request.store.writing() as writer:
+        workspace = stored.find(writer.connection, "workspace", request.workspace)
         if workspace is None:
-            raise ApiError(404, f"Workspace {call.workspace} not found")
+            raise ApiError(404, f"Workspace {request.workspace} not found")
         sessions = "SELECT count(*) FROM session WHERE workspace = ?"
         if count := writer.connection.execute(sessions, (workspace["key"],)).fetchone()[0]:
-            raise ApiError(409, f"Workspace {call.workspace} has {count} sessions; delete them first")
-        forget_chosen(writer, PurgeFilter(workspace=call.workspace))
-    call.store.flush()
-    return Answer(202, {"message": "Workspace deleted successfully"})
+            raise ApiError(409, f"Workspace {request.workspace} has {count} sessions; delete them first")
+        delete_matches(writer, PurgeFilter(workspace=request.workspace))
+    request.store.flush()
+    return Response(202, {"message": "Workspace deleted successfully"})
 
 
-def list_workspaces(call: Call) -> Answer:
+def list_workspaces(request: Request) -> Response:
     """List workspaces."""
-    condition = call.condition(WORKSPACE_COLUMNS)
-    with call.store.reading() as connection:
-        return Answer(
-            200, page(connection, "SELECT * FROM workspace", "workspace", condition, asked=call.page(), shown=place)
+    condition = request.condition(WORKSPACE_COLUMNS)
+    with request.store.reading() as connection:
+        return Response(
+            200,
+            page(
+                connection, "SELECT * FROM workspace", "workspace", condition, request=request.page(), to_json=resource
+            ),
         )
 
 
-def make_peer(call: Call) -> Answer:
-    """Get or make a peer."""
-    body = call.body(PeerCreate)
-    return _peer(call, body.id, body)
+def create_peer(request: Request) -> Response:
+    """Get or create a peer."""
+    body = request.body(PeerCreate)
+    return _peer(request, body.id, body)
 
 
-def update_peer(call: Call) -> Answer:
-    """Update a peer, made when it is not there."""
-    answer = _peer(call, call.new_id("peer_id"), call.body(PeerUpdate))
-    return Answer(200, answer.value)
+def update_peer(request: Request) -> Response:
+    """Update a peer, created if needed."""
+    answer = _peer(request, request.new_id("peer_id"), request.body(PeerUpdate))
+    return Response(200, answer.value)
 
 
-def list_peers(call: Call) -> Answer:
-    """List a workspace's peers; there are no scopes among them."""
-    condition = call.condition(PEER_COLUMNS)
-    if call.json is not None and call.body(PeerListBody).kind == "scope":
+def list_peers(request: Request) -> Response:
+    """List a workspace's peers; none of them is a scope."""
+    condition = request.condition(PEER_COLUMNS)
+    if request.json is not None and request.body(PeerListBody).kind == "scope":
         condition = Condition("0")
-    return _list(call, "peer", condition)
+    return _list(request, "peer", condition)
 
 
-def list_peer_sessions(call: Call) -> Answer:
-    """List the sessions in which a peer takes part."""
-    takes_part = Condition(
+def list_peer_sessions(request: Request) -> Response:
+    """List the sessions that a peer is a member of."""
+    is_member = Condition(
         # Not correlated with the row: it is evaluated once, however many sessions there are.
         "session.key IN (SELECT session FROM member WHERE left_at IS NULL AND peer = (SELECT peer.key FROM peer "
         "JOIN workspace ON workspace.key = peer.workspace WHERE workspace.id = ? AND peer.id = ?))",
-        (call.workspace, call.ids["peer_id"]),
+        (request.workspace, request.ids["peer_id"]),
     )
-    return _list(call, "session", all_of([takes_part, call.condition(SESSION_COLUMNS)]))
+    return _list(request, "session", all_of([is_member, request.condition(SESSION_COLUMNS)]))
 
 
-def make_session(call: Call) -> Answer:
-    """Get or make a session and let peers join it."""
-    body = call.body(SessionCreate)
-    return _session(call, body.id, body, body.peers)
+def create_session(request: Request) -> Response:
+    """Get or create a session, and let peers join it."""
+    body = request.body(SessionCreate)
+    return _session(request, body.id, body, body.peers)
 
 
-def update_session(call: Call) -> Answer:
-    """Update a session, made when it is not there."""
-    answer = _session(call, call.new_id("session_id"), call.body(SessionUpdate))
-    return Answer(200, answer.value)
+def update_session(request: Request) -> Response:
+    """Update a session, created if needed."""
+    answer = _session(request, request.new_id("session_id"), request.body(SessionUpdate))
+    return Response(200, answer.value)
 
 
-def list_sessions(call: Call) -> Answer:
+def list_sessions(request: Request) -> Response:
     """List a workspace's sessions."""
-    return _list(call, "session", call.condition(SESSION_COLUMNS))
+    return _list(request, "session", request.condition(SESSION_COLUMNS))
 
 
-def delete_session(call: Call) -> Answer:
-    """Delete a session and all it holds."""
-    with call.store.writing() as writer:
-        session = places.need(writer.connection, "session", call.ids["session_id"], call.workspace)
-        places.delete_session(writer, session["key"])
-    call.store.flush()
-    return Answer(202, {"message": "Session deleted successfully"})
+def delete_session(request: Request) -> Response:
+    """Delete a session with its content."""
+    with request.store.writing() as writer:
+        session = stored.get_or_404(writer.connection, "session", request.ids["session_id"], request.workspace)
+        stored.delete_session(writer, session["key"])
+    request.store.flush()
+    return Response(202, {"message": "Session deleted successfully"})
 
 
-def clone_session(call: Call) -> Answer:
-    """Make a copy of a session, up to one of its messages where one is named."""
-    with call.store.writing() as writer:
-        session = places.need(writer.connection, "session", call.ids["session_id"], call.workspace)
-        key = clone(writer, session["key"], call.text("message_id"))
+def clone_session(request: Request) -> Response:
+    """Copy a session, up to one of its messages if given."""
+    with request.store.writing() as writer:
+        session = stored.get_or_404(writer.connection, "session", request.ids["session_id"], request.workspace)
+        key = clone(writer, session["key"], request.text("message_id"))
         row = writer.connection.execute("SELECT * FROM session WHERE key = ?", (key,)).fetchone()
-    return Answer(201, place(row, call.workspace))
+    return Response(201, resource(row, request.workspace))
 
 
-def list_session_peers(call: Call) -> Answer:
+def list_session_peers(request: Request) -> Response:
     """List a session's members."""
     member = Condition(
         "peer.key IN (SELECT peer FROM member WHERE left_at IS NULL AND session = (SELECT session.key FROM session "
         "JOIN workspace ON workspace.key = session.workspace WHERE workspace.id = ? AND session.id = ?))",
-        (call.workspace, call.ids["session_id"]),
+        (request.workspace, request.ids["session_id"]),
     )
-    return _list(call, "peer", member)
+    return _list(request, "peer", member)
 
 
-def add_session_peers(call: Call) -> Answer:
-    """Let peers join a session."""
-    return _session(call, call.new_id("session_id"), SessionUpdate(), call.body(Members).root)
+def add_session_peers(request: Request) -> Response:
+    """Add peers to a session."""
+    return _session(request, request.new_id("session_id"), SessionUpdate(), request.body(Members).root)
 
 
-def set_session_peers(call: Call) -> Answer:
+def set_session_peers(request: Request) -> Response:
     """Replace a session's members."""
-    return _session(call, call.new_id("session_id"), SessionUpdate(), call.body(Members).root, only=True)
+    return _session(
+        request, request.new_id("session_id"), SessionUpdate(), request.body(Members).root, replace_members=True
+    )
 
 
-def remove_session_peers(call: Call) -> Answer:
-    """Let members leave a session."""
-    ids = call.body(PeerIds).root
-    with call.store.writing() as writer:
-        session = places.need(writer.connection, "session", call.ids["session_id"], call.workspace)
-        places.remove_members(writer, session["key"], ids)
-    return Answer(200, place(session, call.workspace))
+def remove_session_peers(request: Request) -> Response:
+    """Remove members from a session."""
+    ids = request.body(PeerIds).root
+    with request.store.writing() as writer:
+        session = stored.get_or_404(writer.connection, "session", request.ids["session_id"], request.workspace)
+        stored.remove_members(writer, session["key"], ids)
+    return Response(200, resource(session, request.workspace))
 
 
-def get_member_config(call: Call) -> Answer:
-    """Say what a member observes."""
-    with call.store.reading() as connection:
-        session, peer = _membership(connection, call)
-        config = places.member_config(connection, session, peer)
+def get_member_config(request: Request) -> Response:
+    """Return what a member observes."""
+    with request.store.reading() as connection:
+        session, peer = _membership(connection, request)
+        config = stored.member_config(connection, session, peer)
     if config is None:
-        raise _no_member(call)
-    return Answer(200, config)
+        raise _not_a_member(request)
+    return Response(200, config)
 
 
-def set_member_config(call: Call) -> Answer:
+def set_member_config(request: Request) -> Response:
     """Set what a member observes."""
-    config = call.body(MemberConfig)
-    with call.store.writing() as writer:
-        session, peer = _membership(writer.connection, call)
-        if not places.set_member_config(writer, session, peer, config.model_dump()):
-            raise _no_member(call)
-    return Answer(204)
+    config = request.body(MemberConfig)
+    with request.store.writing() as writer:
+        session, peer = _membership(writer.connection, request)
+        if not stored.set_member_config(writer, session, peer, config.model_dump()):
+            raise _not_a_member(request)
+    return Response(204)
 
 
-def _workspace(call: Call, id_: str, body: WorkspaceCreate | WorkspaceUpdate) -> Answer:
-    with call.store.writing() as writer:
-        key, made = places.ensure_workspace(writer, id_)
-        row = places.update(writer, "workspace", key, _changes(body))
-    return Answer(201 if made else 200, place(row))
+def _workspace(request: Request, id_: str, body: WorkspaceCreate | WorkspaceUpdate) -> Response:
+    with request.store.writing() as writer:
+        key, created = stored.ensure_workspace(writer, id_)
+        row = stored.update(writer, "workspace", key, _changes(body))
+    return Response(201 if created else 200, resource(row))
 
 
-def _peer(call: Call, id_: str, body: PeerUpdate) -> Answer:
-    with call.store.writing() as writer:
-        workspace, _ = places.ensure_workspace(writer, call.new_id("workspace_id"))
-        key, made = places.ensure_peer(writer, workspace, id_)
-        row = places.update(writer, "peer", key, _changes(body))
-    return Answer(201 if made else 200, place(row, call.workspace))
+def _peer(request: Request, id_: str, body: PeerUpdate) -> Response:
+    with request.store.writing() as writer:
+        workspace, _ = stored.ensure_workspace(writer, request.new_id("workspace_id"))
+        key, created = stored.ensure_peer(writer, workspace, id_)
+        row = stored.update(writer, "peer", key, _changes(body))
+    return Response(201 if created else 200, resource(row, request.workspace))
 
 
 def _session(
-    call: Call,
+    request: Request,
     id_: str,
     body: SessionUpdate,
     peers: Mapping[str, MemberConfig] | None = None,
     *,
-    only: bool = False,
-) -> Answer:
-    with call.store.writing() as writer:
-        workspace, _ = places.ensure_workspace(writer, call.new_id("workspace_id"))
-        key, made = places.ensure_session(writer, workspace, id_)
-        if only:
-            places.remove_all_members(writer, key)
-        places.add_members(writer, workspace, key, {id_: config.model_dump() for id_, config in (peers or {}).items()})
-        row = places.update(writer, "session", key, _changes(body))
-    return Answer(201 if made else 200, place(row, call.workspace))
+    replace_members: bool = False,
+) -> Response:
+    with request.store.writing() as writer:
+        workspace, _ = stored.ensure_workspace(writer, request.new_id("workspace_id"))
+        key, created = stored.ensure_session(writer, workspace, id_)
+        if replace_members:
+            stored.remove_all_members(writer, key)
+        stored.add_members(writer, workspace, key, {id_: config.model_dump() for id_, config in (peers or {}).items()})
+        row = stored.update(writer, "session", key, _changes(body))
+    return Response(201 if created else 200, resource(row, request.workspace))
 
 
 def _changes(body: JsonModel) -> Mapping[str, Any]:
@@ -244,31 +249,31 @@ def _changes(body: JsonModel) -> Mapping[str, Any]:
     return body.model_dump(include={"metadata", "configuration"}, exclude_unset=True)
 
 
-def _list(call: Call, kind: Literal["peer", "session"], condition: Condition) -> Answer:
-    asked = call.page()
-    with call.store.reading() as connection:
-        workspace = places.find(connection, "workspace", call.workspace)
+def _list(request: Request, kind: Literal["peer", "session"], condition: Condition) -> Response:
+    page_request = request.page()
+    with request.store.reading() as connection:
+        workspace = stored.find(connection, "workspace", request.workspace)
         if workspace is None:
-            return Answer(200, empty_page(asked))
+            return Response(200, empty_page(page_request))
         own = Condition(f"{kind}.workspace = ?", (workspace["key"],))
-        return Answer(
+        return Response(
             200,
             page(
                 connection,
                 f"SELECT * FROM {kind}",
                 kind,
                 all_of([own, condition]),
-                asked=asked,
-                shown=lambda row: place(row, call.workspace),
+                request=page_request,
+                to_json=lambda row: resource(row, request.workspace),
             ),
         )
 
 
-def _membership(connection: sqlite3.Connection, call: Call) -> tuple[int, int]:
-    session = places.need(connection, "session", call.ids["session_id"], call.workspace)
-    peer = places.need(connection, "peer", call.ids["peer_id"], call.workspace)
+def _membership(connection: sqlite3.Connection, request: Request) -> tuple[int, int]:
+    session = stored.get_or_404(connection, "session", request.ids["session_id"], request.workspace)
+    peer = stored.get_or_404(connection, "peer", request.ids["peer_id"], request.workspace)
     return session["key"], peer["key"]
 
 
-def _no_member(call: Call) -> ApiError:
-    return ApiError(404, f"Peer {call.ids['peer_id']} is not in session {call.ids['session_id']}")
+def _not_a_member(request: Request) -> ApiError:
+    return ApiError(404, f"Peer {request.ids['peer_id']} is not in session {request.ids['session_id']}")

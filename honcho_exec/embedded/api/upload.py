@@ -1,4 +1,4 @@
-"""Files that become messages."""
+"""The handler for uploads: a file becomes messages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from email.parser import BytesHeaderParser, HeaderParser
 from email.policy import HTTP
 from typing import Final
 
-from honcho_exec.embedded.api.request import Answer, Call
+from honcho_exec.embedded.api.request import Request, Response
 from honcho_exec.embedded.limits import MOST_FILE
 from honcho_exec.embedded.query.listing import message
 from honcho_exec.embedded.store.writing import add_messages
@@ -17,9 +17,9 @@ from honcho_exec.text.cleaning import split
 
 __all__ = ["upload"]
 
-_MOST_CHARACTERS: Final = 25_000
-_MOST_PARTS: Final = 16
-_MOST_HEAD: Final = 8_192
+_MAX_CHARACTERS: Final = 25_000
+_MAX_PARTS: Final = 16
+_MAX_HEADER_BYTES: Final = 8_192
 _BLANK: Final = re.compile(rb"(?:\A|\n)\r?\n")
 _FIELDS: Final = frozenset({"peer_id", "metadata", "configuration", "created_at"})
 
@@ -30,33 +30,33 @@ class _File:
     media_type: str
 
 
-def upload(call: Call) -> Answer:
-    """Store a file's text as messages of one peer, as many as it takes."""
-    workspace, session = call.new_id("workspace_id"), call.new_id("session_id")
-    file, fields = _form(call)
+def upload(request: Request) -> Response:
+    """Store a file's text as messages of one peer."""
+    workspace, session = request.new_id("workspace_id"), request.new_id("session_id")
+    file, fields = _form(request)
     if file is None:
         raise InvalidValueError(("body", "file"), "Field required", "missing")
-    given: dict[str, object] = {name: fields[name] for name in ("peer_id", "created_at") if fields.get(name)}
+    values: dict[str, object] = {name: fields[name] for name in ("peer_id", "created_at") if fields.get(name)}
     for name in ("metadata", "configuration"):
         if text := fields.get(name):
-            given[name] = _document(name, text)
-    parts = split(_text(file), _MOST_CHARACTERS, mark="")
+            values[name] = _document(name, text)
+    parts = split(_text(file), _MAX_CHARACTERS, mark="")
     if not parts:
         raise InvalidValueError(("body", "file"), "the file holds no text")
-    messages = [checked(NewMessage.model_validate, {**given, "content": part}, "body") for part in parts]
-    with call.store.writing() as writer:
+    messages = [checked(NewMessage.model_validate, {**values, "content": part}, "body") for part in parts]
+    with request.store.writing() as writer:
         rows = add_messages(writer, workspace, session, messages)
-    return Answer(201, [message(row) for row in rows])
+    return Response(201, [message(row) for row in rows])
 
 
-def _form(call: Call) -> tuple[_File | None, dict[str, str]]:
-    """The file and the fields of a form.
+def _form(request: Request) -> tuple[_File | None, dict[str, str]]:
+    """Return the file and the fields of a form.
 
-    falcon's own parser refuses forms with empty parts, as some clients write them; the standard library's takes seconds
-    for thousands of parts, also for those within a part.
+    falcon's parser refuses forms with empty parts, which some clients send; the standard library's takes seconds for
+    thousands of parts, nested ones included.
     """
     file, fields = None, {}
-    for piece in _pieces(call):
+    for piece in _pieces(request):
         part = BytesHeaderParser(policy=HTTP).parsebytes(piece)
         name, content = part.get_param("name", header="content-disposition"), part.get_payload(decode=True)
         if name == "file":
@@ -68,26 +68,26 @@ def _form(call: Call) -> tuple[_File | None, dict[str, str]]:
     return file, fields
 
 
-def _pieces(call: Call) -> list[bytes]:
-    """The parts of a form with their headers.
+def _pieces(request: Request) -> list[bytes]:
+    """Return the parts of a form with their headers.
 
     Raises:
-        InvalidValueError: it is none, has too many parts or too long headers, or was cut off.
+        InvalidValueError: the body is no form, has too many parts or too long headers, or is truncated.
     """
-    boundary = HeaderParser(policy=HTTP).parsestr(f"Content-Type: {call.content_type}\n\n").get_boundary()
+    boundary = HeaderParser(policy=HTTP).parsestr(f"Content-Type: {request.content_type}\n\n").get_boundary()
     if not boundary:
         raise InvalidValueError(("body",), "a form (multipart/form-data) with a boundary is needed")
     line = rb"(?:\A|\r?\n)--%s(--)?[ \t]*(?:\Z|(?=\r?\n))" % re.escape(boundary.encode("latin-1", "replace"))
-    # What stood before the first boundary, then by turns whether one ends the form, and what followed it.
-    _, *found = re.split(line, call.raw, maxsplit=_MOST_PARTS + 1)
-    ends, pieces = found[::2], found[1::2]
+    # After the preamble: by turns whether a boundary ends the form, and what follows it.
+    _, *tokens = re.split(line, request.raw, maxsplit=_MAX_PARTS + 1)
+    ends, pieces = tokens[::2], tokens[1::2]
     if b"--" not in ends:
-        many = len(ends) > _MOST_PARTS
-        why = f"a form of at most {_MOST_PARTS} parts is taken" if many else "the form has no closing boundary"
+        many = len(ends) > _MAX_PARTS
+        why = f"a form of at most {_MAX_PARTS} parts is taken" if many else "the form has no closing boundary"
         raise InvalidValueError(("body",), why)
     parts = [piece.removeprefix(b"\r").removeprefix(b"\n") for piece in pieces[: ends.index(b"--")]]
-    if any(len(part) > _MOST_HEAD and not _BLANK.search(part, 0, _MOST_HEAD) for part in parts):
-        raise InvalidValueError(("body",), f"the headers of a part have more than {_MOST_HEAD:,} bytes")
+    if any(len(part) > _MAX_HEADER_BYTES and not _BLANK.search(part, 0, _MAX_HEADER_BYTES) for part in parts):
+        raise InvalidValueError(("body",), f"the headers of a part have more than {_MAX_HEADER_BYTES:,} bytes")
     return parts
 
 

@@ -1,4 +1,4 @@
-"""Honcho's filters as SQL conditions; what a request says is always bound, never spelled into the SQL."""
+"""Honcho's filters as SQL conditions; values of a request are always bound."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 Value = str | int | float | None
 Kind = Literal["text", "time", "number", "flag", "json"]
 Columns = Mapping[str, tuple[str, Kind]]
-"""What may be filtered: the name on the wire, its SQL expression and its kind."""
+"""The columns of a filter: name in the request, SQL expression and kind."""
 
 _MAX_DEPTH: Final = 5
 _MAX_WIDTH: Final = 100
@@ -36,7 +36,7 @@ _COMPARISONS: Final = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "ne": "IS
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A piece of a WHERE clause that binds tighter than AND, and the values bound in it."""
+    """A part of a WHERE clause that binds tighter than AND, and its bound values."""
 
     sql: str
     values: tuple[Value, ...] = ()
@@ -84,14 +84,14 @@ CONCLUSION_COLUMNS: Final[Columns] = {
     "observed": (_PEER_OF.format("conclusion", "observed"), "text"),
     "content": ("conclusion.content", "text"),
     "level": ("conclusion.level", "text"),
-    # Nothing is derived from others here; clients ask for what was.
+    # The embedded Honcho derives no conclusion from others; clients ask for such.
     "source_ids": ("NULL", "text"),
     "created_at": ("conclusion.created_at", "time"),
 }
 
 
 def all_of(conditions: Iterable[Condition]) -> Condition:
-    """The condition that holds when every one of `conditions` does."""
+    """Join conditions with AND."""
     return _joined(conditions, " AND ") or EVERYTHING
 
 
@@ -99,23 +99,23 @@ def compile_filters(filters: object, columns: Columns) -> Condition:
     """Turn a request's `filters` into a condition on `columns`.
 
     Raises:
-        ApiError: 422, when they name an unknown column or operator, nest deeper than 5, or hold a value that
-            cannot be compared with its column.
+        ApiError: 422, an unknown column or operator, too deep a nesting, or a value that cannot be compared with its
+            column.
     """
     if filters is None:
         return EVERYTHING
     return _group(filters, columns, 0) or EVERYTHING
 
 
-# In what follows None stands for "no condition": a wildcard, or an empty group. As on the real server it
-# drops out of a group instead of making an OR true or a NOT false.
+# Below, None means "no condition": a wildcard, or an empty group. As on the real server it drops out of a group
+# instead of making an OR true or a NOT false.
 
 
 def _group(filters: object, columns: Columns, depth: int) -> Condition | None:
     if not isinstance(filters, dict):
-        raise _refused("a filter is an object")
+        raise _invalid("a filter is an object")
     if depth > _MAX_DEPTH:
-        raise _refused(f"filters may nest {_MAX_DEPTH} deep, not deeper")
+        raise _invalid(f"filters may nest {_MAX_DEPTH} deep, not deeper")
     parts = [
         _logical(key, value, columns, depth) if key in ("AND", "OR", "NOT") else _field(key, value, columns)
         for key, value in filters.items()
@@ -125,7 +125,7 @@ def _group(filters: object, columns: Columns, depth: int) -> Condition | None:
 
 def _logical(operator: str, filters: object, columns: Columns, depth: int) -> Condition | None:
     if not isinstance(filters, list):
-        raise _refused(f"{operator} takes a list of filters")
+        raise _invalid(f"{operator} takes a list of filters")
     parts = [_group(item, columns, depth + 1) for item in filters]
     if operator == "NOT":
         # IS NOT TRUE, so that a row whose column is unset counts as not matching.
@@ -135,7 +135,7 @@ def _logical(operator: str, filters: object, columns: Columns, depth: int) -> Co
 
 def _field(name: str, value: Any, columns: Columns) -> Condition | None:
     if name not in columns:
-        raise _refused(f"'{name}' cannot be filtered; these can: {', '.join(columns)}")
+        raise _invalid(f"'{name}' cannot be filtered; these can: {', '.join(columns)}")
     sql, kind = columns[name]
     if value == "*":
         return None
@@ -152,24 +152,24 @@ def _field(name: str, value: Any, columns: Columns) -> Condition | None:
 
 def _compared(sql: str, name: str, kind: Kind, operator: str, value: Any) -> Condition | None:
     if operator not in OPERATORS:
-        raise _refused(f"'{operator}' is not an operator; these are: {', '.join(sorted(OPERATORS))}")
+        raise _invalid(f"'{operator}' is not an operator; these are: {', '.join(sorted(OPERATORS))}")
     if value == "*":
         return None
     if operator == "in":
         if not isinstance(value, list):
-            raise _refused(f"'in' takes a list of values for '{name}'")
+            raise _invalid(f"'in' takes a list of values for '{name}'")
         if "*" in value:
             return None
         operands = [_operand(name, kind, item) for item in value]
         return Condition(f"{sql} IN (SELECT value FROM json_each(?))", (dump(operands),))
     if value is None:
         if operator != "ne":
-            raise _refused(f"'{operator}' does not compare with null; 'ne' does")
+            raise _invalid(f"'{operator}' does not compare with null; 'ne' does")
         return Condition(f"{sql} IS NOT NULL")
     if operator in _COMPARISONS:
         return Condition(f"{sql} {_COMPARISONS[operator]} ?", (_operand(name, kind, value),))
     if kind != "text":
-        raise _refused(f"'{operator}' is for text, and '{name}' is none")
+        raise _invalid(f"'{operator}' is for text, and '{name}' is none")
     return Condition(f"instr(lower({sql}), lower(?)) > 0", (str(value),))
 
 
@@ -184,7 +184,7 @@ def _operand(name: str, kind: Kind, value: Any) -> Value:
     elif isinstance(value, str):
         operand = value
     if operand is None:
-        raise _refused(f"'{name}' is compared with a {kind}")
+        raise _invalid(f"'{name}' is compared with a {kind}")
     return operand
 
 
@@ -193,10 +193,10 @@ def _document(sql: str, name: str, value: Any) -> Condition | None:
         return _joined([_document_field(sql, *item) for item in value.items()], " AND ")
     if isinstance(value, dict):
         if set(value) != {"contains"}:
-            raise _refused(f"of the operators only 'contains' applies to the whole of '{name}'")
+            raise _invalid(f"of the operators only 'contains' applies to the whole of '{name}'")
         value = value["contains"]
     if not isinstance(value, dict | list):
-        raise _refused(f"'{name}' is compared with an object")
+        raise _invalid(f"'{name}' is compared with an object")
     return _contains(sql, value)
 
 
@@ -205,18 +205,18 @@ def _document_field(sql: str, field: str, value: Any) -> Condition | None:
         return None if value == "*" else _contains(sql, {field: value})
     for operator, operand in value.items():
         if operator not in OPERATORS:
-            raise _refused(f"'{operator}' is not an operator; these are: {', '.join(sorted(OPERATORS))}")
+            raise _invalid(f"'{operator}' is not an operator; these are: {', '.join(sorted(OPERATORS))}")
         if operator == "in" and not isinstance(operand, list):
-            raise _refused(f"'in' takes a list of values for '{field}'")
+            raise _invalid(f"'in' takes a list of values for '{field}'")
         if operator in _COMPARISONS and isinstance(operand, dict | list):
-            raise _refused(f"'{operator}' compares '{field}' with a number or a string")
+            raise _invalid(f"'{operator}' compares '{field}' with a number or a string")
     return Condition(f"metadata_compares({sql}, ?, ?)", (field, dump(value)))
 
 
 def _contains(sql: str, wanted: dict[str, Any] | list[Any]) -> Condition:
     # The substring tests are cheap and true of every match; most rows never reach the JSON parser.
-    found = [Condition(f"instr({sql}, ?) > 0", (needle,)) for needle in islice(needles(wanted), 8)]
-    return all_of([*found, Condition(f"metadata_contains({sql}, ?)", (dump(wanted),))])
+    substrings = [Condition(f"instr({sql}, ?) > 0", (needle,)) for needle in islice(needles(wanted), 8)]
+    return all_of([*substrings, Condition(f"metadata_contains({sql}, ?)", (dump(wanted),))])
 
 
 def _joined(conditions: Iterable[Condition | None], glue: str) -> Condition | None:
@@ -224,10 +224,10 @@ def _joined(conditions: Iterable[Condition | None], glue: str) -> Condition | No
     if not parts:
         return None
     if len(parts) > _MAX_WIDTH:  # SQLite bounds the depth of an expression
-        raise _refused(f"a filter may join {_MAX_WIDTH} conditions, not more")
+        raise _invalid(f"a filter may join {_MAX_WIDTH} conditions, not more")
     sql = glue.join(part.sql for part in parts)
     return Condition(f"({sql})", tuple(value for part in parts for value in part.values))
 
 
-def _refused(detail: str) -> ApiError:
+def _invalid(detail: str) -> ApiError:
     return ApiError(422, detail)

@@ -1,4 +1,4 @@
-"""Rows as the real server's JSON, and lists of them in pages."""
+"""Rows as the JSON of the real server, and pages of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, Final
 from honcho_exec.embedded.query.filters import Condition
 from honcho_exec.embedded.wire import shown_time
 
-__all__ = ["CONCLUSION_ROWS", "MESSAGE_ROWS", "Page", "conclusion", "empty_page", "message", "page", "place"]
+__all__ = ["CONCLUSION_ROWS", "MESSAGE_ROWS", "Page", "conclusion", "empty_page", "message", "page", "resource"]
 
 MESSAGE_ROWS: Final = """
     SELECT message.key, message.id, message.content, message.metadata, message.token_count, message.created_at,
@@ -36,7 +36,7 @@ Json = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Which part of a list is asked for: the `number`-th `size` rows, oldest or newest first."""
+    """The `number`-th `size` rows of a list, oldest or newest first."""
 
     number: int = 1
     size: int = 50
@@ -49,42 +49,42 @@ def page(
     table: str,
     condition: Condition,
     *,
-    asked: Page,
-    shown: Callable[[sqlite3.Row], Json],
+    request: Page,
+    to_json: Callable[[sqlite3.Row], Json],
 ) -> Json:
-    """One page of what `rows` selects from `table` under `condition`, in the order of insertion."""
+    """Return one page of what `rows` selects from `table` under `condition`, in insertion order."""
     counted = connection.execute(f"SELECT count(*) FROM {table} WHERE {condition.sql}", condition.values)
     total = int(counted.fetchone()[0])
-    direction = "DESC" if asked.newest_first else "ASC"
-    found = connection.execute(
+    direction = "DESC" if request.newest_first else "ASC"
+    selected = connection.execute(
         f"{rows} WHERE {condition.sql} ORDER BY {table}.key {direction} LIMIT ? OFFSET ?",
-        (*condition.values, asked.size, min((asked.number - 1) * asked.size, _LAST_ROW)),
+        (*condition.values, request.size, min((request.number - 1) * request.size, _LAST_ROW)),
     )
-    return _page([shown(row) for row in found], total, asked)
+    return _page([to_json(row) for row in selected], total, request)
 
 
-def empty_page(asked: Page) -> Json:
-    """What a list of nothing looks like."""
-    return _page([], 0, asked)
+def empty_page(request: Page) -> Json:
+    """Return the page of an empty list."""
+    return _page([], 0, request)
 
 
-def place(row: sqlite3.Row, workspace_id: str | None = None) -> Json:
-    """A workspace, peer or session."""
-    shown: Json = {
+def resource(row: sqlite3.Row, workspace_id: str | None = None) -> Json:
+    """Return a workspace, peer or session as JSON."""
+    value: Json = {
         "id": row["id"],
         "metadata": json.loads(row["metadata"]),
         "configuration": json.loads(row["configuration"]),
         "created_at": shown_time(row["created_at"]),
     }
     if workspace_id is not None:
-        shown["workspace_id"] = workspace_id
+        value["workspace_id"] = workspace_id
     if "is_active" in row.keys():  # noqa: SIM118 - a Row iterates its values
-        shown["is_active"] = bool(row["is_active"])
-    return shown
+        value["is_active"] = bool(row["is_active"])
+    return value
 
 
 def message(row: sqlite3.Row) -> Json:
-    """A message; `row` is one of MESSAGE_ROWS."""
+    """Return a message as JSON; `row` is one of MESSAGE_ROWS."""
     return {
         "id": row["id"],
         "content": row["content"],
@@ -98,7 +98,7 @@ def message(row: sqlite3.Row) -> Json:
 
 
 def conclusion(row: sqlite3.Row) -> Json:
-    """A conclusion; `row` is one of CONCLUSION_ROWS."""
+    """Return a conclusion as JSON; `row` is one of CONCLUSION_ROWS."""
     return {
         "id": row["id"],
         "content": row["content"],
@@ -110,6 +110,6 @@ def conclusion(row: sqlite3.Row) -> Json:
     }
 
 
-def _page(items: list[Json], total: int, asked: Page) -> Json:
-    pages = -(-total // asked.size)
-    return {"items": items, "total": total, "page": asked.number, "size": asked.size, "pages": pages}
+def _page(items: list[Json], total: int, request: Page) -> Json:
+    pages = -(-total // request.size)
+    return {"items": items, "total": total, "page": request.number, "size": request.size, "pages": pages}

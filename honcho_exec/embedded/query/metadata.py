@@ -1,4 +1,4 @@
-"""How filters compare metadata: what PostgreSQL's JSON containment and text extraction do."""
+"""Compare metadata as PostgreSQL's JSON containment and text extraction do."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from honcho_exec.embedded.wire import dump
 __all__ = ["OPERATORS", "compares", "contains", "install", "needles"]
 
 OPERATORS: Final = frozenset({"gt", "gte", "lt", "lte", "ne", "in", "contains", "icontains"})
-"""What a value may be compared with; only a column and the first level of metadata know operators."""
+"""Filter operators; only columns and the first level of metadata take them."""
 
 _COMPARE: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "gt": lambda left, right: left > right,
@@ -25,13 +25,13 @@ _COMPARE: Final[dict[str, Callable[[Any, Any], bool]]] = {
 
 
 def install(connection: sqlite3.Connection) -> None:
-    """Make `metadata_contains` and `metadata_compares` known to a connection."""
+    """Define `metadata_contains` and `metadata_compares` on a connection."""
     connection.create_function("metadata_contains", 2, _sql_contains, deterministic=True)
     connection.create_function("metadata_compares", 3, _sql_compares, deterministic=True)
 
 
 def contains(document: object, wanted: object) -> bool:
-    """Whether `document` holds everything `wanted` does, at the same places (lists: anywhere in the list)."""
+    """Return whether `document` contains `wanted`, at the same paths (in lists: at any index)."""
     if isinstance(wanted, dict):
         return isinstance(document, dict) and all(
             key in document and contains(document[key], value) for key, value in wanted.items()
@@ -44,13 +44,13 @@ def contains(document: object, wanted: object) -> bool:
 
 
 def compares(document: dict[str, Any], field: str, operators: dict[str, Any]) -> bool:
-    """Whether the text of a first-level field satisfies every operator; `*` always does."""
+    """Return whether the text of a first-level field satisfies every operator; `*` always does."""
     text = _text(document.get(field))
     return all(value == "*" or _compare(text, operator, value) for operator, value in operators.items())
 
 
 def needles(wanted: object) -> Iterator[str]:
-    """Pieces of JSON text that every document containing `wanted` has in it."""
+    """Yield pieces of JSON text that every document containing `wanted` contains."""
     if isinstance(wanted, dict):
         for key, value in wanted.items():
             yield dump(key)

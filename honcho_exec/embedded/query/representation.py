@@ -1,4 +1,4 @@
-"""What is known about a peer, put together from what is stored: representation, chat, session context.
+"""Representation, chat and session context, assembled from stored items.
 
 There is no language model here. Everything is quoted, with its day.
 """
@@ -21,7 +21,7 @@ from honcho_exec.text.neutralize import without_thinking
 
 __all__ = [
     "Everyone",
-    "Seen",
+    "Evidence",
     "View",
     "card",
     "chat",
@@ -36,50 +36,50 @@ CHAT_PREFACE: Final = "From stored memory, without a language model:"
 # The real server summarizes every 20 and every 60 messages; below 20 the messages themselves are short enough.
 _EVERY: Final = {"short": 20, "long": 60}
 _SUMMARY_SENTENCES: Final = {"short": 6, "long": 15}
-_SUMMARIZED: Final = {"short": 60, "long": 240}  # messages that are looked at, the latest ones
-_FEWEST_RECENT: Final = 10  # messages that a context shows in full even when the summary covers them
+_SUMMARIZED: Final = {"short": 60, "long": 240}  # the latest messages that are considered
+_MIN_RECENT: Final = 10  # messages that a context has in full even if the summary covers them
 _CONTEXT_TOKENS: Final = 100_000
 _SUMMARY_SHARE: Final = 0.4
 _QUOTES: Final = 20
 _ANSWERS: Final = 10
-_LATELY: Final = 5
-_LOOKED_AT: Final = 30
+_LATEST: Final = 5
+_LATEST_CANDIDATES: Final = 30
 _QUOTE_CHARACTERS: Final = 400
 
 
-class Seen(Protocol):
-    """From which conclusions and messages a question is answered."""
+class Evidence(Protocol):
+    """The conclusions and messages from which a question is answered."""
 
     def conclusions(self) -> Condition:
-        """The conclusions that are in view."""
+        """Select the conclusions."""
 
-    def together(self) -> Condition:
-        """The messages that are in view."""
+    def shared_messages(self) -> Condition:
+        """Select the messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class Everyone:
-    """All that is known in a workspace, from which sessions (None: from all)."""
+    """Everything in a workspace, or in some of its sessions."""
 
     workspace: int
     sessions: Sequence[str] | None = None
 
     def conclusions(self) -> Condition:
-        """The conclusions that are in view."""
+        """Select the conclusions."""
         return self._of("conclusion")
 
-    def together(self) -> Condition:
-        """The messages that are in view."""
+    def shared_messages(self) -> Condition:
+        """Select the messages."""
         return self._of("message")
 
     def _of(self, table: str) -> Condition:
-        there = Condition(f"{table}.workspace = ?", (self.workspace,))
-        return all_of([there, _confined(table, self.workspace, self.sessions)])
+        inside = Condition(f"{table}.workspace = ?", (self.workspace,))
+        return all_of([inside, _confined(table, self.workspace, self.sessions)])
 
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """Whose knowledge about whom, from which sessions (None: from all)."""
+    """What one peer knows about another, from all sessions or from some."""
 
     workspace: int
     observer: sqlite3.Row
@@ -87,24 +87,24 @@ class View:
     sessions: Sequence[str] | None = None
 
     def conclusions(self) -> Condition:
-        """The conclusions that are in view."""
+        """Select the conclusions."""
         pair = Condition(
             "conclusion.observer = ? AND conclusion.observed = ?", (self.observer["key"], self.observed["key"])
         )
         return all_of([pair, _confined("conclusion", self.workspace, self.sessions)])
 
     def messages(self) -> Condition:
-        """The messages of the sessions that the observer takes or took part in."""
+        """Select the messages of sessions of which the observer is or was a member."""
         took_part = Condition("message.session IN (SELECT session FROM member WHERE peer = ?)", (self.observer["key"],))
         return all_of([took_part, _confined("message", self.workspace, self.sessions)])
 
-    def together(self) -> Condition:
-        """The messages of the sessions in which both take or took part: what was said to others is not of this."""
+    def shared_messages(self) -> Condition:
+        """Select the messages of sessions that both are or were members of, not those to others."""
         both = Condition("message.session IN (SELECT session FROM member WHERE peer = ?)", (self.observed["key"],))
         return all_of([self.messages(), both])
 
-    def said(self) -> Condition:
-        """The observed peer's messages among those."""
+    def observed_messages(self) -> Condition:
+        """Select the observed peer's messages in the observer's sessions."""
         return all_of([self.messages(), Condition("message.peer = ?", (self.observed["key"],))])
 
 
@@ -117,43 +117,43 @@ def representation(
     most: int = 25,
     quotes: int = _QUOTES,
 ) -> str:
-    """Dated conclusions and messages: those that bear on a query first and the newest behind them.
+    """Return dated conclusions and messages: those relevant to a query first, then the newest.
 
-    Messages are quoted whole, and what others said to the observed peer as well: on the conversations of LoCoMo that
-    holds what answers a question five times as often as the best sentences of its own messages do.
+    Messages are quoted whole, also those of others to the observed peer: on the conversations of LoCoMo this contains
+    the answer to a question five times as often as the best sentences of the peer's own messages.
 
     Args:
-        connection: where to read.
-        view: whose knowledge about whom.
-        query: what should come first.
-        top: how many conclusions may be there for the query's sake.
-        most: how many conclusions there may be.
-        quotes: how many messages may be there for the query's sake.
+        connection: a read transaction.
+        view: observer and observed peer.
+        query: what comes first.
+        top: the most conclusions that are found by the query.
+        most: the most conclusions altogether.
+        quotes: the most messages that are found by the query.
     """
     on_this = min(top or _QUOTES, most)
     relevant = find_conclusions(connection, query, view.conclusions(), limit=on_this) if query else []
     known = {row["id"] for row in relevant}
     newest = f"{CONCLUSION_ROWS} WHERE {{}} ORDER BY conclusion.key DESC LIMIT ?"
-    said = find_messages(connection, query, view.together(), limit=quotes) if query else []
+    messages = find_messages(connection, query, view.shared_messages(), limit=quotes) if query else []
     others = [row for row in _select(connection, newest, view.conclusions(), most) if row["id"] not in known]
     return _sections(
         ("Conclusions on this:", _concluded(relevant)),
-        ("Said on this:", _quoted(said)),
+        ("Said on this:", _quoted(messages)),
         ("Conclusions:", _concluded(others[: most - len(relevant)])),
-        (f"Said by {view.observed['id']}:", _lately(connection, view, said, _LATELY if query else 2 * _LATELY)),
+        (f"Said by {view.observed['id']}:", _latest(connection, view, messages, _LATEST if query else 2 * _LATEST)),
     )
 
 
-def chat(connection: sqlite3.Connection, seen: Seen, query: str, *, quotes: int = _ANSWERS) -> str | None:
-    """The conclusions and messages most relevant to a question, None when nothing stored bears on it."""
-    conclusions = find_conclusions(connection, query, seen.conclusions(), limit=quotes)
-    said = find_messages(connection, query, seen.together(), limit=quotes)
-    found = _sections(("Conclusions:", _concluded(conclusions)), ("Said on this:", _quoted(said)))
-    return f"{CHAT_PREFACE}\n\n{found}" if found else None
+def chat(connection: sqlite3.Connection, evidence: Evidence, query: str, *, quotes: int = _ANSWERS) -> str | None:
+    """Return the conclusions and messages most relevant to a question, None if there are none."""
+    conclusions = find_conclusions(connection, query, evidence.conclusions(), limit=quotes)
+    messages = find_messages(connection, query, evidence.shared_messages(), limit=quotes)
+    text = _sections(("Conclusions:", _concluded(conclusions)), ("Said on this:", _quoted(messages)))
+    return f"{CHAT_PREFACE}\n\n{text}" if text else None
 
 
 def card(connection: sqlite3.Connection, observer: int, target: str) -> list[str] | None:
-    """The card that was set, None when none was."""
+    """Return a card, None if none was set."""
     row = connection.execute("SELECT lines FROM card WHERE observer = ? AND target = ?", (observer, target)).fetchone()
     if row is None:
         return None
@@ -167,7 +167,7 @@ def set_card(connection: sqlite3.Connection, observer: int, target: str, lines: 
 
 
 def session_summaries(connection: sqlite3.Connection, session: int) -> dict[str, dict[str, Any] | None]:
-    """The `short` and `long` summary of a session; None below 20 and below 60 messages."""
+    """Return the `short` and `long` summary of a session; None below 20 and 60 messages."""
     count = _count(connection, session)
     return {kind: _summary(connection, session, kind, count // every * every) for kind, every in _EVERY.items()}
 
@@ -175,7 +175,7 @@ def session_summaries(connection: sqlite3.Connection, session: int) -> dict[str,
 def session_context(
     connection: sqlite3.Connection, session: int, *, tokens: int | None, summarized: bool
 ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-    """A summary, when there is one and it is wanted, and the latest messages that fit beside it."""
+    """Return a summary, if there is one and `summarized`, and the latest messages that fit."""
     budget = _CONTEXT_TOKENS if tokens is None else min(tokens, _CONTEXT_TOKENS)
     count = _count(connection, session)
     summary, start = None, 1
@@ -184,7 +184,7 @@ def session_context(
         summary = _summary(connection, session, kind, covered)
         if summary and summary["token_count"] <= budget * _SUMMARY_SHARE:
             budget -= summary["token_count"]
-            start = max(1, min(covered, count - _FEWEST_RECENT) + 1)
+            start = max(1, min(covered, count - _MIN_RECENT) + 1)
             break
         summary = None
     latest = f"{MESSAGE_ROWS} WHERE message.session = ? AND message.position >= ? ORDER BY message.position DESC"
@@ -204,10 +204,11 @@ def _summary(connection: sqlite3.Connection, session: int, kind: str, covered: i
         f"{MESSAGE_ROWS} WHERE message.session = ? AND message.position BETWEEN ? AND ? ORDER BY message.position",
         (session, max(1, covered - _SUMMARIZED[kind] + 1), covered),
     ).fetchall()
-    told = key_sentences([(row["peer_id"], without_thinking(row["content"])) for row in rows], _SUMMARY_SENTENCES[kind])
-    if not told:
+    texts = [(row["peer_id"], without_thinking(row["content"])) for row in rows]
+    chosen = key_sentences(texts, _SUMMARY_SENTENCES[kind])
+    if not chosen:
         return None
-    content = "\n".join(told)
+    content = "\n".join(chosen)
     return {
         "content": content,
         "message_id": rows[-1]["id"],
@@ -227,8 +228,8 @@ def _confined(table: str, workspace: int, sessions: Sequence[str] | None) -> Con
 
 
 def _count(connection: sqlite3.Connection, session: int) -> int:
-    found = connection.execute("SELECT max(position) FROM message WHERE session = ?", (session,)).fetchone()[0]
-    return found or 0
+    last = connection.execute("SELECT max(position) FROM message WHERE session = ?", (session,)).fetchone()[0]
+    return last or 0
 
 
 def _concluded(rows: Sequence[sqlite3.Row]) -> list[str]:
@@ -239,13 +240,13 @@ def _quoted(rows: Sequence[sqlite3.Row]) -> list[str]:
     return [_dated(row, cut(f"{row['peer_id']}: {row['content']}", _QUOTE_CHARACTERS)) for row in rows]
 
 
-def _lately(connection: sqlite3.Connection, view: View, quoted: Sequence[sqlite3.Row], most: int) -> list[str]:
-    """What the observed peer told last, besides what is quoted already."""
+def _latest(connection: sqlite3.Connection, view: View, quoted: Sequence[sqlite3.Row], most: int) -> list[str]:
+    """Return the latest statements of the observed peer, without those already quoted."""
     newest = f"{MESSAGE_ROWS} WHERE {{}} ORDER BY message.key DESC LIMIT ?"
     known = {row["id"] for row in quoted}
-    rows = [row for row in _select(connection, newest, view.said(), _LOOKED_AT) if row["id"] not in known]
-    told = [(row, " ".join(statements(row["content"]))) for row in rows]
-    return [_dated(row, cut(text, _QUOTE_CHARACTERS)) for row, text in told if text][:most]
+    rows = _select(connection, newest, view.observed_messages(), _LATEST_CANDIDATES)
+    texts = [(row, " ".join(statements(row["content"]))) for row in rows if row["id"] not in known]
+    return [_dated(row, cut(text, _QUOTE_CHARACTERS)) for row, text in texts if text][:most]
 
 
 def _select(connection: sqlite3.Connection, query: str, condition: Condition, limit: int) -> list[sqlite3.Row]:

@@ -1,7 +1,7 @@
-"""Finding messages and conclusions by words.
+"""Find messages and conclusions by words.
 
-A message is scored by its own words (BM25), and by what is said around it: in a conversation the answer
-seldom repeats the words of the question that it answers.
+A message is scored by its own words (BM25) and by those of the messages around it: in a conversation the answer
+seldom repeats the words of the question.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from honcho_exec.embedded.wire import dump
 __all__ = ["find_conclusions", "find_messages", "joint_sessions", "member_window"]
 
 _CANDIDATES: Final = 100
-_BEFORE: Final = 0.2  # how much of a hit's score the message before it gets,
-_AFTER: Final = 0.4  # the message after it,
-_ANSWER: Final = 0.7  # and the message after it when the hit is a question
-_NAMED: Final = 2.0  # what a message is worth whose author is named in the query
-_SHORTEST_NAME: Final = 3
+_BEFORE: Final = 0.2  # the share of a hit's score for the message before it,
+_AFTER: Final = 0.4  # for the message after it,
+_ANSWER: Final = 0.7  # and for the message after it if the hit is a question
+_AUTHOR_FACTOR: Final = 2.0  # for messages whose author is named in the query
+_MIN_NAME_CHARACTERS: Final = 3
 _ASKS: Final = "substr(rtrim(message.content), -1) IN ('?', '\uff1f', '\u061f')"
 
-_Place = tuple[int, int]  # a session and a position in it
+_Position = tuple[int, int]  # a session and an offset in it
 
 
 def find_messages(connection: sqlite3.Connection, query: str, condition: Condition, limit: int) -> list[sqlite3.Row]:
-    """At most `limit` messages under `condition`, the most relevant first, the newer first among equals."""
+    """Return at most `limit` messages under `condition`, by relevance, then the newest first."""
     keys: dict[int, None] = {}
     for expression in match_expressions(query):
         if len(keys) >= limit:
@@ -40,14 +40,14 @@ def find_messages(connection: sqlite3.Connection, query: str, condition: Conditi
         keys |= dict.fromkeys(_ranked(connection, _with_neighbours(hits), query, condition))
     if not keys:
         return _containing(connection, "message", query, condition, limit)
-    return _in_order(connection, list(keys)[:limit])
+    return _rows_in_order(connection, list(keys)[:limit])
 
 
 def find_conclusions(
     connection: sqlite3.Connection, query: str, condition: Condition, *, limit: int
 ) -> list[sqlite3.Row]:
-    """At most `limit` conclusions under `condition`, the most relevant first, the newer first among equals."""
-    found: dict[int, sqlite3.Row] = {}
+    """Return at most `limit` conclusions under `condition`, by relevance, then the newest first."""
+    rows_by_key: dict[int, sqlite3.Row] = {}
     for expression in match_expressions(query):
         rows = connection.execute(
             f"""
@@ -58,16 +58,16 @@ def find_conclusions(
             (expression, *condition.values, limit),
         )
         for row in rows:
-            found.setdefault(int(row["key"]), row)
-        if len(found) >= limit:
+            rows_by_key.setdefault(int(row["key"]), row)
+        if len(rows_by_key) >= limit:
             break
-    if found:
-        return list(found.values())[:limit]
+    if rows_by_key:
+        return list(rows_by_key.values())[:limit]
     return _containing(connection, "conclusion", query, condition, limit)
 
 
 def joint_sessions(workspace: int, peers: Sequence[str]) -> Condition:
-    """The messages of the sessions that have all of these peers as members now.
+    """Select the messages of sessions that have all of these peers as members.
 
     One look-up by primary key for each candidate: the time does not depend on the number of sessions.
     """
@@ -82,7 +82,7 @@ def joint_sessions(workspace: int, peers: Sequence[str]) -> Condition:
 
 
 def member_window(workspace: int, peer: str) -> Condition:
-    """The messages said while `peer` was a member of their session, counted from when it last joined."""
+    """Select the messages written since `peer` last joined their session, until it left."""
     return Condition(
         """
         EXISTS (SELECT 1 FROM member
@@ -97,7 +97,7 @@ def member_window(workspace: int, peer: str) -> Condition:
 
 def _hits(
     connection: sqlite3.Connection, expression: str, condition: Condition, limit: int
-) -> dict[_Place, tuple[float, bool]]:
+) -> dict[_Position, tuple[float, bool]]:
     rows = connection.execute(
         f"""
         SELECT message.session, message.position, hit.score, {_ASKS}
@@ -113,8 +113,8 @@ def _hits(
     return {(session, position): (score, bool(asks)) for session, position, score, asks in rows}
 
 
-def _with_neighbours(hits: dict[_Place, tuple[float, bool]]) -> dict[_Place, float]:
-    scores: dict[_Place, float] = defaultdict(float)
+def _with_neighbours(hits: dict[_Position, tuple[float, bool]]) -> dict[_Position, float]:
+    scores: dict[_Position, float] = defaultdict(float)
     for (session, position), (score, asks) in hits.items():
         scores[session, position] += score
         scores[session, position - 1] += _BEFORE * score
@@ -122,13 +122,15 @@ def _with_neighbours(hits: dict[_Place, tuple[float, bool]]) -> dict[_Place, flo
     return scores
 
 
-def _ranked(connection: sqlite3.Connection, scores: dict[_Place, float], query: str, condition: Condition) -> list[int]:
+def _ranked(
+    connection: sqlite3.Connection, scores: dict[_Position, float], query: str, condition: Condition
+) -> list[int]:
     rows = connection.execute(
         f"""
         SELECT message.key, message.session, message.position, peer.id
-        FROM json_each(?) AS place
-        JOIN message ON message.session = json_extract(place.value, '$[0]')
-            AND message.position = json_extract(place.value, '$[1]')
+        FROM json_each(?) AS hit
+        JOIN message ON message.session = json_extract(hit.value, '$[0]')
+            AND message.position = json_extract(hit.value, '$[1]')
         JOIN peer ON peer.key = message.peer
         WHERE {condition.sql}
         """,
@@ -136,26 +138,26 @@ def _ranked(connection: sqlite3.Connection, scores: dict[_Place, float], query: 
     )
     named = set(query_words(query))
     ranked = [
-        (scores[session, position] * (_NAMED if named & _names(peer) else 1.0), key)
+        (scores[session, position] * (_AUTHOR_FACTOR if named & _names(peer) else 1.0), key)
         for key, session, position, peer in rows
     ]
     return [key for _, key in sorted(ranked, reverse=True)]
 
 
 def _names(peer: str) -> set[str]:
-    return {name for name in re.split(r"[_-]+", peer.lower()) if len(name) >= _SHORTEST_NAME}
+    return {name for name in re.split(r"[_-]+", peer.lower()) if len(name) >= _MIN_NAME_CHARACTERS}
 
 
-def _in_order(connection: sqlite3.Connection, keys: list[int]) -> list[sqlite3.Row]:
+def _rows_in_order(connection: sqlite3.Connection, keys: list[int]) -> list[sqlite3.Row]:
     rows = connection.execute(f"{MESSAGE_ROWS} WHERE message.key IN (SELECT value FROM json_each(?))", (dump(keys),))
-    found = {row["key"]: row for row in rows}
-    return [found[key] for key in keys]
+    rows_by_key = {row["key"]: row for row in rows}
+    return [rows_by_key[key] for key in keys]
 
 
 def _containing(
     connection: sqlite3.Connection, table: str, query: str, condition: Condition, limit: int
 ) -> list[sqlite3.Row]:
-    """The last resort: an emoji, a bit of code, a part of a word. The newest first."""
+    """Return the newest rows with the query as a substring: an emoji, code, part of a word."""
     wanted = query.strip()
     if not wanted:
         return []

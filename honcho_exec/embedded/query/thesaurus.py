@@ -1,6 +1,6 @@
-"""Words that ask for the same thing: a small thesaurus of what people ask their memory.
+"""A small thesaurus of what people ask about.
 
-«Where does the user live?» is answered by «I moved to Lisbon», which shares no word with it.
+"Where does the user live?" is answered by "I moved to Lisbon", which shares no word with it.
 """
 
 from __future__ import annotations
@@ -51,6 +51,6 @@ for _line in _GROUPS.split("\n"):
 
 
 def related_words(words: list[str]) -> list[str]:
-    """The words that stand for the same things as these, none of which is among them."""
-    found = dict.fromkeys(other for word in words for other in sorted(_RELATED.get(word, ())))
-    return [word for word in found if word not in words]
+    """Return the words of the same meaning, without `words` themselves."""
+    related = dict.fromkeys(other for word in words for other in sorted(_RELATED.get(word, ())))
+    return [word for word in related if word not in words]

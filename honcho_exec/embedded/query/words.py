@@ -1,4 +1,4 @@
-"""From text to what the word index holds and what it is asked."""
+"""Text for the word index, and queries to it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ __all__ = ["day_words", "estimated_tokens", "indexed", "match_expressions", "que
 
 _MAX_WORDS: Final = 48
 _BYTES_PER_TOKEN: Final = 4
-# Scripts that do not put spaces between words: every character is a word of its own, and a query asks for
-# two neighbours at a time.
+# Scripts without spaces between words: each character is indexed as a word, and a query looks for pairs.
 _UNSPACED: Final = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u2e80-\u9fff\uac00-\ud7af\uf900-\ufaff\uff66-\uff9d\U00020000-\U0003ffff"
 )
@@ -40,28 +39,28 @@ _DAYS: Final = "monday tuesday wednesday thursday friday saturday sunday".split(
 
 
 def indexed(text: str) -> str:
-    """The text as the index takes it."""
+    """Return a text as it is indexed."""
     return _CHARACTERS.sub(lambda run: f" {'  '.join(run[0])} ", text)
 
 
 def day_words(created_at: str) -> str:
-    """The words by which a day is asked for: `2023-05-08 may monday`."""
+    """Return the words that find a day: `2023-05-08 may monday`."""
     day = datetime.fromisoformat(created_at)
     return f"{created_at[:10]} {_MONTHS[day.month - 1]} {_DAYS[day.weekday()]}"
 
 
 def query_words(text: str) -> list[str]:
-    """The words of a query that carry meaning, each once, at most 48; all of them when none does."""
-    found = list(dict.fromkeys(_TOKEN.findall(text.lower())))
-    return ([word for word in found if word not in _STOP_WORDS] or found)[:_MAX_WORDS]
+    """Return the distinct meaningful words of a query, at most 48; all words if none is."""
+    words = list(dict.fromkeys(_TOKEN.findall(text.lower())))
+    return ([word for word in words if word not in _STOP_WORDS] or words)[:_MAX_WORDS]
 
 
 def match_expressions(text: str) -> list[str]:
-    """FTS5 expressions for a query, the next for when one finds too little; none when it has no words.
+    """Return FTS5 expressions for a query, each a fallback of the one before.
 
-    First its words, then words that ask for the same thing, then the beginnings of its words.
+    First its words, then related words, then its words as prefixes.
 
-    Any text is safe: only letters and digits reach an expression, and they stand in quotes.
+    Any text is safe: only letters and digits reach an expression, in quotes.
     """
     words = query_words(text)
     phrases = list(dict.fromkeys(phrase for word in words for phrase in _phrases(word)))[: 2 * _MAX_WORDS]
@@ -77,5 +76,5 @@ def _phrases(word: str) -> list[str]:
 
 
 def estimated_tokens(text: str) -> int:
-    """About how many tokens a text is; there is no tokenizer here."""
+    """Estimate the number of tokens of a text; there is no tokenizer here."""
     return -(-len(text.encode()) // _BYTES_PER_TOKEN)

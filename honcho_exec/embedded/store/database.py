@@ -1,4 +1,4 @@
-"""The database under the embedded Honcho: snapshots to read from, one writer at a time."""
+"""The database of the embedded Honcho: snapshots to read, one writer at a time."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from honcho_exec.storage.database import Database
 
 __all__ = ["Store", "Writer"]
 
-_BUSY: Final = 5.0
+_BUSY_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """A write transaction: its connection, its time, and where new ids come from."""
+    """A write transaction: its connection, its time, and the source of new ids."""
 
     connection: sqlite3.Connection
     now: str
     clock: Clock
 
     def drop_words(self, index: str) -> None:
-        """Leave nothing of deleted rows in a word index; it only marks them as deleted by itself."""
+        """Erase deleted rows from a word index, which otherwise only marks them as deleted."""
         self.connection.execute(f"INSERT INTO {index} ({index}) VALUES ('optimize')")
 
     def new_id(self) -> str:
-        """An id for a message or a conclusion."""
+        """Return an id for a message or a conclusion."""
         return self.clock.new_id()
 
 
 class Store:
-    """`memory.db`, used by many threads at once.
+    """`memory.db`, usable from many threads.
 
     Raises:
         StateError: the file cannot be used.
     """
 
     def __init__(self, path: Path, clock: Clock) -> None:
-        self._database = Database(path, MIGRATIONS, busy_timeout=_BUSY)
+        self._database = Database(path, MIGRATIONS, busy_timeout=_BUSY_SECONDS)
         self._clock = clock
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Lend a connection that sees one state of the file throughout."""
+        """Lend a connection that sees one snapshot of the file."""
         with self._database.connection() as connection:
             metadata.install(connection)
             connection.execute("BEGIN")
@@ -62,19 +62,19 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[Writer]:
-        """Lend a write transaction: all of it happens, or nothing."""
+        """Lend a write transaction, which is committed as a whole or not at all."""
         with self._database.transaction() as connection:
             metadata.install(connection)
             yield Writer(connection, stored_time(self._clock.now()), self._clock)
 
     def flush(self) -> None:
-        """Empty the log beside the file, so that nothing deleted is left in it."""
+        """Empty the write-ahead log, so that no deleted row is left in it."""
         self._database.truncate_log()
 
     def shrink(self) -> bool:
-        """Give the space of deleted rows back to the disk; return False if another process is in the way."""
+        """Return the space of deleted rows to the disk; False if another process uses the file."""
         return self._database.shrink()
 
     def close(self) -> None:
-        """Close the connections; requests that are running finish first."""
+        """Close the connections; running requests finish first."""
         self._database.close()

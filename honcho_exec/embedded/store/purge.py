@@ -1,4 +1,4 @@
-"""Taking out of the store what a person wants forgotten, so that nothing of it is left in the file."""
+"""Delete what a person wants purged, without a trace in the file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from honcho_exec.embedded.store.database import Writer
 from honcho_exec.embedded.wire import dump
 from honcho_exec.text.purge_filter import PurgeFilter
 
-__all__ = ["count_chosen", "forget_chosen", "named_so"]
+__all__ = ["count_matches", "delete_matches", "matching_names"]
 
 _PEERS = "(SELECT key FROM peer WHERE id = ?)"
 _SESSIONS = "(SELECT key FROM session WHERE id = ?)"
@@ -19,8 +19,8 @@ _NOTHING = Condition("0")
 _CARDS = "SELECT card.observer, target, lines FROM card JOIN peer ON peer.key = card.observer WHERE "
 
 
-def count_chosen(connection: sqlite3.Connection, chosen: PurgeFilter) -> Counter[str]:
-    """How many messages, conclusions, cards, sessions, peers and workspaces would be forgotten."""
+def count_matches(connection: sqlite3.Connection, chosen: PurgeFilter) -> Counter[str]:
+    """Return how many items of each kind match."""
     _install(connection, chosen)
     counts: Counter[str] = Counter()
     for table, condition in _conditions(chosen).items():
@@ -31,10 +31,10 @@ def count_chosen(connection: sqlite3.Connection, chosen: PurgeFilter) -> Counter
     return counts
 
 
-def forget_chosen(writer: Writer, chosen: PurgeFilter) -> Counter[str]:
-    """Forget it, and say how much it was; a card that holds the chosen text loses only the lines that do."""
+def delete_matches(writer: Writer, chosen: PurgeFilter) -> Counter[str]:
+    """Delete what matches and return the counts; a card loses only the lines with the text."""
     connection = writer.connection
-    counts = count_chosen(connection, chosen)
+    counts = count_matches(connection, chosen)
     for observer, target, lines in _cards(connection, chosen):
         left = [] if chosen.text is None else [line for line in json.loads(lines) if not chosen.holds(line)]
         connection.execute("DELETE FROM card WHERE observer = ? AND target = ?", (observer, target))
@@ -50,35 +50,35 @@ def forget_chosen(writer: Writer, chosen: PurgeFilter) -> Counter[str]:
     return counts
 
 
-def named_so(connection: sqlite3.Connection, chosen: PurgeFilter) -> list[tuple[str, str]]:
-    """The kinds and ids of the sessions and peers whose id holds the chosen text."""
+def matching_names(connection: sqlite3.Connection, chosen: PurgeFilter) -> list[tuple[str, str]]:
+    """Return kind and id of the sessions and peers whose id contains the text."""
     _install(connection, chosen)
-    found = []
+    names = []
     for kind in ("session", "peer"):
         within = _within(kind, Condition("is_chosen(id)"), chosen)
         rows = connection.execute(f"SELECT DISTINCT id FROM {kind} WHERE {within.sql} ORDER BY id", within.values)
-        found += [(kind, str(row["id"])) for row in rows]
-    return found
+        names += [(kind, str(row["id"])) for row in rows]
+    return names
 
 
 def _install(connection: sqlite3.Connection, chosen: PurgeFilter) -> None:
     connection.create_function("is_chosen", 1, chosen.holds, deterministic=True)
     connection.create_function(
-        "is_chosen_beside", 1, lambda metadata: chosen.holds_beside(json.loads(metadata)), deterministic=True
+        "metadata_is_chosen", 1, lambda metadata: chosen.holds_beside(json.loads(metadata)), deterministic=True
     )
 
 
 def _conditions(chosen: PurgeFilter) -> dict[str, Condition]:
-    """What is chosen of each table, in an order in which nothing is deleted that something else still names."""
+    """Return the condition of each table, in an order that satisfies the foreign keys."""
     if chosen.everything:
-        found = dict.fromkeys(("message", "conclusion", "member", "session", "peer"), Condition("1"))
+        conditions = dict.fromkeys(("message", "conclusion", "member", "session", "peer"), Condition("1"))
         workspace = Condition("1") if chosen.workspace is None else Condition("workspace.id = ?", (chosen.workspace,))
-        return {table: _within(table, condition, chosen) for table, condition in found.items()} | {
+        return {table: _within(table, condition, chosen) for table, condition in conditions.items()} | {
             "workspace": workspace
         }
     if chosen.peer is not None:
         one, two = (chosen.peer,), (chosen.peer, chosen.peer)
-        found = {
+        conditions = {
             "message": Condition(f"message.peer IN {_PEERS}", one),
             "conclusion": Condition(f"(observer IN {_PEERS} OR observed IN {_PEERS})", two),
             "member": Condition(f"member.peer IN {_PEERS}", one),
@@ -86,23 +86,23 @@ def _conditions(chosen: PurgeFilter) -> dict[str, Condition]:
         }
     elif chosen.session is not None:
         one = (chosen.session,)
-        found = {
+        conditions = {
             "message": Condition(f"message.session IN {_SESSIONS}", one),
             "conclusion": Condition(f"conclusion.session IN {_SESSIONS}", one),
             "member": Condition(f"member.session IN {_SESSIONS}", one),
             "session": Condition("session.id = ?", one),
         }
     else:
-        found = {
-            "message": Condition("(is_chosen(content) OR is_chosen_beside(message.metadata))"),
+        conditions = {
+            "message": Condition("(is_chosen(content) OR metadata_is_chosen(message.metadata))"),
             "conclusion": Condition("is_chosen(content)"),
         }
-    everywhere = dict.fromkeys(("message", "conclusion", "member", "session", "peer"), _NOTHING) | found
+    everywhere = dict.fromkeys(("message", "conclusion", "member", "session", "peer"), _NOTHING) | conditions
     return {table: _within(table, condition, chosen) for table, condition in everywhere.items()}
 
 
 def _within(table: str, condition: Condition, chosen: PurgeFilter) -> Condition:
-    """The same within one workspace."""
+    """Restrict a condition to the workspace of the filter."""
     if chosen.workspace is None:
         return condition
     workspace = "(SELECT key FROM workspace WHERE id = ?)"

@@ -1,7 +1,7 @@
-"""Everything that is stored as a sequence of records, and back: what is exported again after an import is the same.
+"""Export and import of everything stored; an export of an import is the same.
 
 A record is a JSON object with a `kind`. Workspaces come first, then peers, sessions, members, messages, conclusions and
-cards, each kind in the order in which it was stored; so whatever a record names has come before it.
+cards, each kind in the order of insertion; so a record follows those that it refers to.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _SELECT: Final[Mapping[str, str]] = {
 
 
 def dump_records(connection: sqlite3.Connection) -> Iterator[Record]:
-    """Everything that is stored, as one state of the file has it."""
+    """Yield everything stored, as one snapshot of the file."""
     yield dict(FORMAT)
     for kind, select in _SELECT.items():
         for row in connection.execute(select):
@@ -76,17 +76,17 @@ def dump_records(connection: sqlite3.Connection) -> Iterator[Record]:
 
 
 def load_records(writer: Writer, records: Iterable[tuple[str, object]]) -> Counter[str]:
-    """Store records, each with the place it was read at; what is there already stays as it is.
+    """Store records, each with its location for errors; items that exist are kept.
 
     Returns:
-        How many of each kind were new, and as `already` how many were not.
+        How many items of each kind were new, and under `already` how many existed.
 
     Raises:
-        InputError: one of them cannot be stored; names its place, and nothing may be committed then.
+        InputError: a record is invalid; the message begins with its location. The caller must not commit.
     """
     loader = _Loader(writer)
     first = True
-    for place, record in records:
+    for location, record in records:
         try:
             if not isinstance(record, dict):
                 raise InputError("must be a JSON object")
@@ -96,9 +96,9 @@ def load_records(writer: Writer, records: Iterable[tuple[str, object]]) -> Count
                 loader.load(record)
         except ApiError as error:
             why = error.detail[0]["msg"] if isinstance(error.detail, list) else error.detail
-            raise InputError(f"{place}: {why}; nothing was imported") from error
+            raise InputError(f"{location}: {why}; nothing was imported") from error
         except InputError as error:
-            raise InputError(f"{place}: {error}; nothing was imported") from error
+            raise InputError(f"{location}: {error}; nothing was imported") from error
         first = False
     return loader.counts
 
@@ -117,7 +117,7 @@ def _shown(name: str, value: Any) -> Any:
 
 
 class _Loader:
-    """Stores records one by one, and remembers where what they name is."""
+    """Store records one by one; caches the keys of what they refer to."""
 
     def __init__(self, writer: Writer) -> None:
         self.counts: Counter[str] = Counter()
@@ -126,8 +126,8 @@ class _Loader:
         self._positions: dict[int, int] = {}
         self._load: dict[str, Callable[[Record], bool]] = {
             "workspace": self._workspace,
-            "peer": lambda record: self._place("peer", record),
-            "session": lambda record: self._place("session", record),
+            "peer": lambda record: self._resource("peer", record),
+            "session": lambda record: self._resource("session", record),
             "member": self._member,
             "message": self._message,
             "conclusion": self._conclusion,
@@ -144,14 +144,14 @@ class _Loader:
         values = _values(record, "id", "metadata", "configuration", "created_at")
         return self._insert("INSERT OR IGNORE INTO workspace VALUES (NULL, ?, ?, ?, ?)", values)
 
-    def _place(self, kind: str, record: Record) -> bool:
+    def _resource(self, kind: str, record: Record) -> bool:
         workspace = self._key("workspace", record.get("workspace"))
         if kind == "peer":
             values = _values(record, "id", "metadata", "configuration", "created_at")
             return self._insert("INSERT OR IGNORE INTO peer VALUES (NULL, ?, ?, ?, ?, ?)", [workspace, *values])
         values = _values(record, "id", "is_active", "metadata", "configuration", "created_at")
         if not record["is_active"]:
-            # An export of a version that kept the names of deleted sessions.
+            # Earlier versions exported the names of deleted sessions.
             return False
         return self._insert("INSERT OR IGNORE INTO session VALUES (NULL, ?, ?, ?, ?, ?, ?)", [workspace, *values])
 
@@ -204,7 +204,7 @@ class _Loader:
         return self._key(kind, record.get(name), record.get("workspace"))
 
     def _key(self, kind: str, id_: object, workspace: object = None) -> int:
-        """The key of a workspace, or of a peer or session of `workspace`."""
+        """Return the key of a workspace, or of a peer or session of `workspace`."""
         name = (kind, str(id_), str(workspace))
         if name not in self._keys:
             where, values = "id = ?", [str(id_)]
@@ -218,7 +218,7 @@ class _Loader:
 
 
 def _values(record: Record, *names: str) -> list[Any]:
-    """The fields of a record as they are stored."""
+    """Return the fields of a record as they are stored."""
     return [_value(record, name) for name in names]
 
 

@@ -1,11 +1,11 @@
-"""Workspaces, peers, sessions and who is in them."""
+"""Workspaces, peers, sessions and their members."""
 
 from __future__ import annotations
 
 import json
 import sqlite3
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from honcho_exec.embedded.store.database import Writer
 from honcho_exec.embedded.wire import ApiError, dump
@@ -18,8 +18,8 @@ __all__ = [
     "ensure_session",
     "ensure_workspace",
     "find",
+    "get_or_404",
     "member_config",
-    "need",
     "remove_all_members",
     "remove_members",
     "set_member_config",
@@ -28,20 +28,26 @@ __all__ = [
 
 Kind = Literal["workspace", "peer", "session"]
 
+_INSERT: Final[Mapping[Kind, str]] = {
+    "workspace": "INSERT INTO workspace VALUES (NULL, ?, '{}', '{}', ?)",
+    "peer": "INSERT INTO peer VALUES (NULL, ?, ?, '{}', '{}', ?)",
+    "session": "INSERT INTO session VALUES (NULL, ?, ?, 1, '{}', '{}', ?)",
+}
+
 
 def find(connection: sqlite3.Connection, kind: Kind, id_: str, workspace: int | None = None) -> sqlite3.Row | None:
-    """The row of a workspace, or of a peer or session of `workspace`."""
+    """Return the row of a workspace, or of a peer or session of `workspace`."""
     where = "id = ?" if kind == "workspace" else "id = ? AND workspace = ?"
     values = (id_,) if kind == "workspace" else (id_, workspace)
     row: sqlite3.Row | None = connection.execute(f"SELECT * FROM {kind} WHERE {where}", values).fetchone()
     return row
 
 
-def need(connection: sqlite3.Connection, kind: Kind, id_: str, workspace_id: str) -> sqlite3.Row:
-    """The row of a peer or session.
+def get_or_404(connection: sqlite3.Connection, kind: Kind, id_: str, workspace_id: str) -> sqlite3.Row:
+    """Return the row of a peer or session.
 
     Raises:
-        ApiError: 404, it is not there.
+        ApiError: 404, it does not exist.
     """
     workspace = find(connection, "workspace", workspace_id)
     row = workspace and find(connection, kind, id_, workspace["key"])
@@ -51,29 +57,18 @@ def need(connection: sqlite3.Connection, kind: Kind, id_: str, workspace_id: str
 
 
 def ensure_workspace(writer: Writer, id_: str) -> tuple[int, bool]:
-    """The key of a workspace, made when it is not there, and whether it was made."""
-    row = find(writer.connection, "workspace", id_)
-    if row is not None:
-        return row["key"], False
-    return _insert(writer, "INSERT INTO workspace VALUES (NULL, ?, '{}', '{}', ?)", id_, writer.now), True
+    """Return the key of a workspace, created if needed, and whether it was created."""
+    return _ensure(writer, "workspace", id_)
 
 
 def ensure_peer(writer: Writer, workspace: int, id_: str) -> tuple[int, bool]:
-    """The key of a peer, made when it is not there, and whether it was made."""
-    row = find(writer.connection, "peer", id_, workspace)
-    if row is not None:
-        return row["key"], False
-    statement = "INSERT INTO peer VALUES (NULL, ?, ?, '{}', '{}', ?)"
-    return _insert(writer, statement, workspace, id_, writer.now), True
+    """Return the key of a peer, created if needed, and whether it was created."""
+    return _ensure(writer, "peer", id_, workspace)
 
 
 def ensure_session(writer: Writer, workspace: int, id_: str) -> tuple[int, bool]:
-    """The key of a session, created if there is none, and whether it was created."""
-    row = find(writer.connection, "session", id_, workspace)
-    if row is not None:
-        return row["key"], False
-    statement = "INSERT INTO session VALUES (NULL, ?, ?, 1, '{}', '{}', ?)"
-    return _insert(writer, statement, workspace, id_, writer.now), True
+    """Return the key of a session, created if needed, and whether it was created."""
+    return _ensure(writer, "session", id_, workspace)
 
 
 def update(writer: Writer, kind: Kind, key: int, changes: Mapping[str, Any]) -> sqlite3.Row:
@@ -83,7 +78,7 @@ def update(writer: Writer, kind: Kind, key: int, changes: Mapping[str, Any]) -> 
         connection.execute(f"UPDATE {kind} SET metadata = ? WHERE key = ?", (dump(metadata), key))
     if (configuration := changes.get("configuration")) is not None:
         stored = connection.execute(f"SELECT configuration FROM {kind} WHERE key = ?", (key,)).fetchone()
-        # A peer's configuration is replaced, as on the real server; the others keep what is not named.
+        # As on the real server, a peer's configuration is replaced, and those of the others are merged.
         merged = configuration if kind == "peer" else {**json.loads(stored["configuration"]), **configuration}
         connection.execute(f"UPDATE {kind} SET configuration = ? WHERE key = ?", (dump(merged), key))
     row: sqlite3.Row = connection.execute(f"SELECT * FROM {kind} WHERE key = ?", (key,)).fetchone()
@@ -91,7 +86,7 @@ def update(writer: Writer, kind: Kind, key: int, changes: Mapping[str, Any]) -> 
 
 
 def add_members(writer: Writer, workspace: int, session: int, peers: Mapping[str, Mapping[str, Any]]) -> None:
-    """Make peers members, and the peers when they are not there; who is a member already joins anew."""
+    """Make peers members, creating them as needed; present members join again."""
     for id_, config in peers.items():
         peer, _ = ensure_peer(writer, workspace, id_)
         writer.connection.execute(
@@ -105,7 +100,7 @@ def add_members(writer: Writer, workspace: int, session: int, peers: Mapping[str
 
 
 def ensure_authors(writer: Writer, workspace: int, session: int, peers: Iterable[str]) -> dict[str, int]:
-    """The keys of authors; those who are not members become members, the others keep when they joined."""
+    """Return the keys of authors; they become members, and members keep their join time."""
     keys = {id_: ensure_peer(writer, workspace, id_)[0] for id_ in peers}
     writer.connection.executemany(
         """
@@ -118,14 +113,14 @@ def ensure_authors(writer: Writer, workspace: int, session: int, peers: Iterable
 
 
 def remove_all_members(writer: Writer, session: int) -> None:
-    """Let every member leave."""
+    """Remove every member."""
     writer.connection.execute(
         "UPDATE member SET left_at = ? WHERE session = ? AND left_at IS NULL", (writer.now, session)
     )
 
 
 def remove_members(writer: Writer, session: int, peers: Iterable[str]) -> None:
-    """Let members leave; they keep seeing what was said while they were there."""
+    """Remove members; they still see the messages of their time in the session."""
     writer.connection.executemany(
         """
         UPDATE member SET left_at = ? WHERE session = ? AND left_at IS NULL AND peer IN
@@ -136,7 +131,7 @@ def remove_members(writer: Writer, session: int, peers: Iterable[str]) -> None:
 
 
 def member_config(connection: sqlite3.Connection, session: int, peer: int) -> dict[str, bool | None] | None:
-    """What a member observes, None when the peer is not a member."""
+    """Return what a member observes, None if the peer is not a member."""
     row = connection.execute(
         "SELECT observe_me, observe_others FROM member WHERE session = ? AND peer = ? AND left_at IS NULL",
         (session, peer),
@@ -145,7 +140,7 @@ def member_config(connection: sqlite3.Connection, session: int, peer: int) -> di
 
 
 def set_member_config(writer: Writer, session: int, peer: int, config: Mapping[str, Any]) -> bool:
-    """Replace what a member observes; False when the peer is not a member."""
+    """Replace what a member observes; return False if the peer is not a member."""
     cursor = writer.connection.execute(
         "UPDATE member SET observe_me = ?, observe_others = ? WHERE session = ? AND peer = ? AND left_at IS NULL",
         (config.get("observe_me"), config.get("observe_others"), session, peer),
@@ -154,7 +149,7 @@ def set_member_config(writer: Writer, session: int, peer: int, config: Mapping[s
 
 
 def delete_session(writer: Writer, session: int) -> None:
-    """Delete a session and all it holds; the next use of its name creates a new, empty session."""
+    """Delete a session with its content; its name can be used again."""
     connection = writer.connection
     for table in ("message", "conclusion"):
         connection.execute(
@@ -166,8 +161,12 @@ def delete_session(writer: Writer, session: int) -> None:
     connection.execute("DELETE FROM session WHERE key = ?", (session,))
 
 
-def _insert(writer: Writer, statement: str, *values: object) -> int:
-    key = writer.connection.execute(statement, values).lastrowid
+def _ensure(writer: Writer, kind: Kind, id_: str, workspace: int | None = None) -> tuple[int, bool]:
+    row = find(writer.connection, kind, id_, workspace)
+    if row is not None:
+        return row["key"], False
+    values = (id_, writer.now) if workspace is None else (workspace, id_, writer.now)
+    key = writer.connection.execute(_INSERT[kind], values).lastrowid
     if key is None:
         raise AssertionError("SQLite gives every inserted row a key")
-    return key
+    return key, True

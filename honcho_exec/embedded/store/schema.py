@@ -81,8 +81,8 @@ CREATE TABLE card (
 ) WITHOUT ROWID;
 """
 
-# A deleted session kept its name, empty and inactive; now deleting frees the name.
+# Earlier versions kept the name of a deleted session, empty and inactive.
 _FREE_NAMES: Final = "DELETE FROM session WHERE NOT is_active;"
 
 MIGRATIONS: Final[Sequence[str]] = (_FIRST, _FREE_NAMES)
-"""Scripts, oldest first. One that has been released is never edited; a new one is added after it."""
+"""Scripts, oldest first; a released one is never edited."""

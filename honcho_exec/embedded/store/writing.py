@@ -1,4 +1,4 @@
-"""Storing messages and conclusions: a batch at a time, all of it or nothing."""
+"""Store messages and conclusions, a batch as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from honcho_exec.embedded.query.listing import CONCLUSION_ROWS, MESSAGE_ROWS
 from honcho_exec.embedded.query.words import day_words, estimated_tokens, indexed
 from honcho_exec.embedded.store.database import Writer
-from honcho_exec.embedded.store.resources import ensure_authors, ensure_session, ensure_workspace, find, need
+from honcho_exec.embedded.store.resources import ensure_authors, ensure_session, ensure_workspace, find, get_or_404
 from honcho_exec.embedded.wire import ApiError, NewConclusion, NewMessage, dump
 
 __all__ = ["add_conclusions", "add_messages", "clone_session", "delete_conclusion"]
@@ -20,7 +20,7 @@ _INSERT_MESSAGE: Final = "INSERT INTO message VALUES (NULL, ?, ?, ?, ?, ?, ?, ?,
 def add_messages(
     writer: Writer, workspace_id: str, session_id: str, messages: Sequence[NewMessage]
 ) -> list[sqlite3.Row]:
-    """Append messages to a session in their order; workspace, session and authors are made as needed."""
+    """Append messages to a session; its workspace, itself and the authors are created as needed."""
     connection = writer.connection
     workspace, _ = ensure_workspace(writer, workspace_id)
     session, _ = ensure_session(writer, workspace, session_id)
@@ -41,7 +41,7 @@ def add_messages(
 
 
 def clone_session(writer: Writer, session: int, last: str | None) -> int:
-    """Make a session of a new name with the same members and messages, up to the message `last` where one is named.
+    """Copy a session with its members and messages, up to the message `last` if given.
 
     Raises:
         ApiError: 404, the session has no such message.
@@ -80,7 +80,7 @@ def add_conclusions(writer: Writer, workspace_id: str, conclusions: Sequence[New
     """Store conclusions.
 
     Raises:
-        ApiError: 404, an observer, an observed peer or a session is not there.
+        ApiError: 404, an observer, an observed peer or a session does not exist.
     """
     connection = writer.connection
     workspace = find(connection, "workspace", workspace_id)
@@ -88,11 +88,11 @@ def add_conclusions(writer: Writer, workspace_id: str, conclusions: Sequence[New
         raise ApiError(404, f"Workspace {workspace_id} not found")
     keys: list[int | None] = []
     for conclusion in conclusions:
-        observer = need(connection, "peer", conclusion.observer_id, workspace_id)["key"]
-        observed = need(connection, "peer", conclusion.observed_id, workspace_id)["key"]
+        observer = get_or_404(connection, "peer", conclusion.observer_id, workspace_id)["key"]
+        observed = get_or_404(connection, "peer", conclusion.observed_id, workspace_id)["key"]
         session = None
         if conclusion.session_id is not None:
-            session = need(connection, "session", conclusion.session_id, workspace_id)["key"]
+            session = get_or_404(connection, "session", conclusion.session_id, workspace_id)["key"]
         cursor = connection.execute(
             """
             INSERT INTO conclusion (id, workspace, observer, observed, session, content, created_at)
@@ -115,7 +115,7 @@ def delete_conclusion(writer: Writer, workspace_id: str, id_: str) -> None:
     """Delete a conclusion.
 
     Raises:
-        ApiError: 404, it is not there.
+        ApiError: 404, it does not exist.
     """
     deleted = writer.connection.execute(
         "SELECT conclusion.key FROM conclusion JOIN workspace ON workspace.key = conclusion.workspace "
@@ -130,7 +130,7 @@ def delete_conclusion(writer: Writer, workspace_id: str, id_: str) -> None:
 
 
 def _index_messages(connection: sqlite3.Connection, session: int, start: int) -> list[sqlite3.Row]:
-    """Let a session's messages be found from a position on; returns them."""
+    """Index a session's messages from a position on, and return them."""
     rows = connection.execute(
         f"{MESSAGE_ROWS} WHERE message.session = ? AND message.position >= ? ORDER BY message.position",
         (session, start),

@@ -132,7 +132,7 @@ def test_a_text_is_found_however_its_accents_and_case_are_encoded(cli: Cli, envi
 def test_what_somebody_still_reads_is_said_again_each_time(
     cli: Cli, kept: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("honcho_exec.embedded.store.database._BUSY", 0.1)
+    monkeypatch.setattr("honcho_exec.embedded.store.database._BUSY_SECONDS", 0.1)
     reader = sqlite3.connect(tmp_path / "state" / "memory.db", isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM message").fetchone()
@@ -185,7 +185,7 @@ def test_everything_is_of_the_workspace_in_use_unless_it_is_said(
 def test_everything_gives_the_space_back_or_says_what_is_in_the_way(
     cli: Cli, environ: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("honcho_exec.embedded.store.database._BUSY", 0.2)
+    monkeypatch.setattr("honcho_exec.embedded.store.database._BUSY_SECONDS", 0.2)
     home = tmp_path / "state"
     for name, url in (("memory.db", {}), ("outbox.db", {"HONCHO_BASE_URL": "http://127.0.0.1:9"})):
         with HonchoProvider("talk", environ=environ | url) as provider:
