@@ -1,4 +1,4 @@
-"""What forks need: no fork during a call of SQLite, and a child that uses nothing of its parent's."""
+"""Forks: none during a call of SQLite, and a child that uses no object of its parent."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Generic, TypeVar
 
-__all__ = ["ADVICE", "PerProcess", "before_fork", "fork_count", "kept_off", "on_fork_in_child"]
+__all__ = ["ADVICE", "PerProcess", "before_fork", "block_forks", "fork_count", "on_fork_in_child"]
 
 T = TypeVar("T")
 
 ADVICE = "created before fork(); create a new HonchoProvider"
-"""What objects of the parent answer in a forked child."""
+"""The error text of the parent's objects in a forked child."""
 
-# The longest time that a fork waits for threads to come out of SQLite.
+# How long a fork waits for threads that are inside SQLite.
 _FORK_WAIT_SECONDS = 1.0
 
 _before: list[Callable[[], None]] = []
@@ -24,7 +24,7 @@ _count = 0
 
 
 def before_fork(action: Callable[[], None]) -> Callable[[], None]:
-    """Call `action` in the parent before each fork, while no other thread is inside `kept_off`."""
+    """Call `action` in the parent before each fork, while no other thread is inside `block_forks`."""
     _before.append(action)
     return action
 
@@ -47,13 +47,13 @@ def fork_count() -> int:
 
 
 class PerProcess(Generic[T]):
-    """What a process has one of, made when it is first used.
+    """One object for each process, made when it is first used.
 
     A forked child shares no lock with its parent in this way, and a program that calls gevent or eventlet to replace
     `threading` after it has imported this package gets locks of the new kind.
 
     Args:
-        make: makes it; what a second thread makes at the same moment is thrown away.
+        make: makes the object; a second one, made by another thread at the same moment, is thrown away.
     """
 
     def __init__(self, make: Callable[[], T]) -> None:
@@ -61,13 +61,13 @@ class PerProcess(Generic[T]):
         self._made: dict[int, T] = {}
 
     def __call__(self) -> T:
-        """Return what this process has."""
+        """Return the object of this process."""
         made = self._made.get(_count)
         return self._made.setdefault(_count, self._make()) if made is None else made
 
 
 class _Forks:
-    """Threads that are inside, and whoever forks."""
+    """The threads that are inside `block_forks`, and the one that forks."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -75,12 +75,12 @@ class _Forks:
         self._forking: int | None = None
 
     @contextmanager
-    def kept_off(self) -> Iterator[None]:
-        """See `kept_off`."""
+    def block_forks(self) -> Iterator[None]:
+        """See `block_forks`."""
         me = threading.get_ident()
         with self._changed:
             if me not in self._inside:
-                # Whoever forks may come here by way of the garbage collection.
+                # The thread that forks may get here too, by garbage collection.
                 self._changed.wait_for(lambda: self._forking in (None, me))
             self._inside[me] = self._inside.get(me, 0) + 1
         try:
@@ -94,14 +94,14 @@ class _Forks:
                         self._changed.notify_all()
 
     def before(self) -> None:
-        """Wait until nobody else is inside, at most a second, and let nobody in."""
+        """Wait until no other thread is inside, at most a second, and let none in."""
         me = threading.get_ident()
         with self._changed:
             self._forking = me
             self._changed.wait_for(lambda: self._inside.keys() <= {me}, timeout=_FORK_WAIT_SECONDS)
 
     def after_in_parent(self) -> None:
-        """Let everybody in again."""
+        """Let threads in again."""
         with self._changed:
             self._forking = None
             self._changed.notify_all()
@@ -110,12 +110,12 @@ class _Forks:
 _forks = PerProcess(_Forks)
 
 
-def kept_off() -> AbstractContextManager[None]:
-    """Around what uses SQLite; a fork waits for its end, at most a second, and it for a fork's.
+def block_forks() -> AbstractContextManager[None]:
+    """Let no fork happen inside the context, which uses SQLite; a fork waits at most a second.
 
-    A child in whose parent a thread was inside SQLite would wait for SQLite's own locks for ever.
+    A child whose parent had a thread inside SQLite would wait for SQLite's own locks forever.
     """
-    return _forks().kept_off()
+    return _forks().block_forks()
 
 
 def _run_before() -> None:

@@ -48,7 +48,7 @@ def redirect(cli: CliContext, source: str | None, *, ambiguous: bool, parked: bo
         raise click.UsageError("there is no terminal to ask on; --yes moves the rows without asking")
     kinds = ["movable", *(["ambiguous"] if ambiguous else []), *(["parked"] if parked else [])]
     with open_outbox(cli) as box:
-        known = box.elsewhere()
+        known = box.inspection.elsewhere()
         chosen = [one for one in known if source in (None, one.destination, one.destination.rpartition(" ")[0])]
         if source is not None and not chosen:
             raise click.UsageError(f"nothing waits for {without_password(source)!r}{_listed(known)}")
@@ -60,8 +60,10 @@ def redirect(cli: CliContext, source: str | None, *, ambiguous: bool, parked: bo
             _show(chosen, kinds, backend, ask=not sure)
         if count and not sure and not click.confirm(f"Send {many(count)} to {without_password(backend)}?", err=True):
             raise _Declined("nothing was moved")
-        done = [box.redirect(one.destination, kinds) for one in chosen] if count else []
-        left = [one for one in box.elsewhere() if any(one.destination == other.destination for other in chosen)]
+        done = [box.inspection.redirect(one.destination, kinds) for one in chosen] if count else []
+        left = [
+            one for one in box.inspection.elsewhere() if any(one.destination == other.destination for other in chosen)
+        ]
     moved, duplicates = sum(one.moved for one in done), sum(one.duplicates for one in done)
     if cli.as_json:
         print_json(

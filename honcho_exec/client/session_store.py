@@ -256,4 +256,4 @@ class Known:
     def _unusable(self, error: StateError) -> None:
         _log.info("what this machine knew of the server cannot be used: %s", error)
         if isinstance(error, Damaged):
-            set_aside(self._path, datetime.fromtimestamp(self._clock.now(), tz=UTC).strftime("%Y%m%dT%H%M%S"))
+            set_aside(self._path, datetime.fromtimestamp(self._clock.now(), tz=UTC))

@@ -22,7 +22,7 @@ from honcho_exec.model import Message, Receipt, SessionRef, Write
 from honcho_exec.net.breaker import Breaker
 from honcho_exec.net.oauth.grant_file import GrantFile
 from honcho_exec.net.retry import RetryPolicy
-from honcho_exec.outbox.lease import Holder
+from honcho_exec.outbox.lease import LeaseHolder
 from honcho_exec.outbox.outbox import Outbox
 from honcho_exec.runtime.lane import Lane
 from honcho_exec.runtime.metrics import Meter
@@ -42,7 +42,7 @@ T = TypeVar("T")
 _GRACE_SECONDS = 0.5
 
 
-def open_outbox(settings: Settings, ref: SessionRef, home: Path, holder: Holder, clock: Clock) -> Outbox:
+def open_outbox(settings: Settings, ref: SessionRef, home: Path, holder: LeaseHolder, clock: Clock) -> Outbox:
     """Open the outbox of a state folder, for the destination of the settings.
 
     Raises:
@@ -102,7 +102,7 @@ class Conversation:
             clock=clock,
             on_retry=partial(meter.count, "retried"),
         )
-        self._holder = Holder(home / "holders")
+        self._holder = LeaseHolder(home / "holders")
         self.outbox = open_outbox(settings, ref, home, self._holder, clock)
         self.lane = Lane(abandon=self.abandon)
         self._connection = Connection(
@@ -114,7 +114,7 @@ class Conversation:
             breaker=self.breaker,
             meter=meter,
             grant=grant,
-            speakers=self.outbox.speakers,
+            speakers=self.outbox.inspection.users,
         )
         self._opener = SessionOpener(
             self._connection, self.lane, (self.outbox.path, self.outbox.destination), self.breaker, clock, writes=writes
@@ -310,9 +310,9 @@ class Conversation:
             steps.callback(self._stop, deadline)
             pending = self.delivery.drain(deadline, patient=False)
             if not pending:
-                self.outbox.tidy()
+                self.outbox.file.vacuum()
             # Turns that are not stored now fail.
-            return pending - self.outbox.unstored()
+            return pending - self.outbox.inspection.unstored()
 
     def _stop(self, deadline: Deadline) -> None:
         self._closing.set()

@@ -9,7 +9,7 @@ from pathlib import Path
 from honcho_exec.delivery.futures import TurnFuture
 from honcho_exec.delivery.turns import Turns
 from honcho_exec.model import SessionRef, Write
-from honcho_exec.outbox.lease import Holder
+from honcho_exec.outbox.lease import LeaseHolder
 from honcho_exec.outbox.outbox import HELD
 
 __all__ = ["WriteBuffer"]
@@ -29,7 +29,7 @@ class WriteBuffer:
     def __init__(self, turns: Turns, folder: Path, *, most_turns: int | None) -> None:
         self._turns = turns
         self._most_turns = most_turns
-        self._holder = Holder(folder, mark=HELD)
+        self._holder = LeaseHolder(folder, mark=HELD)
         self._lock = threading.Lock()
         self._futures: list[TurnFuture] = []
 

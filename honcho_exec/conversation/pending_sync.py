@@ -124,7 +124,7 @@ class PendingSync:
         )
 
     def _age(self) -> float:
-        stored_at = self._outbox.counts().oldest_at
+        stored_at = self._outbox.inspection.counts().oldest_at
         return max(0.0 if stored_at is None else self._clock.now() - stored_at, self._delivery.turns.age() or 0.0)
 
     def _is_hopeless(self, oldest: str | None) -> bool:

@@ -155,15 +155,15 @@ class Pump:
         while not deadline.passed:
             with self._changed:
                 tried = self._empty_at > earlier
-                unstored = self._outbox.unstored()
+                unstored = self._outbox.inspection.unstored()
                 if self._closed or (tried and not patient and not unstored):
                     break
-            if tried and self._outbox.pending() == 0:
+            if tried and self._outbox.inspection.pending() == 0:
                 break
             with self._changed:
                 if self._empty_at <= earlier or patient or unstored:
                     self._changed.wait(min(deadline.remaining(), _DRAIN_POLL_SECONDS))
-        return self._outbox.pending()
+        return self._outbox.inspection.pending()
 
     def on_delivered(self, rows: Sequence[OutboxRow], *, new: bool) -> None:
         """See `Outcome`: complete the Futures of rows that are out of the outbox."""
@@ -197,11 +197,11 @@ class Pump:
 
     def _send_next(self) -> None:
         try:
-            self._outbox.flush_to_disk()
+            self._outbox.file.flush()
             self.turns.retry_releases()
             self.turns.fail_lost()
             most = MAX_BATCH if self._pace is None else self._pace.most_rows(MAX_BATCH)
-            batch = self._outbox.claim(but=self.deleted.paused(), most=most)
+            batch = self._outbox.claim(skip_streams=self.deleted.paused(), max_rows=most)
             if batch is not None:
                 self._send(batch)
                 self._schedule.wake_blocked()
@@ -223,14 +223,14 @@ class Pump:
             self.deleted.remove(batch.stream)
         except SessionDeleted as error:
             # Only this stream waits: other sessions, and what needs no session, are delivered meanwhile.
-            self._outbox.note_error(str(error))
+            self._outbox.history.record_error(str(error))
             self.deleted.add(batch.stream, error)
             self.on_refused(batch.rows, error)
         except (RequestError, StateError, ConfigurationError) as error:
             if self._made_room(error):
                 return
             with suppress(StateError):
-                self._outbox.note_error(str(error))
+                self._outbox.history.record_error(str(error))
             self._on_failure(error)
             if isinstance(error, Rejected) and error.cause != "auth":
                 # The server refuses the session, not these rows: they are kept, and sent again.
@@ -239,12 +239,12 @@ class Pump:
 
     def _made_room(self, error: HonchoExecError) -> bool:
         """Return whether the disk was full and the reserved space was given back: an attempt may succeed now."""
-        return isinstance(error, StateError) and not isinstance(error, Busy) and self._outbox.make_room()
+        return isinstance(error, StateError) and not isinstance(error, Busy) and self._outbox.file.make_room()
 
     def _on_failure(self, error: HonchoExecError) -> None:
         self._schedule.on_failure(error)
         if not isinstance(error, StateError):
-            self._outbox.reserve_space()
+            self._outbox.file.reserve.allocate()
         self._end_round()
 
     def _on_crash(self, error: BaseException) -> None:
@@ -260,7 +260,7 @@ class Pump:
             if not turns:
                 self.deleted.remove(stream)
         waiting = self.turns.verify()
-        blocked = bool(self._outbox.pending() or waiting)
+        blocked = bool(self._outbox.inspection.pending() or waiting)
         if not blocked:
             self._sender.reset()
         self._schedule.on_empty(blocked=blocked)
@@ -273,8 +273,8 @@ class Pump:
         self._lane.post(self._vacuum)
 
     def _vacuum(self) -> None:
-        if self._outbox.is_empty():
-            self._outbox.tidy()
+        if self._outbox.inspection.is_empty():
+            self._outbox.file.vacuum()
             self._must_vacuum = False
 
     def _on_change(self) -> None:

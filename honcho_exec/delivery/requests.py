@@ -97,7 +97,7 @@ def write(api: HonchoApi, batch: Batch, rows: Sequence[OutboxRow], times: Mappin
                 api.delete_conclusion(conclusion_id)
             except Rejected as error:
                 # After an attempt whose outcome is unknown, «not there» is what was wanted.
-                if error.cause != "not_found" or not batch.look:
+                if error.cause != "not_found" or not batch.must_verify:
                     raise
 
 

@@ -116,7 +116,7 @@ class Sender:
                 self._reopened.add(batch.id)
                 link.cache.forget(link.cache.named(batch.rows[0].ref).session)
             elif self._is_blamed(link.api, batch):
-                self._isolate(self._outbox.reread(batch), error)
+                self._isolate(self._outbox.refresh(batch), error)
             else:
                 raise
         except Ambiguous as error:
@@ -152,13 +152,13 @@ class Sender:
         """Send what Honcho does not have of the batch; record what is known before and after."""
         if self._was_overtaken(api, batch):
             return
-        current = self._decided(self._outbox.reread(batch))
+        current = self._decided(self._outbox.refresh(batch))
         if not current.rows:
             return
         if not all(map(self._outbox.is_own, current.rows)):
             self._taken_over.add(current.rows[0].ref.session)
         there = self._stored_rows(api, current)
-        if len(there) == len(current.rows) and current.look:
+        if len(there) == len(current.rows) and current.must_verify:
             self._settle(current, current.rows)
             return
         there += known_sources(api, [row for row in current.rows if row not in there])
@@ -177,7 +177,7 @@ class Sender:
         """
         # A deletion may be sent again at once: the second time changes nothing. So may a card, but not before the first
         # attempt is over, since it must not land on top of the next card.
-        if batch.look and not isinstance(batch.rows[0].write, Deletion):
+        if batch.must_verify and not isinstance(batch.rows[0].write, Deletion):
             return self._look_up(api, batch)
         doubtful = self._doubtful_rows(batch)
         return stored(api, batch, doubtful) if doubtful else []
@@ -189,11 +189,11 @@ class Sender:
         is neither message nor conclusion means the same when it is sent again.
         """
         rows = [row for row in batch.rows if isinstance(row.write, Message | Conclusion)]
-        before = self._outbox.stored_before([row.write for row in rows if isinstance(row.write, Conclusion)])
+        before = self._outbox.history.delivered_before([row.write for row in rows if isinstance(row.write, Conclusion)])
         return [row for row in rows if not self._outbox.is_own(row) or row.write in before]
 
     def _let_original_go_first(self, rows: Sequence[OutboxRow]) -> None:
-        wait = self._outbox.original_first(rows)
+        wait = self._outbox.history.origin_wait(rows)
         if wait > 0:
             raise Unavailable(
                 "this was stored under another path or on another machine; if a process is alive there, it sends first",
@@ -203,19 +203,19 @@ class Sender:
 
     def _send(self, api: HonchoApi, batch: Batch, rows: Sequence[OutboxRow]) -> None:
         times = self._times(api, batch, rows)
-        rows = self._outbox.sending(rows, may_land_for=api.patience)
+        rows = self._outbox.mark_sent(rows, may_land_for=api.patience)
         if not rows:
             return
         try:
             write(api, batch, rows, {row: in_iso_format(at) for row, at in times.items()})
         except Ambiguous as error:
-            self._outbox.unknown(batch, str(error), may_land_for=error.late)
+            self._outbox.mark_ambiguous(batch, str(error), may_land_for=error.late)
             raise
         except (Unavailable, Rejected) as error:
             if error.by_honcho:
-                self._outbox.not_done(batch, str(error))
+                self._outbox.mark_not_sent(batch, str(error))
             else:
-                self._outbox.unknown(batch, str(error), may_land_for=0.0)
+                self._outbox.mark_ambiguous(batch, str(error), may_land_for=0.0)
             raise
         self._settle(batch, rows)
 
@@ -224,7 +224,7 @@ class Sender:
         if not isinstance(rows[0].write, Message):
             return {}
         session = batch.rows[0].ref.session
-        dated = self._outbox.dated(session)
+        dated = self._outbox.history.latest_date(session)
         # What is known here of a session is old if this is a backup that was restored, or a copy.
         verify = session not in self._verified and (dated is not None or session in self._taken_over)
         times = date_messages(
@@ -237,7 +237,7 @@ class Sender:
         if verify:
             self._verified.add(session)
         if times:
-            self._outbox.note_dated(session, max(times.values()))
+            self._outbox.history.record_date(session, max(times.values()))
         return times
 
     def _settle(self, batch: Batch, rows: Sequence[OutboxRow]) -> None:
@@ -248,7 +248,7 @@ class Sender:
         self._complete(rows, new=True)
 
     def _complete(self, rows: Sequence[OutboxRow], *, new: bool) -> None:
-        self._outbox.settle(rows)
+        self._outbox.delete_delivered(rows)
         self._meter.count("delivered", len(rows))
         self._outcome.on_delivered(rows, new=new)
 
@@ -281,7 +281,7 @@ class Sender:
         """The rows of a batch that was sent that are there; raises `Ambiguous` while the others may still arrive."""
         # What is done after the server has looked is not in its answer: it is the look's beginning that counts.
         batch = self._decided(batch)
-        wait = batch.settled.since(self._clock.boot_time()) or 0.0
+        wait = batch.ambiguous_until.since(self._clock.boot_time()) or 0.0
         there = stored(api, batch, batch.rows)
         self._meter.count("reconciled", len(there))
         if wait > 0 and len(there) < len(batch.rows):
@@ -309,11 +309,11 @@ class Sender:
         if not batch.rows or batch.rows[0].parked_at is not None:
             return
         if len(batch.rows) > 1:
-            self._outbox.halve(batch)
+            self._outbox.bisect(batch)
             return
         if isinstance(batch.rows[0].write, Deletion):
             # There is nothing to keep of a deletion that Honcho refuses: the conclusion is not there.
-            self._outbox.settle(batch.rows)
+            self._outbox.delete_delivered(batch.rows)
             self._outcome.on_refused(batch.rows, error)
         else:
             self._outbox.park(batch, str(error))
@@ -321,7 +321,7 @@ class Sender:
 
     def _park_undecided(self, batch: Batch, error: Inconclusive) -> None:
         """Set aside what may be there and cannot be looked for: it is not sent again blindly, and holds nothing up."""
-        rows = self._outbox.reread(batch).rows
+        rows = self._outbox.refresh(batch).rows
         reason = f"whether Honcho has this is not known: {error}"
         self._outbox.park(batch, reason)
         if rows:
@@ -335,7 +335,7 @@ class Sender:
 
     def _parked(self, rows: Sequence[OutboxRow], error: RequestError) -> None:
         self._meter.count("parked", len(rows))
-        self._outbox.note_error(str(error))
+        self._outbox.history.record_error(str(error))
         _log.warning("a %s was parked: %s", type(rows[0].write).__name__.lower(), error)
         self._outcome.on_refused(rows, error)
 
@@ -355,7 +355,7 @@ class Sender:
         if len(batch.rows) == 1:
             if not self._something_passes(batch):
                 return False
-            batch = self._outbox.reread(batch)
+            batch = self._outbox.refresh(batch)
         self._isolate(batch, error)
         return True
 
@@ -372,7 +372,7 @@ class Sender:
 
     def _was_done(self, api: HonchoApi, batch: Batch) -> bool:
         """Whether Honcho did what it is said to have failed at; settles the batch then."""
-        current = self._outbox.reread(batch)
+        current = self._outbox.refresh(batch)
         if not self._arrived(api, current):
             return False
         self._settle(current, current.rows)
@@ -385,7 +385,7 @@ class Sender:
         """
         suspects, passed_over, probes = [suspect], set[str](), 0
         while probes < _PROBES and len(suspects) < _SUSPECTS:
-            behind = self._outbox.claim(beyond=suspects, but=passed_over)
+            behind = self._outbox.claim(after=suspects, skip_streams=passed_over)
             if behind is None:
                 if suspect.stream not in passed_over:
                     # Whoever holds the row behind all of these can try it, and may not before these are gone.

@@ -13,7 +13,7 @@ from honcho_exec.delivery.futures import TurnFuture, closed_first
 from honcho_exec.delivery.watchdog import SlowWatch
 from honcho_exec.errors import Closed, HonchoExecError, Overloaded, Rejected, StateError
 from honcho_exec.model import Receipt, SessionRef, Write
-from honcho_exec.outbox.lease import Holder
+from honcho_exec.outbox.lease import LeaseHolder
 from honcho_exec.outbox.outbox import Outbox
 from honcho_exec.outbox.rows import Admitted
 from honcho_exec.runtime.metrics import Meter
@@ -95,12 +95,12 @@ class Turns:
         self._futures: dict[str, TurnFuture] = {}
         # Turns of other processes that write the same as one of ours; a set, since it is only added to and looked into.
         self._carriers: set[str] = set()
-        self._unreleased: set[Holder] = set()
-        self._incident = next(reversed(outbox.incidents()), None)
+        self._unreleased: set[LeaseHolder] = set()
+        self._incident = next(reversed(outbox.file.incidents()), None)
         self._closed = False
 
     def admit(
-        self, ref: SessionRef, writes: Sequence[Write], *, hold: Holder | None = None, awaited: bool = False
+        self, ref: SessionRef, writes: Sequence[Write], *, hold: LeaseHolder | None = None, awaited: bool = False
     ) -> TurnFuture:
         """Store `writes` durably and return the Future of their delivery.
 
@@ -170,7 +170,7 @@ class Turns:
         if not admission.future.done():
             admission.future.set_exception(error)
 
-    def release(self, hold: Holder) -> None:
+    def release(self, hold: LeaseHolder) -> None:
         """Let what was admitted for that holder be sent, as soon as the outbox can be written."""
         now = self._clock.monotonic()
         with self._lock:
@@ -180,7 +180,7 @@ class Turns:
         self._watch.arm()
         self._outbox.release(hold, partial(self._on_released, hold))
 
-    def _on_released(self, hold: Holder, error: HonchoExecError | None) -> None:
+    def _on_released(self, hold: LeaseHolder, error: HonchoExecError | None) -> None:
         if error is not None:
             _log.warning("the turns held back are released later: %s", error)
             self._unreleased.add(hold)
@@ -229,7 +229,7 @@ class Turns:
         return bool(self._carriers)
 
     def _verify(self, names: Sequence[str]) -> None:
-        states = {name: self._outbox.fate(name) for name in names}
+        states = {name: self._outbox.turn_state(name) for name in names}
         # The outbox's file may be another one since; the rows that are missing in it were not dropped by a person.
         self.fail_lost()
         for name, (rows, parked) in states.items():
@@ -252,12 +252,12 @@ class Turns:
 
     def fail_lost(self) -> None:
         """Fail the turns whose rows were in an outbox file that was removed, renamed or replaced."""
-        newest = next(reversed(self._outbox.incidents()), None)
+        newest = next(reversed(self._outbox.file.incidents()), None)
         if newest is None or newest is self._incident:
             return
         error = StateError(str(newest))
-        self.fail([name for name in self._stored() if self._outbox.fate(name)[0] == 0], error)
-        self._outbox.note_error(str(error))
+        self.fail([name for name in self._stored() if self._outbox.turn_state(name)[0] == 0], error)
+        self._outbox.history.record_error(str(error))
         self._incident = newest
 
     def fail(self, names: Iterable[str], error: HonchoExecError) -> None:

@@ -1,4 +1,4 @@
-"""Which rows of the outbox may be sent now, and together."""
+"""Which rows of the outbox may be sent now, and in which batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from sqlite3 import Connection
 
 from honcho_exec.clock import Clock
 from honcho_exec.outbox.file import OutboxFile
-from honcho_exec.outbox.lease import Holder
+from honcho_exec.outbox.lease import LeaseHolder
 from honcho_exec.outbox.rows import Batch, Value, read_batch
 from honcho_exec.outbox.writer import Writer
 
@@ -21,37 +21,39 @@ _MAX_BATCH_CHARS = 400_000
 
 
 class Claims:
-    """Freezes the oldest rows of one holder and destination as batches; see `Outbox`."""
+    """Freezes the oldest rows of one lease holder and destination as batches; see `Outbox`."""
 
-    def __init__(self, file: OutboxFile, destination: str, holder: Holder, clock: Clock, writer: Writer) -> None:
+    def __init__(self, file: OutboxFile, destination: str, holder: LeaseHolder, clock: Clock, writer: Writer) -> None:
         self._file = file
         self._writer = writer
         self._destination = destination
         self._holder = holder
         self._clock = clock
 
-    def next(self, beyond: Sequence[Batch], but: Collection[str], most: int) -> Batch | None:
+    def next(self, after: Sequence[Batch], skip_streams: Collection[str], max_rows: int) -> Batch | None:
         """See `Outbox.claim`."""
-        ends = {batch.stream: batch.rows[-1].id for batch in beyond}
-        passed = [*ends, *but]
-        while (stream := self._oldest_stream(passed)) is not None:
-            batch = self._batch_of(stream, most)
+        ends = {batch.stream: batch.rows[-1].id for batch in after}
+        skipped = [*ends, *skip_streams]
+        while (stream := self._oldest_stream(skipped)) is not None:
+            batch = self._batch_of(stream, max_rows)
             if batch is not None:
                 return batch
-            passed.append(stream)
-        behind = (self._batch_of(stream, most, after=end) for stream, end in ends.items() if stream not in but)
+            skipped.append(stream)
+        behind = (
+            self._batch_of(stream, max_rows, after=end) for stream, end in ends.items() if stream not in skip_streams
+        )
         return next((batch for batch in behind if batch is not None), None)
 
-    def _oldest_stream(self, passed: Sequence[str]) -> str | None:
+    def _oldest_stream(self, skipped: Sequence[str]) -> str | None:
         with self._file.reading() as connection:
             row = connection.execute(
                 "SELECT stream FROM rows WHERE destination = ? AND parked_at IS NULL AND owner = ?"
                 " AND stream NOT IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT 1",
-                (self._destination, self._holder.name, json.dumps(passed)),
+                (self._destination, self._holder.name, json.dumps(skipped)),
             ).fetchone()
         return None if row is None else str(row["stream"])
 
-    def _batch_of(self, stream: str, most: int, *, after: int = 0) -> Batch | None:
+    def _batch_of(self, stream: str, max_rows: int, *, after: int = 0) -> Batch | None:
         with self._file.reading() as connection:
             head = connection.execute(
                 "SELECT id, owner, batch FROM rows WHERE stream = ? AND parked_at IS NULL AND id > ?"
@@ -60,17 +62,17 @@ class Claims:
             ).fetchone()
         if head is None or head["owner"] != self._holder.name:
             return None
-        batch = head["batch"] or self._freeze(stream, most, after)
+        batch = head["batch"] or self._freeze(stream, max_rows, after)
         with self._file.reading() as connection:
             rows = connection.execute(
                 "SELECT * FROM rows WHERE batch = ? AND parked_at IS NULL ORDER BY id", (batch,)
             ).fetchall()
         return read_batch(rows) if rows else None
 
-    def _freeze(self, stream: str, most: int, after: int) -> str:
-        """Give this holder's next rows of a stream the id of a batch, up to a row of another holder or batch."""
+    def _freeze(self, stream: str, max_rows: int, after: int) -> str:
+        """Give this holder's next rows of a stream a batch id, up to a row of another holder or batch."""
         batch, now = self._clock.new_id(), self._clock.now()
-        values = (batch, now, self._holder.name, stream, after, most, _MAX_BATCH_CHARS)
+        values = (batch, now, self._holder.name, stream, after, max_rows, _MAX_BATCH_CHARS)
         self._writer.run(self._file, lambda connection: _freeze(connection, values))
         return batch
 
@@ -78,10 +80,10 @@ class Claims:
 def _freeze(connection: Connection, values: Sequence[Value]) -> None:
     connection.execute(
         "UPDATE rows SET batch = ?, first_sent_at = ? WHERE batch IS NULL AND id IN ("
-        " SELECT id FROM (SELECT id, kind, row_number() OVER (ORDER BY id) AS place,"
+        " SELECT id FROM (SELECT id, kind, row_number() OVER (ORDER BY id) AS position,"
         " sum(length(payload)) OVER (ORDER BY id) AS size, sum(barred) OVER (ORDER BY id) AS barred_before"
         " FROM (SELECT id, kind, payload, owner <> ? OR batch IS NOT NULL AS barred FROM rows"
         " WHERE stream = ? AND parked_at IS NULL AND id > ? ORDER BY id LIMIT ?))"
-        " WHERE barred_before = 0 AND (place = 1 OR (size <= ? AND kind IN ('message', 'conclusion'))))",
+        " WHERE barred_before = 0 AND (position = 1 OR (size <= ? AND kind IN ('message', 'conclusion'))))",
         values,
     )

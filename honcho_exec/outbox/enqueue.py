@@ -1,4 +1,4 @@
-"""How writes come into the outbox: as rows of its file."""
+"""Make rows of the writes of a turn, and store them."""
 
 from __future__ import annotations
 
@@ -9,21 +9,20 @@ from sqlite3 import Connection, IntegrityError
 from typing import Protocol
 
 from honcho_exec.clock import Clock
-from honcho_exec.errors import HonchoExecError
+from honcho_exec.errors import Busy, HonchoExecError
 from honcho_exec.model import Card, Conclusion, Deletion, Message, Replacement, SessionRef, Write
+from honcho_exec.outbox.change import Change, outbox_full
 from honcho_exec.outbox.file import OutboxFile
-from honcho_exec.outbox.provenance import place_of, row_key
-from honcho_exec.outbox.rows import Admitted, Value, dump, dump_session_key
-from honcho_exec.outbox.writer import Change, full
+from honcho_exec.outbox.rows import Admitted, Value, dump, dump_session_key, folder_id, row_key
 
-__all__ = ["Admission", "Listener", "columns_of"]
+__all__ = ["Enqueuer", "Listener", "Outcome", "columns_of"]
 
 _Row = tuple[Value, ...]
 
-# Rows in one statement; SQLite takes 32,766 parameters.
-_MOST_TOGETHER = 100
+# SQLite takes 32,766 parameters.
+_MAX_ROWS_PER_STATEMENT = 100
 
-_ADMITTED = (
+_COLUMNS = (
     "destination",
     "stream",
     "owner",
@@ -46,20 +45,47 @@ _ADMITTED = (
 
 
 class Listener(Protocol):
-    """Is told what becomes of a turn, on the writer's thread."""
+    """Receives the outcome of a turn, on the writer's thread."""
 
     def begin(self) -> None:
-        """The turn is about to be stored; what this raises is what the turn fails with."""
+        """Prepare for the turn to be stored; the turn fails with an error raised here."""
 
     def stored(self, admitted: Admitted) -> None:
-        """The turn is stored, or another one carries its writes."""
+        """Handle the commit of the turn, or of another one that carries its writes."""
 
     def failed(self, error: HonchoExecError) -> None:
-        """Nothing of the turn is stored, and nothing will be."""
+        """Handle an error: nothing of the turn is stored, and nothing will be."""
 
 
-class Admission:
-    """Admits the writes of one destination; see `Outbox`."""
+class Outcome:
+    """A listener that keeps the outcome of a turn."""
+
+    def __init__(self) -> None:
+        self._admitted: Admitted | None = None
+        self._error: HonchoExecError | None = None
+
+    def begin(self) -> None:
+        """See `Listener`."""
+
+    def stored(self, admitted: Admitted) -> None:
+        """See `Listener`."""
+        self._admitted = admitted
+
+    def failed(self, error: HonchoExecError) -> None:
+        """See `Listener`."""
+        self._error = error
+
+    def result(self) -> Admitted:
+        """Return what was admitted, or raise the error that the turn failed with."""
+        if self._error is not None:
+            raise self._error
+        if self._admitted is None:
+            raise Busy("another process locks the outbox; the turn is stored when the lock is released")
+        return self._admitted
+
+
+class Enqueuer:
+    """Makes rows of the writes for one destination; see `Outbox`."""
 
     def __init__(
         self,
@@ -73,10 +99,10 @@ class Admission:
         self._destination = destination
         self._clock = clock
         self._max_rows = max_rows
-        self._place = place_of(file.path.parent)
+        self._folder_id = folder_id(file.path.parent)
 
     def turn(self, turn: str, ref: SessionRef, writes: Sequence[Write], owner: str, listener: Listener) -> Change:
-        """The change that stores `writes` as one turn of that holder, all or none; see `Outbox.submit`."""
+        """Return the change that stores `writes` as one turn of the holder `owner`; see `Outbox.submit`."""
         rows = [self._row(turn, position, ref, write, owner) for position, write in enumerate(writes)]
         return _Turn(self._file, turn, rows, self._max_rows, listener)
 
@@ -90,7 +116,7 @@ class Admission:
             now,
             row_key(turn, position, ref.session, payload, now),
             self._file.opening,
-            self._place,
+            self._folder_id,
             boot_time.boot,
             boot_time.seconds,
             dump_session_key(ref),
@@ -98,10 +124,10 @@ class Admission:
 
     def _columns(self, ref: SessionRef, write: Write, owner: str) -> tuple[str, ...]:
         kind = type(write).__name__.lower()
-        # Conclusions need their session but none of its messages, so they do not wait behind a backlog of them;
-        # one request carries conclusions of one observer about one peer.
+        # Conclusions need their session but none of its messages, so they do not wait behind a backlog of messages.
+        # One request carries conclusions of one observer about one peer.
         about = [write.observer, write.observed] if isinstance(write, Conclusion | Card | Replacement) else []
-        # What one replacement writes another may take away, in whatever session that is.
+        # A replacement may delete what one of another session has written.
         session = "" if isinstance(write, Replacement) else ref.scope
         stream = json.dumps([self._destination, session, kind, *about])
         return (
@@ -145,21 +171,21 @@ class _Turn(Change):
 
     @classmethod
     def apply_all(cls, connection: Connection, changes: Sequence[Change]) -> None:
-        # Each statement gives up the interpreter's lock, and gets it back 5 ms later if another thread computes.
-        for some in _portions([change for change in changes if isinstance(change, _Turn)]):
-            rows = [row for turn in some for row in turn.rows]
+        # Each statement releases the interpreter's lock, and gets it back 5 ms later if another thread computes.
+        for turns in _chunks([change for change in changes if isinstance(change, _Turn)]):
+            rows = [row for turn in turns for row in turn.rows]
             added = 0
             with suppress(IntegrityError):
-                added = _insert(connection, rows, min(turn.max_rows for turn in some))
+                added = _insert(connection, rows, min(turn.max_rows for turn in turns))
             if added:
-                for turn in some:
+                for turn in turns:
                     turn.admitted = Admitted(turn.turn, len(turn.rows))
             else:
-                super().apply_all(connection, some)
+                super().apply_all(connection, turns)
 
     def stored(self) -> None:
         if self.admitted is None:
-            self._listener.failed(full(self.max_rows))
+            self._listener.failed(outbox_full(self.max_rows))
         else:
             self._listener.stored(self.admitted)
 
@@ -167,31 +193,31 @@ class _Turn(Change):
         self._listener.failed(error)
 
 
-def _insert(connection: Connection, rows: Sequence[_Row], max_rows: int, otherwise: str = "") -> int:
+def _insert(connection: Connection, rows: Sequence[_Row], max_rows: int, on_conflict: str = "") -> int:
     """Add rows, if the file has room for all of them; return how many were added."""
-    one = f"({', '.join('?' * len(_ADMITTED))})"
+    one = f"({', '.join('?' * len(_COLUMNS))})"
     return connection.execute(
-        f"INSERT INTO rows ({', '.join(_ADMITTED)}) SELECT * FROM (VALUES {', '.join([one] * len(rows))})"
-        f" WHERE (SELECT rows FROM size) + ? <= ? {otherwise}",
+        f"INSERT INTO rows ({', '.join(_COLUMNS)}) SELECT * FROM (VALUES {', '.join([one] * len(rows))})"
+        f" WHERE (SELECT rows FROM size) + ? <= ? {on_conflict}",
         [*(value for row in rows for value in row), len(rows), max_rows],
     ).rowcount
 
 
-def _portions(turns: Sequence[_Turn]) -> Iterator[list[_Turn]]:
-    """The turns in order, as many at a time as one statement can store."""
-    portion: list[_Turn] = []
+def _chunks(turns: Sequence[_Turn]) -> Iterator[list[_Turn]]:
+    """Yield the turns in order, as many at a time as one statement can store."""
+    chunk: list[_Turn] = []
     for turn in turns:
-        if portion and sum(len(one.rows) for one in portion) + len(turn.rows) > _MOST_TOGETHER:
-            yield portion
-            portion = []
-        portion.append(turn)
-    if portion:
-        yield portion
+        if chunk and sum(len(one.rows) for one in chunk) + len(turn.rows) > _MAX_ROWS_PER_STATEMENT:
+            yield chunk
+            chunk = []
+        chunk.append(turn)
+    if chunk:
+        yield chunk
 
 
 def _carrier(connection: Connection, rows: Sequence[_Row]) -> str | None:
-    """The pending turn that writes what one of these rows would write again."""
-    dedup = [row[_ADMITTED.index("dedup")] for row in rows]
+    """Return the pending turn that has a write of these rows already."""
+    dedup = [row[_COLUMNS.index("dedup")] for row in rows]
     found = connection.execute(
         "SELECT turn FROM rows WHERE dedup IN (SELECT value FROM json_each(?)) ORDER BY id DESC LIMIT 1",
         (json.dumps(dedup),),
@@ -200,5 +226,5 @@ def _carrier(connection: Connection, rows: Sequence[_Row]) -> str | None:
 
 
 def columns_of(change: Change) -> list[dict[str, Value]]:
-    """The rows that a change adds, as columns and what they hold."""
-    return [dict(zip(_ADMITTED, row, strict=True)) for row in change.rows]
+    """Return the rows that a change adds, as columns and values."""
+    return [dict(zip(_COLUMNS, row, strict=True)) for row in change.rows]

@@ -1,4 +1,4 @@
-"""Rows of the outbox that wait for another Honcho than the configured one, and their way to that one."""
+"""Count the rows for other servers than the configured one, and move them to that one."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ __all__ = ["Elsewhere", "Redirected", "find_elsewhere", "redirect", "split_desti
 
 @dataclass(frozen=True, slots=True)
 class Elsewhere:
-    """What waits for one other destination.
+    """The rows of one other destination.
 
     Attributes:
         destination: backend and workspace.
-        movable: waiting rows that were surely not delivered and that no living process has.
-        ambiguous: waiting rows that may have been delivered there, of which no answer came.
+        movable: pending rows that certainly were not delivered and that no living process owns.
+        ambiguous: pending rows that may have been delivered there.
         parked: rows that were refused there.
-        held: waiting rows that a living process has.
+        held: pending rows that a living process owns.
         oldest_at: when the oldest of all was admitted, seconds since the epoch.
     """
 
@@ -32,17 +32,17 @@ class Elsewhere:
 
     @property
     def workspace(self) -> str:
-        """The workspace, which a row keeps wherever it is sent."""
+        """The workspace, which a redirected row keeps."""
         return split_destination(self.destination)[1]
 
 
 @dataclass(frozen=True, slots=True)
 class Redirected:
-    """What became of the rows of one destination.
+    """The result of a redirection.
 
     Attributes:
-        moved: rows that wait for the configured Honcho now.
-        duplicates: rows that were dropped, since an equal one waits there already.
+        moved: rows that are pending for the configured server now.
+        duplicates: rows that were dropped because an equal one is pending there.
     """
 
     moved: int
@@ -50,13 +50,13 @@ class Redirected:
 
 
 def split_destination(destination: str) -> tuple[str, str]:
-    """The backend and the workspace of a destination."""
+    """Return the backend and the workspace of a destination."""
     backend, _, workspace = destination.rpartition(" ")
     return backend, workspace
 
 
 def find_elsewhere(connection: Connection, backend: str, alive: Callable[[str], bool]) -> list[Elsewhere]:
-    """Count what waits for other backends than `backend`, by destination; the longest waiting first."""
+    """Count the rows for other backends than `backend`, by destination, that of the oldest row first."""
     groups = connection.execute(
         "SELECT destination, owner, parked_at IS NOT NULL AS parked, look, count(*) AS rows, min(admitted_at) AS oldest"
         " FROM rows GROUP BY destination, owner, parked, look"
@@ -70,23 +70,23 @@ def find_elsewhere(connection: Connection, backend: str, alive: Callable[[str], 
         for group in own:
             counts[_kind(group["parked"], alive(group["owner"]), group["look"])] += int(group["rows"])
         found.append(Elsewhere(destination, **counts, oldest_at=min(group["oldest"] for group in own)))
-    return sorted(found, key=lambda one: one.oldest_at)
+    return sorted(found, key=lambda elsewhere: elsewhere.oldest_at)
 
 
 def redirect(
     connection: Connection, source: str, backend: str, kinds: Iterable[str], alive: Callable[[str], bool]
 ) -> Redirected:
-    """Let rows of `source` wait for the same workspace of `backend`; inside one write transaction.
+    """Move rows of `source` to the same workspace of `backend`.
 
-    Rows keep their ids, and so their order, and the ids of their batches. An ambiguous row is still looked up before
-    it is sent, so that nothing is doubled where both addresses lead to one server.
+    Rows keep their ids, and so their order, and their batches. An ambiguous row is still looked up before it is sent,
+    so that nothing is doubled if both addresses lead to one server.
 
     Args:
-        connection: in a write transaction.
-        source: the destination that the rows wait for.
+        connection: inside a write transaction.
+        source: the destination of the rows.
         backend: the configured backend.
         kinds: which rows are moved, as in `Elsewhere`: `movable`, `ambiguous`, `parked`.
-        alive: whether the holder of a name is alive.
+        alive: returns whether the lease holder of that name is alive.
     """
     target = f"{backend} {split_destination(source)[1]}"
     wanted, living = set(kinds), dict[str, bool]()
@@ -102,15 +102,15 @@ def redirect(
             living[owner] = alive(owner)
         if _kind(row["parked"], living[owner], row["look"]) not in wanted:
             continue
-        dedup = None if row["dedup"] is None else _readdressed(row["dedup"], target)
+        dedup = None if row["dedup"] is None else _with_destination(row["dedup"], target)
         if dedup and connection.execute("SELECT 1 FROM rows WHERE dedup = ?", (dedup,)).fetchone():
             connection.execute("DELETE FROM rows WHERE id = ?", (row["id"],))
             duplicates += 1
             continue
-        # Attempts are of the other server: no batch there has overtaken these rows.
+        # The attempts were made at the other server: no batch of this one has overtaken these rows.
         connection.execute(
             "UPDATE rows SET destination = ?, stream = ?, dedup = ?, owner = '', attempts = 0 WHERE id = ?",
-            (target, _readdressed(row["stream"], target), dedup, row["id"]),
+            (target, _with_destination(row["stream"], target), dedup, row["id"]),
         )
         moved += 1
     return Redirected(moved, duplicates)
@@ -124,6 +124,6 @@ def _kind(parked: int, living: bool, ambiguous: int) -> str:
     return "ambiguous" if ambiguous else "movable"
 
 
-def _readdressed(key: str, destination: str) -> str:
-    """A stream or deduplication key, which begins with its destination, for another one."""
+def _with_destination(key: str, destination: str) -> str:
+    """Return a stream or deduplication key, which begins with its destination, for another one."""
     return json.dumps([destination, *json.loads(key)[1:]])

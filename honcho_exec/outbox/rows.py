@@ -1,11 +1,13 @@
-"""The outbox's rows as frozen values, and how a write is kept in one."""
+"""The outbox's rows as frozen values, and their form in the file."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
+from functools import cache, lru_cache
+from pathlib import Path
 from sqlite3 import Row
 
 from honcho_exec.clock import BootTime
@@ -15,18 +17,20 @@ __all__ = [
     "Admitted",
     "Batch",
     "Counts",
-    "Delivery",
+    "DeliveryRecord",
     "History",
     "OutboxRow",
     "Value",
     "dump",
     "dump_session_key",
+    "folder_id",
     "read_batch",
     "read_row",
+    "row_key",
 ]
 
 Value = str | int | float | None
-"""What a column of a row holds."""
+"""The value of a column."""
 
 _KINDS: dict[str, type[Write]] = {
     "message": Message,
@@ -39,15 +43,15 @@ _KINDS: dict[str, type[Write]] = {
 
 @dataclass(frozen=True, slots=True)
 class OutboxRow:
-    """One write that waits, or is parked, in the outbox.
+    """One write that is pending or parked.
 
     Attributes:
-        destination: backend and workspace that it is meant for.
+        destination: backend and workspace.
         admitted_at, parked_at: seconds since the epoch.
-        in_flight: whether an attempt may have arrived and has not been confirmed.
+        in_flight: whether an attempt may have arrived and is not confirmed.
         key: unique, and kept in the message's metadata; None if an earlier version may have sent it without one.
-        admitted_by: the opening of the file in which it was admitted; empty if that is not to be relied on.
-        place: the state folder and machine where it was admitted; None if that is not known.
+        admitted_by: the `OutboxFile.opening` that it was admitted with; empty if another process may have sent it.
+        folder_id: the state folder and machine where it was admitted; None if that is not known.
         admitted_boot, admitted_seconds: see `admitted`.
     """
 
@@ -63,26 +67,26 @@ class OutboxRow:
     parked_at: float | None
     key: str | None
     admitted_by: str
-    place: str | None
+    folder_id: str | None
     admitted_boot: str
     admitted_seconds: float
 
     @property
     def admitted(self) -> BootTime:
-        """When, on a clock that does not jump."""
+        """When the row was admitted, on a clock that does not jump."""
         return BootTime(self.admitted_boot, self.admitted_seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Rows that are sent in one request, frozen when they were first sent.
+    """Rows that are sent in one request, chosen when they are first sent.
 
     Attributes:
-        id: kept over every attempt.
-        stream: what the rows are in order with.
+        id: the same for every attempt.
+        stream: rows of one stream are sent in order.
         first_sent_at: when the first attempt began, seconds since the epoch.
-        look: whether an attempt may have been done, so that the server must be asked first.
-        settled: from when on no attempt can land any more.
+        must_verify: whether an attempt may have been done, so that the server must be asked first.
+        ambiguous_until: when no attempt can arrive any more.
     """
 
     id: str
@@ -90,18 +94,18 @@ class Batch:
     rows: tuple[OutboxRow, ...]
     attempts: int
     first_sent_at: float
-    look: bool
-    settled: BootTime
+    must_verify: bool
+    ambiguous_until: BootTime
 
     @property
     def writes(self) -> tuple[Write, ...]:
-        """What the rows write, in order."""
+        """The writes of the rows, in order."""
         return tuple(row.write for row in self.rows)
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """When something was last delivered, and what failed last; seconds since the epoch."""
+    """The last delivery and the last failure; times in seconds since the epoch."""
 
     delivered_at: float | None
     error: str | None
@@ -109,7 +113,7 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class DeliveryRecord:
     """Rows that arrived together: when (seconds since the epoch), and how long the oldest had waited (seconds)."""
 
     at: float
@@ -119,7 +123,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class Admitted:
-    """How many rows an admission added, and the turn that carries the writes: another one when it added none."""
+    """How many rows were added, and the turn that carries the writes: another one if none were added."""
 
     turn: str
     added: int
@@ -127,12 +131,13 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """How much the outbox holds.
+    """How many rows the outbox holds.
 
     Attributes:
-        held: how many of the pending are held back on purpose.
-        unstored: how many of all wait in memory, because another process locks the file.
-        oldest_at: when the oldest of the others that are pending was admitted.
+        elsewhere: rows of other destinations.
+        held: pending rows that are not sent until they are released.
+        unstored: rows that wait in memory because another process locks the file.
+        oldest_at: when the oldest pending row that is not held was admitted.
     """
 
     pending: int
@@ -145,19 +150,19 @@ class Counts:
 
 
 def dump(write: Write) -> str:
-    """A write as a row's payload."""
+    """Return a write as the payload of a row."""
     # Not `asdict`, which copies everything first.
     return json.dumps({field.name: getattr(write, field.name) for field in fields(write)})
 
 
 def dump_session_key(ref: SessionRef) -> str:
-    """A session's key as a row holds it: in ASCII, since a host's id may hold what SQLite cannot encode."""
+    """Return a session's key in ASCII: a host's id may hold characters that SQLite cannot encode."""
     return json.dumps(ref.key) if ref.key else ""
 
 
 @lru_cache(maxsize=1000)
 def _ref(workspace: str, session: str, user_peer: str, ai_peer: str, session_key: str) -> SessionRef:
-    """One object for the rows of a session."""
+    """Return one object for all rows of a session."""
     return SessionRef(workspace, session, user_peer, ai_peer, str(json.loads(session_key)) if session_key else "")
 
 
@@ -169,7 +174,7 @@ def _load(kind: str, payload: str) -> Write:
 
 
 def read_row(row: Row) -> OutboxRow:
-    """A row of the file as a value."""
+    """Return a row of the file as a value."""
     return OutboxRow(
         id=row["id"],
         destination=row["destination"],
@@ -183,14 +188,14 @@ def read_row(row: Row) -> OutboxRow:
         parked_at=row["parked_at"],
         key=row["key"],
         admitted_by=row["admitted_by"],
-        place=row["place"],
+        folder_id=row["place"],
         admitted_boot=row["admitted_boot"],
         admitted_seconds=row["admitted_seconds"],
     )
 
 
 def read_batch(rows: Sequence[Row]) -> Batch:
-    """The rows of one batch, in order, as a value."""
+    """Return the rows of one batch, in order, as a value."""
     first = rows[0]
     return Batch(
         id=first["batch"],
@@ -198,6 +203,41 @@ def read_batch(rows: Sequence[Row]) -> Batch:
         rows=tuple(read_row(row) for row in rows),
         attempts=first["attempts"],
         first_sent_at=first["first_sent_at"],
-        look=bool(first["look"]),
-        settled=BootTime(first["ambiguous_boot"], first["settle_at"]),
+        must_verify=bool(first["look"]),
+        ambiguous_until=BootTime(first["ambiguous_boot"], first["settle_at"]),
     )
+
+
+def folder_id(folder: Path) -> str:
+    """Identify a state folder on a machine; copied and moved folders have other ids.
+
+    The inode tells two volumes apart that are mounted under one path.
+    """
+    try:
+        inode = folder.stat().st_ino
+    except OSError:
+        inode = 0
+    return _digest(_machine(), str(folder.resolve()), inode)
+
+
+def row_key(turn: str, position: int, session: str, payload: str, admitted_at: float) -> str:
+    """Return a key that no other row of any process has.
+
+    The content is part of it: a restored snapshot of a running machine generates the same turn ids again.
+    """
+    return _digest(turn, position, session, payload, admitted_at)
+
+
+@cache
+def _machine() -> str:
+    """Identify this machine, or the image that a container was made from; empty if that is not possible."""
+    for file in (Path("/etc/machine-id"), Path("/var/lib/dbus/machine-id")):
+        try:
+            return file.read_text("ascii").strip()
+        except (OSError, ValueError):
+            continue
+    return ""
+
+
+def _digest(*parts: str | float) -> str:
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=12).hexdigest()

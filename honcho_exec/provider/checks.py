@@ -43,7 +43,7 @@ def collect_status(
         seen.look(conversation)
         warnings += tuple(
             f"the outbox was damaged and is kept as {path}; what waited in it was not delivered"
-            for path in conversation.outbox.set_aside()
+            for path in conversation.outbox.file.damaged_files()
         )
     warnings += tuple(access_warnings(home))
     warnings += tuple(str(incident) for incident in incidents(home))
@@ -118,8 +118,8 @@ class _Seen:
         elif self.trouble is None:
             self.trouble = conversation.not_open(_OPENING)
         try:
-            self.counts, self.history = conversation.outbox.counts(), conversation.outbox.history()
-            conversation.outbox.probe()
+            self.counts, self.history = conversation.outbox.inspection.counts(), conversation.outbox.history.last()
+            conversation.outbox.file.probe()
         except HonchoExecError as error:
             self.trouble = error
 

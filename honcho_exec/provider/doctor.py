@@ -63,7 +63,7 @@ def _state(home: Path, conversation: Conversation | None) -> Iterator[Finding]:
         yield from _folder(home)
     if conversation is not None:
         try:
-            conversation.outbox.check()
+            conversation.outbox.file.check()
             yield Finding("ok", "the outbox is whole")
         except HonchoExecError as error:
             yield Finding("problem", str(error), _OUTBOX_ADVICE)

@@ -15,7 +15,7 @@ from honcho_exec.conversation.host_memory import Mirror
 from honcho_exec.errors import Closed, ConfigurationError, Disabled, HonchoExecError, StateError
 from honcho_exec.forks import ADVICE, on_fork_in_child
 from honcho_exec.model import SessionRef
-from honcho_exec.outbox.lease import Holder
+from honcho_exec.outbox.lease import LeaseHolder
 from honcho_exec.outbox.outbox import Outbox
 from honcho_exec.provider.assembly import Components, assemble
 from honcho_exec.provider.checks import collect_status
@@ -83,7 +83,7 @@ class Lifecycle:
     def __str__(self) -> str:
         if (conversation := self.conversation) is None:
             return str(self.error or "not initialized")
-        counts, breaker = conversation.outbox.counts(), conversation.breaker
+        counts, breaker = conversation.outbox.inspection.counts(), conversation.breaker
         failing = " | failing" if conversation.delivery.health.failing else ""
         if breaker.state != "closed":
             failing = f" | breaker {breaker.state}" + (f" {breaker.remaining():.0f} s" if breaker.remaining() else "")
@@ -206,7 +206,7 @@ class Lifecycle:
         if self._is_inherited:
             raise self._why_not()
         settings = self.settings
-        holder = Holder(self.home / "holders")
+        holder = LeaseHolder(self.home / "holders")
         outbox = open_outbox(settings, self.sessions.current(settings), self.home, holder, self._clock)
         try:
             yield outbox

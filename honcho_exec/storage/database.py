@@ -1,4 +1,4 @@
-"""One way to open a SQLite file: private, in WAL mode, migrated, pooled and safe across fork."""
+"""SQLite files that are private, in WAL mode, migrated, pooled, and safe across fork."""
 
 from __future__ import annotations
 
@@ -8,44 +8,42 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 from honcho_exec.clock import Deadline, SystemClock
 from honcho_exec.errors import Busy, Damaged, StateError
-from honcho_exec.forks import ADVICE, PerProcess, fork_count, kept_off, on_fork_in_child
+from honcho_exec.forks import ADVICE, PerProcess, block_forks, fork_count, on_fork_in_child
+from honcho_exec.storage.error_translation import translated_errors
 from honcho_exec.storage.file_lock import exclusive
-from honcho_exec.storage.folders import ADVICE as UNUSABLE
 from honcho_exec.storage.folders import private_folder, secure_file
-from honcho_exec.storage.pool import Incident, Moved, Pool, PooledConnection, enter, leave, persistently, report, retire
+from honcho_exec.storage.migration import migrate
+from honcho_exec.storage.pool import (
+    Incident,
+    Moved,
+    Pool,
+    PooledConnection,
+    close_pools,
+    join_pool,
+    leave_pool,
+    report,
+    retry_while_busy,
+)
 
 __all__ = ["Database", "set_aside"]
 
-# How long somebody else may take to begin a file, or to clear away what one left (seconds).
-_BEGINNING = 5.0
-_BARRED = {sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
-_KINDS: dict[int, type[StateError]] = {
-    sqlite3.SQLITE_CORRUPT: Damaged,
-    sqlite3.SQLITE_NOTADB: Damaged,
-    sqlite3.SQLITE_BUSY: Busy,
-    sqlite3.SQLITE_LOCKED: Busy,
-}
-# What may be over by itself, and when it is worth another try (seconds): another's write, a full or failing disk.
-_PASSING = {
-    sqlite3.SQLITE_BUSY: 2.0,
-    sqlite3.SQLITE_LOCKED: 2.0,
-    sqlite3.SQLITE_FULL: 30.0,
-    sqlite3.SQLITE_IOERR: 30.0,
-}
+# How long another process may take to create a file, or to remove what a moved one left.
+_CREATION_SECONDS = 5.0
 
 
-def set_aside(path: Path, moment: str) -> Path:
-    """Rename a damaged file, and what belongs to it, so that a new one can be begun; returns where it is now.
+def set_aside(path: Path, at: datetime) -> Path:
+    """Rename a damaged file and its logs, so that a new one can be created; return its new path.
 
-    Whoever uses it in this process goes on with the new one.
+    Databases of this process go on with the new file.
     """
-    retire(path.absolute())
-    aside = path.with_name(f"{path.name}.damaged-{moment}")
+    close_pools(path.absolute())
+    aside = path.with_name(f"{path.name}.damaged-{at:%Y%m%dT%H%M%S}")
     for suffix in ("-wal", "-shm", ""):
         with suppress(FileNotFoundError):
             path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
@@ -53,23 +51,23 @@ def set_aside(path: Path, moment: str) -> Path:
 
 
 class Database:
-    """A SQLite file (mode 0600, WAL), whose connections all users in this process share.
+    """A SQLite file (mode 0600, WAL) whose connections all its users in this process share.
 
     A connection serves one thread at a time. In a forked child the databases of the parent cannot be used.
 
     Commits survive the death of the process; after a power cut the file is whole and holds everything up to the last
     `checkpoint`.
 
-    A file that is removed, renamed or replaced while it is open is reported (see `connections.incidents`). Then the
-    file at its path is used, which is created if there is none; the rows of the old file are gone.
+    A file that is removed, renamed or replaced while it is open is reported (see `pool.incidents`). Then the file at
+    its path is used, which is created if there is none; the rows of the old file are gone.
 
     Args:
-        path: the file; made when it is not there.
+        path: the file; created if it does not exist.
         migrations: SQL scripts, oldest first; the file's `user_version` says how many it has had.
         busy_timeout: seconds to wait for another process's write.
-        background_checkpoints: True leaves moving commits into the file to whoever calls `checkpoint`, as long as the
-            log is small, so that few commits pay for it.
-        leaving: called before this process gives up a file that was removed, renamed or replaced, with a connection to
+        background_checkpoints: True leaves moving commits into the file to calls of `checkpoint`, while the log is
+            small, so that few commits pay for it.
+        on_moved: called before this process leaves a file that was removed, renamed or replaced, with a connection to
             that file if there is one; returns how many rows were pending in it, None if that is not known.
 
     Raises:
@@ -83,45 +81,45 @@ class Database:
         *,
         busy_timeout: float = 2.0,
         background_checkpoints: bool = False,
-        leaving: Callable[[sqlite3.Connection | None], int | None] | None = None,
+        on_moved: Callable[[sqlite3.Connection | None], int | None] | None = None,
     ) -> None:
         self.path = path.absolute()
         self._migrations = migrations
         self._busy_timeout = busy_timeout
         self._background_checkpoints = background_checkpoints
-        self._leaving = leaving
+        self._on_moved = on_moved
         self._lock = threading.Lock()
         self._forks = fork_count()
         self._closed = False
-        self._pool = self._join()
+        self._pool = self._open()
 
     @contextmanager
     def connection(self, patience: float | None = None) -> Iterator[sqlite3.Connection]:
         """Lend a connection in autocommit mode: a single statement is its own transaction.
 
         Args:
-            patience: seconds to wait for another process's write; the busy timeout when None.
+            patience: seconds to wait for another process's write; the busy timeout if None.
         """
-        with kept_off(), _translated(self.path):
-            pool, connection = self._take()
+        with block_forks(), translated_errors(self.path):
+            pool, connection = self._acquire()
             try:
                 connection.wait_at_most(self._busy_timeout if patience is None else patience)
                 yield connection
             finally:
-                pool.give(connection)
+                pool.release(connection)
 
     @contextmanager
     def writing(self, patience: float | None = None) -> Iterator[sqlite3.Connection]:
-        """Lend a connection in autocommit mode to whoever writes; the writers of this process stand in line.
+        """Lend a connection in autocommit mode to write with; the writers of this process wait for each other.
 
         Args:
-            patience: seconds to wait for others' writes; the busy timeout when None.
+            patience: seconds to wait for other writers; the busy timeout if None.
 
         Raises:
-            Busy: others have not come to an end in that time.
+            Busy: other writers have not finished in that time.
         """
-        # SQLite lets writers poll for their turn, which takes milliseconds and may go on for ever.
-        with self._turn(patience) as left, self.connection(left) as connection:
+        # SQLite's writers poll for the lock, which takes milliseconds and may starve one of them.
+        with self._write_turn(patience) as left, self.connection(left) as connection:
             yield connection
 
     @contextmanager
@@ -133,22 +131,22 @@ class Database:
             connection.execute("COMMIT")
 
     def checkpoint(self) -> None:
-        """Move what is committed into the file itself and flush it to the disk; holds up nobody."""
+        """Move committed rows into the file itself and flush it to the disk, without blocking others."""
         with self.connection() as connection:
             connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
 
     def truncate_log(self) -> None:
-        """Checkpoint and empty the log beside the file, so that nothing deleted is left in it; holds up writers."""
+        """Checkpoint and empty the log, so that no deleted row is left in it; blocks writers."""
         self.checkpoint()
         with self.writing() as connection:
             connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def shrink(self) -> bool:
-        """Give the space of deleted rows back to the disk; return False if another process is in the way."""
+        """Free the space of deleted rows; return False if another process prevents it."""
         try:
             with self.writing() as connection:
                 connection.execute("VACUUM")
-                # The file itself shrinks when the log is emptied into it, which waits for others who read.
+                # The file itself shrinks when the log is emptied into it, which waits for readers.
                 return not connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
         except Busy:
             return False
@@ -162,84 +160,84 @@ class Database:
         return int(pages) * int(size)
 
     def check(self) -> None:
-        """Raise `Damaged` when the file's structure is broken; reads all of it."""
+        """Raise `Damaged` if the file's structure is broken; reads all of it."""
         with self.connection() as connection:
             found = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             raise Damaged(f"the state file {self.path} is damaged: {found}")
 
     @property
-    def file(self) -> int | None:
-        """Which file is in use: its inode."""
-        return self._pool.file
+    def inode(self) -> int | None:
+        """The inode of the file in use."""
+        return self._pool.inode
 
     @property
     def opening(self) -> str:
-        """Identifies this process and the file in use: another process, and another file at the path, have another."""
+        """Identifies this process and the file in use; differs for another process, or another file at the path."""
         return self._pool.id
 
     def close(self) -> None:
-        """Use it no more; the last user in this process closes the file. A connection that is lent is finished with."""
+        """Stop using the file; the last user in this process closes it. A lent connection may still be used."""
         if self._forks != fork_count():
             return
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-        leave(self._pool)
+        leave_pool(self._pool)
 
     def __del__(self) -> None:
         if hasattr(self, "_pool"):
             self.close()
 
     @contextmanager
-    def _turn(self, patience: float | None) -> Iterator[float | None]:
-        """Be the one writer of this process; yields how much is left of the patience."""
-        turn, ends = _turn(self.path), time.monotonic() + (patience or 0.0)
-        if not turn.acquire(timeout=-1 if patience is None else patience):
+    def _write_turn(self, patience: float | None) -> Iterator[float | None]:
+        """Be the one writer of this process; yield the rest of the patience."""
+        lock, ends = _lock_of(self.path), time.monotonic() + (patience or 0.0)
+        if not lock.acquire(timeout=-1 if patience is None else patience):
             raise Busy(f"the state file {self.path} cannot be used: somebody else writes to it")
         try:
             yield None if patience is None else max(0.0, ends - time.monotonic())
         finally:
-            turn.release()
+            lock.release()
 
-    def _take(self) -> tuple[Pool, PooledConnection]:
+    def _acquire(self) -> tuple[Pool, PooledConnection]:
         while True:
-            pool, connection = self._present(), None
+            pool, connection = self._current_pool(), None
             with suppress(Moved):
-                connection = pool.take()
+                connection = pool.acquire()
             if not pool.moved:
                 if connection is not None:
                     return pool, connection
                 continue
             try:
-                self._leave(pool, connection)
+                self._leave_moved(pool, connection)
             finally:
                 if connection is not None:
-                    pool.give(connection)
+                    pool.release(connection)
 
-    def _leave(self, pool: Pool, connection: sqlite3.Connection | None) -> None:
+    def _leave_moved(self, pool: Pool, connection: sqlite3.Connection | None) -> None:
         """Report that the file was removed, renamed or replaced, and let this process use the one at the path."""
-        with _turn(self.path):
+        with _lock_of(self.path):
             if pool.closed:
                 return
             pending = None
-            if self._leaving is not None:
+            if self._on_moved is not None:
                 with suppress(sqlite3.Error):
-                    pending = self._leaving(connection)
+                    pending = self._on_moved(connection)
             what = "replaced by another file" if self.path.exists() else "removed or renamed"
             private_folder(self.path.parent)
-            with self._alone():
+            with self._creation_lock():
                 pool.remove_log()
             report(Incident(self.path, what, pending))
-            retire(self.path)
+            close_pools(self.path)
 
-    def _alone(self) -> AbstractContextManager[None]:
-        """Around what begins the file, or takes away what another left in its place; one process at a time."""
+    def _creation_lock(self) -> AbstractContextManager[None]:
+        """Let one process at a time create the file, or remove what a moved one left."""
         lock = self.path.with_name(f"{self.path.name}.replacing")
-        return exclusive(lock, Deadline.after(_BEGINNING, SystemClock()))
+        return exclusive(lock, Deadline.after(_CREATION_SECONDS, SystemClock()))
 
-    def _present(self) -> Pool:
+    def _current_pool(self) -> Pool:
         if self._forks != fork_count():
             raise StateError(f"{self.path} cannot be used: {ADVICE}")
         pool = self._pool
@@ -249,117 +247,70 @@ class Database:
             if self._closed:
                 raise StateError(f"{self.path} is closed")
             if self._pool.closed:
-                # The file is another one now.
-                left, self._pool = self._pool, self._join()
-                leave(left)
+                old, self._pool = self._pool, self._open()
+                leave_pool(old)
             return self._pool
 
-    def _join(self) -> Pool:
-        deadline = Deadline.after(_BEGINNING, SystemClock())
+    def _open(self) -> Pool:
+        deadline = Deadline.after(_CREATION_SECONDS, SystemClock())
         while not deadline.passed:
-            pool = enter(
+            pool = join_pool(
                 self.path,
                 busy_timeout=self._busy_timeout,
                 background_checkpoints=self._background_checkpoints,
             )
             try:
                 private_folder(self.path.parent)
-                # A writer may come here in its turn: beginning has a line of its own.
-                with kept_off(), _translated(self.path), _turn(self.path, "begin"):
-                    self._begin(pool)
+                # Not the lock of writers, who may open the file while they have it.
+                with block_forks(), translated_errors(self.path), _lock_of(self.path, "open"):
+                    self._prepare(pool)
             except Moved:
-                leave(pool)
-                retire(self.path)
+                leave_pool(pool)
+                close_pools(self.path)
             except StateError:
-                leave(pool)
+                leave_pool(pool)
                 if not pool.moved:
                     raise
-                retire(self.path)
+                close_pools(self.path)
             else:
                 return pool
         raise StateError(f"the state file {self.path} cannot be used: it is removed or replaced again and again")
 
-    def _begin(self, pool: Pool) -> None:
+    def _prepare(self, pool: Pool) -> None:
+        """Create the file if there is none, and its tables."""
         if not self._secure():
-            with self._alone():
+            with self._creation_lock():
                 if not self._secure():
-                    # What is there of a log is of a file that was removed.
+                    # A log without its file is of a file that was removed.
                     for suffix in ("-wal", "-shm"):
                         self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
                     os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
-        # A file that is there is opened by SQLite alone: whoever else closes it gives up this process's locks on it,
-        # and the next process to close it would take itself for the last, and the log away.
-        connection = pool.take()
+        # Only SQLite opens a file that exists: closing it again would drop this process's locks on it. The next process
+        # to close it would then take itself for the last one, and remove the log.
+        connection = pool.acquire()
         if connection is not None:
             try:
-                persistently(partial(self._migrate, connection), self._busy_timeout)
+                retry_while_busy(partial(migrate, connection, self.path, self._migrations), self._busy_timeout)
             finally:
-                pool.give(connection)
+                pool.release(connection)
 
     def _secure(self) -> bool:
-        """Make the file and its logs private; return whether it is there."""
+        """Make the file and its logs private; return whether the file exists."""
         for suffix in ("-wal", "-shm"):
             secure_file(self.path.with_name(self.path.name + suffix))
         return secure_file(self.path)
 
-    def _migrate(self, connection: sqlite3.Connection) -> None:
-        if self._version(connection) == len(self._migrations):
-            return
-        connection.execute("BEGIN IMMEDIATE")
-        version = self._version(connection)
-        if version > len(self._migrations):
-            raise StateError(
-                f"{self.path} was written by a newer version of honcho_exec "
-                f"(schema {version}, this one knows {len(self._migrations)}); upgrade honcho_exec"
-            )
-        for script in self._migrations[version:]:
-            for statement in _statements(script):
-                connection.execute(statement)
-        connection.execute(f"PRAGMA user_version={len(self._migrations)}")
-        connection.execute("COMMIT")
 
-    @staticmethod
-    def _version(connection: sqlite3.Connection) -> int:
-        return int(connection.execute("PRAGMA user_version").fetchone()[0])
+_locks: dict[tuple[Path, str], threading.RLock] = {}
+_locks_lock = PerProcess(threading.Lock)
 
 
-@contextmanager
-def _translated(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        # The low byte is the code; the rest says more of where it came from.
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        kind = _KINDS.get(code, StateError)
-        barred = isinstance(error, PermissionError) or code in _BARRED
-        advice = f"; {UNUSABLE}" if barred else ""
-        translated = kind(f"the state file {path} cannot be used: {error}{advice}")
-        if code in _PASSING:
-            translated.retryable, translated.retry_after = True, _PASSING[code]
-        raise translated from error
-
-
-_turns: dict[tuple[Path, str], threading.RLock] = {}
-_turns_lock = PerProcess(threading.Lock)
-
-
-def _turn(path: Path, what: str = "write") -> threading.RLock:
-    """The lock of those in this process who do that with a file."""
-    with _turns_lock():
-        return _turns.setdefault((path, what), threading.RLock())
+def _lock_of(path: Path, purpose: str = "write") -> threading.RLock:
+    """Return the lock of this process's threads for one purpose and file."""
+    with _locks_lock():
+        return _locks.setdefault((path, purpose), threading.RLock())
 
 
 @on_fork_in_child
 def _after_fork() -> None:
-    _turns.clear()
-
-
-def _statements(script: str) -> Iterator[str]:
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
-    if statement.strip():
-        yield statement
+    _locks.clear()

@@ -1,4 +1,4 @@
-"""One at a time over threads and processes: a lock on a file, which ends with whoever holds it."""
+"""A lock on a file, for threads and processes, which ends with the process that holds it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from honcho_exec.clock import Deadline
 
 __all__ = ["exclusive"]
 
-# How often a lock that somebody has is tried again (seconds).
-_TICK = 0.02
+# The pause between two attempts.
+_RETRY_SECONDS = 0.02
 
 
 @contextmanager
@@ -24,14 +24,14 @@ def exclusive(
     """Hold a lock.
 
     Args:
-        path: a file of its own (mode 0600), in a folder that is there.
-        deadline: when to give up waiting.
-        stop: gives up at once when it says so.
-        keep: leave the file there, for others who lock it and do not look whether it was replaced.
+        path: the file (mode 0600), in an existing folder.
+        deadline: when to stop waiting.
+        stop: stops waiting when it returns True.
+        keep: do not remove the file, for processes that lock it without checking that it was not replaced.
 
     Raises:
-        TimeoutError: somebody else has held it until then.
-        OSError: the file cannot be made.
+        TimeoutError: another thread or process held the lock until then.
+        OSError: the file cannot be created.
     """
     file = _acquire(path, deadline, stop)
     try:
@@ -39,7 +39,7 @@ def exclusive(
     finally:
         if not keep:
             path.unlink(missing_ok=True)
-        # Said, not left to closing: a child that was forked off meanwhile has the file open too.
+        # Closing is not enough: a child that was forked in the meantime has the file open too.
         fcntl.flock(file, fcntl.LOCK_UN)
         os.close(file)
 
@@ -60,11 +60,11 @@ def _acquire(path: Path, deadline: Deadline, stop: Callable[[], bool]) -> int:
         os.close(file)
         if stop() or deadline.passed:
             raise TimeoutError(f"{path} is locked")
-        pause.wait(_TICK)
+        pause.wait(_RETRY_SECONDS)
 
 
 def _is_at(file: int, path: Path) -> bool:
-    """Whether the open file is the one at `path`: the last holder may have removed it meanwhile."""
+    """Return whether the open file is still at `path`: the last holder may have removed it."""
     try:
         return os.path.samestat(os.fstat(file), path.stat())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The state folder: private, and safe to use."""
+"""The state folder: create it, and keep it and its files private."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pathlib import Path
 
 from honcho_exec.errors import StateError
 
-__all__ = ["ADVICE", "access_warnings", "private_folder", "secure_file", "secure_state", "using_folder"]
+__all__ = ["FOLDER_ADVICE", "access_warnings", "private_folder", "secure_file", "secure_state", "using_folder"]
 
-ADVICE = "make it writable or set HONCHO_EXEC_HOME"
+FOLDER_ADVICE = "make it writable or set HONCHO_EXEC_HOME"
 
-# What is ours in a state folder: databases with what SQLite, locks and damage leave next to them, and `outbox.spill`.
-_OURS = ("outbox.*", "memory.db*", "known.db*", "recall.db*", "holders/*.alive", "joining/*")
+# Databases, their logs, locks, backups and damaged copies, and `outbox.spill`.
+_OUR_FILES = ("outbox.*", "memory.db*", "known.db*", "recall.db*", "holders/*.alive", "joining/*")
 _OUR_FOLDERS = ("holders", "joining")
 
 _KINDS = {
@@ -35,13 +35,13 @@ def private_folder(folder: Path) -> Path:
     Folders above it get the default mode.
 
     Raises:
-        StateError: it cannot be created, is not a folder, or everybody may change it.
+        StateError: it cannot be created, is not a folder, or is writable by everyone.
     """
     with using_folder(folder):
         folder.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
         found = folder.stat()
-        # A folder with the sticky bit is shared on purpose, such as /tmp.
+        # A folder with the sticky bit, such as /tmp, is shared on purpose.
         if found.st_mode & 0o077 and not found.st_mode & stat.S_ISVTX:
             found = _restrict(folder, found, 0o700)
     _refuse_world_writable(folder, found)
@@ -69,7 +69,7 @@ def secure_file(path: Path) -> bool:
     The file is not opened: closing it would drop the locks that SQLite has on it in this process.
 
     Raises:
-        StateError: something else than a regular file is there, or everybody may change it.
+        StateError: it is not a regular file, or is writable by everyone.
     """
     with using_folder(path.parent):
         try:
@@ -87,7 +87,7 @@ def secure_file(path: Path) -> bool:
 
 
 def access_warnings(home: Path) -> list[str]:
-    """Describe the folder and those of our files that other users can change; nothing of what cannot be used."""
+    """Describe the folder and files that other users own or can change; skip those that cannot be read."""
     try:
         if _is_world_writable(home.stat()):
             if _keeps_modes(home):
@@ -108,26 +108,26 @@ def access_warnings(home: Path) -> list[str]:
 
 @contextmanager
 def using_folder(folder: Path) -> Iterator[None]:
-    """Turn what the operating system says of a state folder into a `StateError` that names it."""
+    """Translate an operating system's error into a `StateError` that names the state folder."""
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
-        # Python 3.11 and 3.12 say RuntimeError of a loop of links; a path that no system takes is a ValueError.
+        # Python 3.11 and 3.12 raise RuntimeError for a loop of links; ValueError is an impossible path.
         why = getattr(error, "strerror", None) or error
         if isinstance(error, FileExistsError):
             why = f"Not a directory: {error.filename}"
-        raise StateError(f"the state folder {folder} cannot be used: {why}; {ADVICE}") from error
+        raise StateError(f"the state folder {folder} cannot be used: {why}; {FOLDER_ADVICE}") from error
 
 
 def _our_files(home: Path) -> list[Path]:
-    return [path for pattern in _OURS for path in sorted(home.glob(pattern))]
+    return [path for pattern in _OUR_FILES for path in sorted(home.glob(pattern))]
 
 
 def _restrict(path: Path, found: os.stat_result, mode: int) -> os.stat_result:
-    """Set the mode of what belongs to this user; return what is there then."""
+    """Set the mode of a file or folder of this user; return its new status."""
     if found.st_uid != os.geteuid():
         return found
-    # Some file systems of containers and networks keep no modes.
+    # Some file systems of containers and networks store no modes.
     with suppress(OSError):
         path.chmod(mode)
     return path.stat()
@@ -146,7 +146,7 @@ def _refuse_world_writable(path: Path, found: os.stat_result) -> None:
 
 
 def _keeps_modes(folder: Path) -> bool:
-    """Whether a private file is private on this file system: on some every file has the same mode."""
+    """Return whether the file system stores modes: on some every file has the same mode."""
     probe = folder / f".mode-{uuid.uuid4().hex}"
     with using_folder(folder):
         file = os.open(probe, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

@@ -1,4 +1,4 @@
-"""The connections of this process to SQLite files, which all who use a file share."""
+"""The connections of this process to a SQLite file, shared by all its users."""
 
 from __future__ import annotations
 
@@ -14,33 +14,32 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from honcho_exec.forks import PerProcess, before_fork, kept_off, on_fork_in_child
+from honcho_exec.forks import PerProcess, before_fork, block_forks, on_fork_in_child
 
 __all__ = [
     "Incident",
     "Moved",
     "Pool",
     "PooledConnection",
-    "enter",
+    "close_pools",
     "incidents",
-    "leave",
-    "persistently",
+    "join_pool",
+    "leave_pool",
     "report",
-    "retire",
+    "retry_while_busy",
 ]
 
 _log = logging.getLogger(__name__)
 
-# How often a file that another process just begins is tried (seconds).
-_TICK = 0.01
-# The log beside a file is emptied into it from this size on (pages), by the commit that reaches it.
-_MOST_LOG_PAGES = 512
-# How many connections to a file are kept for the next who asks.
-_IDLE_CONNECTIONS = 4
+# The pause between two attempts at a file that another process is creating.
+_RETRY_SECONDS = 0.01
+# The commit that makes the log this long moves it into the file.
+_MAX_LOG_PAGES = 512
+_MAX_IDLE_CONNECTIONS = 4
 
 
 class Moved(Exception):  # noqa: N818 - reads as the state it reports
-    """The file that the connections are to is not at its path any more."""
+    """The open file is no longer at its path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +49,7 @@ class Incident:
     Attributes:
         path: where the file was.
         what: what happened to it.
-        pending: how many rows were waiting in it; None if that is not known.
+        pending: how many rows were pending in it; None if that is not known.
     """
 
     path: Path
@@ -64,12 +63,12 @@ class Incident:
 
 
 class PooledConnection(sqlite3.Connection):
-    """A connection that remembers its busy timeout: each statement gives up the interpreter's lock."""
+    """A connection that remembers its busy timeout: each statement releases the interpreter's lock."""
 
     busy_timeout = -1.0
 
     def wait_at_most(self, seconds: float) -> None:
-        """Wait so long for another process's lock, in hundredths of a second."""
+        """Set how long to wait for another process's lock, in hundredths of a second."""
         seconds = math.ceil(100 * seconds) / 100
         if seconds != self.busy_timeout:
             self.execute(f"PRAGMA busy_timeout={1000 * seconds:.0f}")
@@ -80,7 +79,7 @@ class Pool:
     """The connections of this process to one file, identified by device and inode.
 
     The file at the path is compared with the open one before each use, so that nothing is written to a file that
-    is not at the path any more.
+    is no longer at the path.
     """
 
     def __init__(self, path: Path, *, busy_timeout: float, background_checkpoints: bool) -> None:
@@ -95,14 +94,14 @@ class Pool:
         self.closed = False
 
     @property
-    def file(self) -> int | None:
-        """Which file it is: its inode."""
+    def inode(self) -> int | None:
+        """The inode of the file."""
         identity = self._open.get(self._path)
         return None if identity is None else identity[1]
 
     @property
     def key(self) -> tuple[Path, float, bool]:
-        """What all its users have in common."""
+        """The path and the options that all users of the pool share."""
         return self._path, self._busy_timeout, self._background_checkpoints
 
     @property
@@ -111,7 +110,7 @@ class Pool:
         try:
             return bool(self._open) and _identity(self._path) != self._open[self._path]
         except OSError:
-            # Not to know is no reason to leave the file.
+            # Unknown: keep using the file.
             return False
 
     def remove_log(self) -> None:
@@ -120,11 +119,11 @@ class Pool:
             if path != self._path and _identity(path) == identity:
                 path.unlink(missing_ok=True)
 
-    def take(self) -> PooledConnection | None:
-        """A connection of its own; None when the pool is closed.
+    def acquire(self) -> PooledConnection | None:
+        """Return an idle connection or a new one; None if the pool is closed.
 
         Raises:
-            Moved: another file, or none, is where a connection would be opened.
+            Moved: another file, or none, is at the path.
         """
         with self._lock:
             if self.closed:
@@ -133,17 +132,17 @@ class Pool:
                 return self._idle.pop()
         return self._connect()
 
-    def give(self, connection: PooledConnection) -> None:
-        """Take a connection back."""
+    def release(self, connection: PooledConnection) -> None:
+        """Keep a connection for the next use, or close it."""
         with self._lock:
-            # Closing a connection that is still inside a transaction rolls it back, whatever state it is in.
-            if not self.closed and not connection.in_transaction and len(self._idle) < _IDLE_CONNECTIONS:
+            # Closing a connection inside a transaction rolls that back, whatever its state.
+            if not self.closed and not connection.in_transaction and len(self._idle) < _MAX_IDLE_CONNECTIONS:
                 self._idle.append(connection)
                 return
         connection.close()
 
     def close(self) -> None:
-        """Close the idle connections; one that is lent is closed when it comes back."""
+        """Close the idle connections; a lent one is closed when it is released."""
         self.closed = True
         self.close_idle()
 
@@ -151,16 +150,16 @@ class Pool:
         """Close unused connections; the next use opens another."""
         with self._lock:
             idle, self._idle = self._idle, []
-        with kept_off():
+        with block_forks():
             for connection in idle:
                 connection.close()
 
     def _connect(self) -> PooledConnection:
-        there = _identity(self._path)
+        expected = _identity(self._path)
         if self.moved:
             raise Moved
         try:
-            # Only what was made private is opened: a file that was removed is not begun anew, readable by others.
+            # Not created here: a file that was removed would get a mode that lets others read it.
             connection = sqlite3.connect(
                 f"{self._path.as_uri()}?mode=rw",
                 uri=True,
@@ -170,28 +169,28 @@ class Pool:
                 factory=PooledConnection,
             )
         except sqlite3.Error as error:
-            if there is None or _identity(self._path) != there:
+            if expected is None or _identity(self._path) != expected:
                 raise Moved from error
             raise
         try:
             connection.row_factory = sqlite3.Row
-            persistently(lambda: connection.execute("PRAGMA journal_mode=WAL"), self._busy_timeout)
+            retry_while_busy(lambda: connection.execute("PRAGMA journal_mode=WAL"), self._busy_timeout)
             connection.execute("PRAGMA synchronous=NORMAL")
             connection.execute("PRAGMA foreign_keys=ON")
             connection.execute("PRAGMA secure_delete=ON")
             if self._background_checkpoints:
-                connection.execute(f"PRAGMA wal_autocheckpoint={_MOST_LOG_PAGES}")
-            # The log is opened by the first who reads, and may be another's by then.
+                connection.execute(f"PRAGMA wal_autocheckpoint={_MAX_LOG_PAGES}")
+            # The first read opens the log, which may be of another file by then.
             connection.execute("PRAGMA schema_version").fetchone()
-            if _identity(self._path) != there:
+            if _identity(self._path) != expected:
                 raise Moved
         except BaseException as error:
             connection.close()
-            if isinstance(error, sqlite3.Error) and _identity(self._path) != there:
+            if isinstance(error, sqlite3.Error) and _identity(self._path) != expected:
                 raise Moved from error
             raise
         logs = (self._path.with_name(self._path.name + suffix) for suffix in ("-wal", "-shm"))
-        self._open = {self._path: there} | {path: _identity(path) for path in logs}
+        self._open = {self._path: expected} | {path: _identity(path) for path in logs}
         return connection
 
 
@@ -199,9 +198,9 @@ _Identity = tuple[int, int] | None
 
 
 def _identity(path: Path) -> _Identity:
-    """Which file is at a path; None when none is."""
+    """Return device and inode of the file at a path; None if there is none."""
     try:
-        # A link that leads to the file is another one: SQLite would look for the log next to the file.
+        # Not of a link's target: SQLite would look for the log next to that.
         found = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None
@@ -214,8 +213,8 @@ _pools_lock = PerProcess(threading.RLock)
 _incidents: deque[Incident] = deque(maxlen=100)
 
 
-def enter(path: Path, *, busy_timeout: float, background_checkpoints: bool) -> Pool:
-    """The pool of a file, for one more user; `leave` follows."""
+def join_pool(path: Path, *, busy_timeout: float, background_checkpoints: bool) -> Pool:
+    """Return the pool of a file for one more user, who calls `leave_pool` later."""
     fresh = Pool(path, busy_timeout=busy_timeout, background_checkpoints=background_checkpoints)
     with _pools_lock():
         pool = _pools.get(fresh.key, fresh)
@@ -226,8 +225,8 @@ def enter(path: Path, *, busy_timeout: float, background_checkpoints: bool) -> P
         return pool
 
 
-def leave(pool: Pool) -> None:
-    """One user less; the last one closes the pool."""
+def leave_pool(pool: Pool) -> None:
+    """Remove a user; the last one closes the pool."""
     with _pools_lock():
         pool.users -= 1
         last = pool.users == 0
@@ -237,30 +236,30 @@ def leave(pool: Pool) -> None:
         pool.close()
 
 
-def retire(path: Path) -> None:
-    """Let nobody of this process use the file any more that was at `path` until now."""
+def close_pools(path: Path) -> None:
+    """Close all pools of the file that was at `path` until now."""
     with _pools_lock():
-        retired = [_pools.pop(key) for key in list(_pools) if key[0] == path]
-    for pool in retired:
+        closed = [_pools.pop(key) for key in list(_pools) if key[0] == path]
+    for pool in closed:
         pool.close()
 
 
 def report(incident: Incident) -> None:
-    """Remember, and log, that a file was removed, renamed or replaced."""
+    """Record and log that a file was removed, renamed or replaced."""
     _incidents.append(incident)
     _log.error("%s", incident)
 
 
 def incidents(path: Path) -> list[Incident]:
-    """What has happened to a file, or to the files of a folder, since this process began; the newest hundred."""
-    # A copy, since any thread may append meanwhile.
+    """Return the incidents of a file, or of the files of a folder, in this process; the newest hundred."""
+    # A copy: any thread may append at the same time.
     return [incident for incident in _incidents.copy() if path in (incident.path, incident.path.parent)]
 
 
-def persistently(action: Callable[[], object], seconds: float) -> None:
-    """Do it, again and again while another process begins the same file.
+def retry_while_busy(action: Callable[[], object], seconds: float) -> None:
+    """Call `action` again while another process creates the same file.
 
-    SQLite does not wait for its turn where two switch a new file to WAL, or one closes it as the other opens it.
+    SQLite does not wait when two processes switch a new file to WAL, or one closes it as the other opens it.
     """
     ends = time.monotonic() + seconds
     pause = threading.Event()
@@ -270,14 +269,14 @@ def persistently(action: Callable[[], object], seconds: float) -> None:
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= ends:
                 raise
-            pause.wait(_TICK)
+            pause.wait(_RETRY_SECONDS)
         else:
             return
 
 
 @before_fork
 def _close_idle() -> None:
-    """Leave a child no connection: SQLite's locks are not inherited, but what SQLite remembers of them is."""
+    """Leave a child no connection: SQLite's locks are not inherited, but its memory of them is."""
     for pool in list(_pools.values()):
         pool.close_idle()
 

@@ -1,4 +1,4 @@
-"""Disk space that is kept to complete rows with while the disk is full."""
+"""Disk space reserved for completing rows while the disk is full."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from honcho_exec.errors import StateError
 __all__ = ["Reserve"]
 
 _RESERVE_BYTES = 8 * 1024 * 1024
-# How long to wait on a full disk before the next try.
-_TRY_AGAIN_SECONDS = 30.0
+_RETRY_AFTER_SECONDS = 30.0
 
 
 class Reserve:
-    """A file that takes up space while rows are pending, and gives it back when the disk is full.
+    """A file that occupies space while rows are pending, and is emptied when the disk is full.
 
-    An empty file says that the space was given back and that nothing new may be stored until it is reserved again, so
-    that only the completion of rows uses it. Shared by all processes of a state folder.
+    While the file is empty, nothing new may be stored until the space is reserved again, so that only the completion
+    of rows uses it. Shared by all processes of a state folder.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def keep(self) -> bool:
-        """Reserve the space; return False if the disk has not that much."""
+    def allocate(self) -> bool:
+        """Reserve the space; return False if the disk does not have it."""
         if self._size() == _RESERVE_BYTES:
             return True
         try:
@@ -36,15 +35,15 @@ class Reserve:
         try:
             _fill(file)
         except OSError:
-            # What was taken of the last space is needed elsewhere.
+            # Do not occupy the last of the space.
             os.ftruncate(file, 0)
             return False
         finally:
             os.close(file)
         return True
 
-    def give_back(self) -> bool:
-        """Give the space back; return False if there was none."""
+    def free(self) -> bool:
+        """Free the space; return False if there was none."""
         if not self._size():
             return False
         try:
@@ -54,14 +53,14 @@ class Reserve:
         return True
 
     def check(self) -> None:
-        """Raise `StateError` if the space was given back and cannot be reserved again."""
-        if self._size() == 0 and not self.keep():
+        """Raise `StateError` if the space was freed and cannot be reserved again."""
+        if self._size() == 0 and not self.allocate():
             error = StateError(f"the disk of {self._path.parent} is full; nothing was stored")
-            error.retryable, error.retry_after = True, _TRY_AGAIN_SECONDS
+            error.retryable, error.retry_after = True, _RETRY_AFTER_SECONDS
             raise error
 
     def remove(self) -> None:
-        """Give the space back for good: no row is pending."""
+        """Free the space for good: no row is pending."""
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
 

@@ -153,7 +153,7 @@ def test_turns_of_a_removed_state_fail_and_later_ones_are_delivered(
     assert any("2 rows" in finding.what for finding in provider.doctor())
     # Another process sees it as the last failure.
     with make_provider("s2", base_url=server.url).outbox() as outbox:
-        assert "2 rows" in str(outbox.history().error)
+        assert "2 rows" in str(outbox.history.last().error)
     provider.shutdown()
     assert messages_on(server.url, "s1") == ["three"]
 

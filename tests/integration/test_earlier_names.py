@@ -212,7 +212,7 @@ def test_a_purge_of_a_session_finds_the_rows_on_their_way_there(
     server.rule(match=("POST", "/messages$"), fault=status(503))
     provider.sync_turn(SECRET, "")
     assert provider._conversation is not None
-    rows = provider._conversation.outbox.rows()
+    rows = provider._conversation.outbox.inspection.rows()
     assert [_session_of(row, tmp_path / "state") for row in rows] == [EARLIER_MAIL]
 
 

@@ -37,8 +37,7 @@ from honcho_exec.delivery.dating import date_messages
 from honcho_exec.embedded import EmbeddedHoncho
 from honcho_exec.errors import Inconclusive, Rejected
 from honcho_exec.model import Conclusion, Message, SessionRef
-from honcho_exec.outbox.provenance import place_of
-from honcho_exec.outbox.rows import OutboxRow
+from honcho_exec.outbox.rows import OutboxRow, folder_id
 from honcho_exec.settings import Settings
 from honcho_exec.text.purge_filter import PurgeFilter
 
@@ -421,22 +420,22 @@ def test_wait_for_the_original_goes_on_between_runs(tmp_path: Path) -> None:
     clock = HandClock()
     process = Process(original, clock=clock)
     process.admit("said")
-    assert process.outbox.original_first(process.outbox.rows()) == 0
+    assert process.outbox.history.origin_wait(process.outbox.inspection.rows()) == 0
     process.close()
     shutil.copytree(original, copy)
     waits = []
     for _ in range(4):
         run = Process(copy, clock=clock)
-        waits.append(run.outbox.original_first(run.outbox.rows()))
+        waits.append(run.outbox.history.origin_wait(run.outbox.inspection.rows()))
         run.close()
         clock.seconds += 1.0
     assert waits == [3.0, 2.0, 1.0, 0.0]
     again = tmp_path / "again"
     shutil.copytree(original, again)
     run = Process(again, clock=clock)
-    assert run.outbox.original_first(run.outbox.rows()) == 3.0
+    assert run.outbox.history.origin_wait(run.outbox.inspection.rows()) == 3.0
     clock.reboot()
-    assert run.outbox.original_first(run.outbox.rows()) == 0.0
+    assert run.outbox.history.origin_wait(run.outbox.inspection.rows()) == 0.0
     run.close()
 
 
@@ -444,25 +443,25 @@ def test_folder_has_its_place_until_it_is_copied(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     folder.mkdir()
     (tmp_path / "link").symlink_to(folder)
-    place = place_of(folder)
-    assert place_of(tmp_path / "link") == place_of(folder) == place
+    place = folder_id(folder)
+    assert folder_id(tmp_path / "link") == folder_id(folder) == place
     shutil.copytree(folder, tmp_path / "copy")
     shutil.rmtree(folder)
-    assert place_of(tmp_path / "copy") != place
+    assert folder_id(tmp_path / "copy") != place
 
 
 def test_purge_leaves_no_digest_and_no_session_name(tmp_path: Path) -> None:
     process = Process(tmp_path)
     process.give("t", [Conclusion("likes tea", "hermes", "ada")])
-    process.outbox.note_dated("s", 1.0)
-    process.outbox.note_dated("other", 1.0)
+    process.outbox.history.record_date("s", 1.0)
+    process.outbox.history.record_date("other", 1.0)
     assert process.deliver() == ["likes tea"]
-    assert process.outbox.stored_before([Conclusion("likes tea", "hermes", "ada")])
-    process.outbox.forget_delivered(PurgeFilter(session="s"))
-    assert not process.outbox.stored_before([Conclusion("likes tea", "hermes", "ada")])
-    assert (process.outbox.dated("s"), process.outbox.dated("other")) == (None, 1.0)
-    process.outbox.forget_delivered(PurgeFilter())
-    assert process.outbox.dated("other") is None
+    assert process.outbox.history.delivered_before([Conclusion("likes tea", "hermes", "ada")])
+    process.outbox.history.purge(PurgeFilter(session="s"))
+    assert not process.outbox.history.delivered_before([Conclusion("likes tea", "hermes", "ada")])
+    assert (process.outbox.history.latest_date("s"), process.outbox.history.latest_date("other")) == (None, 1.0)
+    process.outbox.history.purge(PurgeFilter())
+    assert process.outbox.history.latest_date("other") is None
     process.close()
 
 
@@ -494,7 +493,7 @@ def row(clock: HandClock, text: str = "said", *, created_at: str | None = None) 
         parked_at=None,
         key=None,
         admitted_by="",
-        place=None,
+        folder_id=None,
         admitted_boot=clock.boot_time().boot,
         admitted_seconds=clock.boot_time().seconds,
     )

@@ -168,7 +168,7 @@ def check_outbox(everybody: list[Somebody]) -> None:
     for one in everybody:
         assert one.provider._conversation is not None
         ref = one.provider._conversation.ref
-        for row in one.provider._conversation.outbox.rows():
+        for row in one.provider._conversation.outbox.inspection.rows():
             (speaker,) = [other for other in everybody if other.word in json.dumps(str(row.write))]
             assert speaker.provider._conversation is not None
             assert row.ref == speaker.provider._conversation.ref

@@ -44,7 +44,7 @@ from honcho_exec.model import Conclusion, Message, Receipt, SessionRef, Write
 from honcho_exec.net.breaker import Breaker
 from honcho_exec.net.retry import RetryPolicy
 from honcho_exec.outbox.enqueue import Listener
-from honcho_exec.outbox.lease import Holder
+from honcho_exec.outbox.lease import LeaseHolder
 from honcho_exec.outbox.outbox import MAX_BATCH, Outbox
 from honcho_exec.outbox.rows import Batch
 from honcho_exec.runtime.lane import Lane
@@ -105,25 +105,25 @@ class FragileOutbox(Outbox):
         with self._fragile("park_overtaken"):
             return super().park_overtaken(*args, **kwargs)
 
-    def sending(self, *args: Any, **kwargs: Any) -> Any:
-        with self._fragile("sending"):
-            return super().sending(*args, **kwargs)
+    def mark_sent(self, *args: Any, **kwargs: Any) -> Any:
+        with self._fragile("mark_sent"):
+            return super().mark_sent(*args, **kwargs)
 
-    def settle(self, *args: Any, **kwargs: Any) -> None:
-        with self._fragile("settle"):
-            super().settle(*args, **kwargs)
+    def delete_delivered(self, *args: Any, **kwargs: Any) -> None:
+        with self._fragile("delete_delivered"):
+            super().delete_delivered(*args, **kwargs)
 
-    def unknown(self, *args: Any, **kwargs: Any) -> None:
-        with self._fragile("unknown"):
-            super().unknown(*args, **kwargs)
+    def mark_ambiguous(self, *args: Any, **kwargs: Any) -> None:
+        with self._fragile("mark_ambiguous"):
+            super().mark_ambiguous(*args, **kwargs)
 
-    def not_done(self, *args: Any, **kwargs: Any) -> None:
-        with self._fragile("not_done"):
-            super().not_done(*args, **kwargs)
+    def mark_not_sent(self, *args: Any, **kwargs: Any) -> None:
+        with self._fragile("mark_not_sent"):
+            super().mark_not_sent(*args, **kwargs)
 
-    def halve(self, *args: Any, **kwargs: Any) -> None:
-        with self._fragile("halve"):
-            super().halve(*args, **kwargs)
+    def bisect(self, *args: Any, **kwargs: Any) -> None:
+        with self._fragile("bisect"):
+            super().bisect(*args, **kwargs)
 
     def park(self, *args: Any, **kwargs: Any) -> None:
         with self._fragile("park"):
@@ -142,8 +142,8 @@ class FragileOutbox(Outbox):
 
 
 FRAGILE = [
-    "admit", "claim", "adopt", "sending", "settle", "unknown", "not_done", "halve", "park", "park_overtaken",
-    "hand_over",
+    "admit", "claim", "adopt", "mark_sent", "delete_delivered", "mark_ambiguous", "mark_not_sent", "bisect", "park",
+    "park_overtaken", "hand_over",
 ]  # fmt: skip
 
 
@@ -154,7 +154,7 @@ class Process:
         timer = machine.timer
         self.busy = False
         self.executor = ManualExecutor()
-        self.holder = Holder(folder / "holders")
+        self.holder = LeaseHolder(folder / "holders")
         self.outbox = FragileOutbox(
             folder / "outbox.db", destination="here", holder=self.holder, clock=timer, max_rows=1000
         )
@@ -227,7 +227,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.there_concluded: Counter[str] = Counter()
         self.broken: list[str] = []
         self.backup = self.folder / "backup.db"
-        self.holder = Holder(self.home / "holders")
+        self.holder = LeaseHolder(self.home / "holders")
         self.watch()
         self.open_one(apart=False)
 
@@ -281,13 +281,13 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     def give(self, process: Process, session: str, given: Sequence[Write]) -> None:
         number = next(self.numbers)
-        before = {row.id for row in self.watcher.rows()}
+        before = {row.id for row in self.watcher.inspection.rows()}
         future: Future[Receipt] | None = None
         try:
             future = process.delivery.turns.admit(SessionRef(WORKSPACE, session, "ada", "hermes"), given)
         except Killed:
             self.bury(process)
-        added = [row.write for row in self.watcher.rows() if row.id not in before]
+        added = [row.write for row in self.watcher.inspection.rows() if row.id not in before]
         for write in added:
             if isinstance(write, Message):
                 self.accepted.setdefault((session, write.content), number)
@@ -473,7 +473,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         """An older copy of the outbox comes to its place, when no attempt is under way any more."""
         self.bury_all(LATE_AFTER_A_KILL)
         self.check_all()
-        before = {(row.ref.session, text_of(row.write)) for row in self.watcher.rows()}
+        before = {(row.ref.session, text_of(row.write)) for row in self.watcher.inspection.rows()}
         self.watcher.close()
         self.file.close()
         for path in self.home.glob("outbox.db*"):
@@ -481,7 +481,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         shutil.copy(self.backup, self.home / "outbox.db")
         self.watch()
         self.owners.clear()
-        waiting = {(row.ref.session, text_of(row.write)) for row in self.watcher.rows()}
+        waiting = {(row.ref.session, text_of(row.write)) for row in self.watcher.inspection.rows()}
         there = {(session, text) for session, texts in self.there.items() for text in texts}
         # What was stored since is gone with the file, and what was parked or dropped since comes behind others.
         self.dropped |= {text for _, text in before - waiting - there}
@@ -498,18 +498,18 @@ class DeliveryMachine(RuleBasedStateMachine):
             self.open_one(apart=False)
 
     @rule(which=index)
-    @precondition(lambda self: self.watcher.counts().parked)
+    @precondition(lambda self: self.watcher.inspection.counts().parked)
     def retry(self, which: int) -> None:
-        rows = self.watcher.rows(parked=True)
+        rows = self.watcher.inspection.rows(parked=True)
         row = rows[which % len(rows)]
-        assert self.watcher.retry([row.id]) == 1
+        assert self.watcher.inspection.retry([row.id]) == 1
         self.owners.pop(row.id, None)
         self.retried.add(text_of(row.write))
 
     @rule(which=index)
     def drop(self, which: int) -> None:
-        rows = self.watcher.rows()
-        if rows and self.watcher.drop([rows[which % len(rows)].id]):
+        rows = self.watcher.inspection.rows()
+        if rows and self.watcher.inspection.drop([rows[which % len(rows)].id]):
             self.dropped.add(text_of(rows[which % len(rows)].write))
 
     # What always holds.
@@ -552,7 +552,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     def nothing_is_lost(self) -> None:
         """Whatever was accepted is on the server, or in the file, or was dropped by a person."""
         self.look()
-        waiting = Counter((row.ref.session, text_of(row.write)) for row in self.watcher.rows())
+        waiting = Counter((row.ref.session, text_of(row.write)) for row in self.watcher.inspection.rows())
         there = {(session, text) for session, texts in self.there.items() for text in texts}
         assert {one for one in self.accepted.keys() - there - waiting.keys() if one[1] not in self.dropped} == set()
         concluded = self.there_concluded.keys() | {text for _, text in waiting} | self.dropped
@@ -605,15 +605,15 @@ class DeliveryMachine(RuleBasedStateMachine):
         for _ in range(PATIENCE):
             for process in list(self.processes):
                 self.run_all(process)
-            if not self.watcher.counts().pending and all(
+            if not self.watcher.inspection.counts().pending and all(
                 future.done() for process in self.processes for future in process.futures
             ):
                 break
             self.timer.advance_to_next()
         self.timer.advance(LATE_AFTER_A_KILL)
         self.check_all()
-        assert self.watcher.counts().pending == 0, "it is stuck"
-        parked = {(row.ref.session, text_of(row.write)) for row in self.watcher.rows(parked=True)}
+        assert self.watcher.inspection.counts().pending == 0, "it is stuck"
+        parked = {(row.ref.session, text_of(row.write)) for row in self.watcher.inspection.rows(parked=True)}
         there = {(session, text) for session, texts in self.there.items() for text in texts}
         assert not parked & there, "parked although it is there"
         for process in [*self.processes, *self.closed]:
@@ -656,7 +656,7 @@ def test_each_failure_by_itself(machine: DeliveryMachine, what: str, fault: str)
     machine.another(apart=True)
     trouble(machine, what, [fault])
     if fault != "422":
-        assert machine.watcher.counts().parked == 0
+        assert machine.watcher.inspection.counts().parked == 0
 
 
 @pytest.mark.parametrize("fault", LOOK_FAULTS)
@@ -664,12 +664,12 @@ def test_each_failure_by_itself(machine: DeliveryMachine, what: str, fault: str)
 def test_a_look_that_fails_says_nothing_of_what_was_looked_for(machine: DeliveryMachine, what: str, fault: str) -> None:
     trouble(machine, "message", [])
     trouble(machine, what, ["500, done"], [fault])
-    assert machine.watcher.counts().parked == 0
+    assert machine.watcher.inspection.counts().parked == 0
 
 
 def test_a_refused_key_parks_nothing(machine: DeliveryMachine) -> None:
     trouble(machine, "message", ["401"] * 3)
-    assert machine.watcher.counts().parked == 0
+    assert machine.watcher.inspection.counts().parked == 0
 
 
 def test_turns_that_go_together_are_told_of_in_their_order(machine: DeliveryMachine) -> None:
@@ -701,7 +701,7 @@ def test_a_conclusion_that_is_there_already_does_not_vouch_for_those_beside_it(m
     machine.conclude(0, "a", "tea")
     machine.run(0)
     # It was delivered from elsewhere, as far as is known here.
-    machine.watcher.forget_delivered(PurgeFilter())
+    machine.watcher.history.purge(PurgeFilter())
     # The same once more, with another in the same request, which is not done and whose answer is lost.
     machine.conclude(0, "a", "tea")
     machine.conclude(0, "a", None)
@@ -758,7 +758,7 @@ def suspected(machine: DeliveryMachine) -> None:
     machine.say(0, "a", 1)
 
 
-@pytest.mark.parametrize("method", ["park_overtaken", "settle"])
+@pytest.mark.parametrize("method", ["park_overtaken", "delete_delivered"])
 @pytest.mark.parametrize("how", ["before", "after"])
 def test_killed_where_a_suspect_is_overtaken(machine: DeliveryMachine, method: str, how: str) -> None:
     suspected(machine)
@@ -784,7 +784,7 @@ def test_a_message_that_is_tried_again_lets_nobody_overtake(machine: DeliveryMac
     machine.honcho.writes.extend(["422", "422"])
     machine.say(0, "a", 2)
     process = machine.pick(0)
-    while not machine.watcher.counts().parked:
+    while not machine.watcher.inspection.counts().parked:
         machine.run_one(process)
     machine.say(0, "a", 1)
     machine.retry(0)

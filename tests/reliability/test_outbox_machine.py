@@ -23,7 +23,7 @@ from support.machines import bounds
 
 from honcho_exec.errors import Overloaded
 from honcho_exec.model import Conclusion, Message, SessionRef, Write
-from honcho_exec.outbox.lease import Holder
+from honcho_exec.outbox.lease import LeaseHolder
 from honcho_exec.outbox.outbox import Outbox
 from honcho_exec.outbox.rows import Admitted, Batch
 
@@ -61,7 +61,7 @@ class Process:
     """An outbox as one process has it, and the batch that it is at."""
 
     outbox: Outbox
-    holder: Holder
+    holder: LeaseHolder
     held: Batch | None = None
     name: str = field(init=False)
 
@@ -92,8 +92,8 @@ class OutboxMachine(RuleBasedStateMachine):
         )
         return Process(outbox, holder)
 
-    def make_holder(self) -> Holder:
-        return Holder(self.folder / "holders")
+    def make_holder(self) -> LeaseHolder:
+        return LeaseHolder(self.folder / "holders")
 
     def open_one(self) -> None:
         self.processes.append(self.process(destination="here"))
@@ -224,7 +224,7 @@ class OutboxMachine(RuleBasedStateMachine):
         if (found := self.at_work(at)) is None:
             return
         process, batch = found
-        behind = process.outbox.claim(beyond=[batch])
+        behind = process.outbox.claim(after=[batch])
         if behind is None:
             return
         assert behind.id != batch.id
@@ -267,7 +267,7 @@ class OutboxMachine(RuleBasedStateMachine):
         else:
             left = [row.number for row in self.rows if row.batch == batch.id and row.parked is None]
             assert [row.number for row in rows] == [number for number in before if number in left]
-            assert batch.look == rows[0].look
+            assert batch.must_verify == rows[0].look
         return rows
 
     def left(self, batch: Batch) -> list[ModelRow]:
@@ -278,22 +278,22 @@ class OutboxMachine(RuleBasedStateMachine):
     def send(self, at: int, late: float) -> None:
         if (found := self.at_work(at)) is not None:
             process, batch = found
-            rows = process.outbox.reread(batch).rows
-            assert process.outbox.sending(rows, may_land_for=late) == list(rows)
+            rows = process.outbox.refresh(batch).rows
+            assert process.outbox.mark_sent(rows, may_land_for=late) == list(rows)
             self.mark(batch, look=True)
 
     @rule(at=index)
     def fail(self, at: int) -> None:
         if (found := self.at_work(at)) is not None:
             process, batch = found
-            process.outbox.not_done(batch, "refused")
+            process.outbox.mark_not_sent(batch, "refused")
             self.mark(batch, look=False)
 
     @rule(at=index)
     def lose_the_answer(self, at: int) -> None:
         if (found := self.at_work(at)) is not None:
             process, batch = found
-            process.outbox.unknown(batch, "lost", may_land_for=1)
+            process.outbox.mark_ambiguous(batch, "lost", may_land_for=1)
             self.mark(batch, look=True)
 
     def mark(self, batch: Batch, *, look: bool) -> None:
@@ -305,12 +305,12 @@ class OutboxMachine(RuleBasedStateMachine):
         if (found := self.at_work(at)) is None:
             return
         process, batch = found
-        current = process.outbox.reread(batch)
+        current = process.outbox.refresh(batch)
         self.take_off(process, batch, current.rows[: -(-len(current.rows) // share)])
 
     def take_off(self, process: Process, batch: Batch, rows: Sequence[object]) -> None:
         done = self.left(batch)[: len(rows)]
-        process.outbox.settle(process.outbox.reread(batch).rows[: len(rows)])
+        process.outbox.delete_delivered(process.outbox.refresh(batch).rows[: len(rows)])
         self.forget(done)
         self.delivered += done
         if not self.left(batch):
@@ -330,8 +330,8 @@ class OutboxMachine(RuleBasedStateMachine):
             self.halve_held(process, batch)
 
     def halve_held(self, process: Process, batch: Batch) -> None:
-        batch, rows = process.outbox.reread(batch), self.left(batch)
-        process.outbox.halve(batch)
+        batch, rows = process.outbox.refresh(batch), self.left(batch)
+        process.outbox.bisect(batch)
         process.held = None
         middle = len(rows) // 2
         found_ids = self.batch_ids(rows)
@@ -419,7 +419,7 @@ class OutboxMachine(RuleBasedStateMachine):
     @rule(which=st.lists(index, max_size=3))
     def retry(self, which: list[int]) -> None:
         chosen = self.choose(self.parked(), which)
-        assert self.watcher.outbox.retry(self.ids(chosen)) == len(chosen)
+        assert self.watcher.outbox.inspection.retry(self.ids(chosen)) == len(chosen)
         for row in chosen:
             row.parked, row.batch, row.look, row.owner = None, None, False, NOBODY
 
@@ -427,7 +427,7 @@ class OutboxMachine(RuleBasedStateMachine):
     def drop(self, which: list[int]) -> None:
         chosen = self.choose([row for row in self.rows if row.here], which)
         gone = [row for row in chosen if row.parked is not None or not row.look]
-        assert self.watcher.outbox.drop(self.ids(chosen)) == len(gone)
+        assert self.watcher.outbox.inspection.drop(self.ids(chosen)) == len(gone)
         self.forget(gone)
 
     @staticmethod
@@ -435,7 +435,7 @@ class OutboxMachine(RuleBasedStateMachine):
         return [rows[at] for at in sorted({at % len(rows) for at in which})] if rows else []
 
     def ids(self, rows: Sequence[ModelRow]) -> list[int]:
-        by_number = {self.number(row.write): row.id for row in self.watcher.outbox.rows()}
+        by_number = {self.number(row.write): row.id for row in self.watcher.outbox.inspection.rows()}
         return [by_number[row.number] for row in rows]
 
     @rule(seconds=st.sampled_from([0.1, 5.0, 3600.0]))
@@ -447,14 +447,14 @@ class OutboxMachine(RuleBasedStateMachine):
     @invariant()
     def nothing_is_lost_and_nothing_is_left(self) -> None:
         here = [row for row in self.rows if row.here]
-        found = self.watcher.outbox.rows()
+        found = self.watcher.outbox.inspection.rows()
         assert [(self.number(row.write), row.error if row.parked_at else None) for row in found] == [
             (row.number, row.parked) for row in here
         ]
 
     @invariant()
     def the_counts_agree(self) -> None:
-        counts = self.watcher.outbox.counts()
+        counts = self.watcher.outbox.inspection.counts()
         waiting = self.waiting()
         assert (counts.pending, counts.parked, counts.elsewhere) == (
             len(waiting),
@@ -465,14 +465,14 @@ class OutboxMachine(RuleBasedStateMachine):
         assert (counts.oldest_at is None) == (not waiting)
         for process in self.processes:
             mine = sum(row.owner == process.name for row in waiting)
-            assert process.outbox.pending() == mine
+            assert process.outbox.inspection.pending() == mine
 
     @invariant()
     def every_turn_knows_its_fate(self) -> None:
         for turn in {row.turn for row in self.rows[-3:]}:
             rows = [row for row in self.rows if row.turn == turn]
             reason = next((row.parked for row in rows if row.parked), None)
-            assert self.watcher.outbox.fate(turn) == (len(rows), reason)
+            assert self.watcher.outbox.turn_state(turn) == (len(rows), reason)
 
     def drain(self) -> None:
         """A last process, when all others are dead, delivers everything that waits, in order."""
@@ -503,7 +503,7 @@ TestOutbox.settings = BOUNDS
 class TwoClaim(OutboxMachine):
     """Every process is the same holder, so that two of them are handed the same rows."""
 
-    def make_holder(self) -> Holder:
+    def make_holder(self) -> LeaseHolder:
         if not hasattr(self, "only"):
             self.only = super().make_holder()
         return self.only
@@ -512,7 +512,7 @@ class TwoClaim(OutboxMachine):
 class LivingAreTakenFrom(OutboxMachine):
     """Every other holder is taken for dead."""
 
-    def make_holder(self) -> Holder:
+    def make_holder(self) -> LeaseHolder:
         holder = super().make_holder()
         holder.alive = lambda name: name == holder.name  # type: ignore[method-assign]
         return holder
@@ -536,28 +536,28 @@ class Forgetful(OutboxMachine):
     @staticmethod
     def end(process: Process) -> None:
         if process.held is not None:
-            process.outbox.settle(process.held.rows)
+            process.outbox.delete_delivered(process.held.rows)
         OutboxMachine.end(process)
 
 
 def test_a_row_that_is_tried_again_does_not_let_others_overtake(tmp_path: Path) -> None:
-    holder = Holder(tmp_path / "holders")
+    holder = LeaseHolder(tmp_path / "holders")
     outbox = Outbox(tmp_path / "outbox.db", destination="here", holder=holder, clock=HandClock(), max_rows=9)
     ref = SessionRef("w", "s", "ada", "hermes")
     outbox.admit("t1", ref, [Message("ada", "1"), Message("ada", "2")])
     both = outbox.claim()
     assert both is not None
-    outbox.halve(both)
+    outbox.bisect(both)
     first = outbox.claim()
     assert first is not None
     outbox.park(first, "because")
     outbox.admit("t2", ref, [Message("ada", "3")])
-    outbox.retry([first.rows[0].id])
+    outbox.inspection.retry([first.rows[0].id])
     outbox.adopt()
     sent: list[Write] = []
     while (batch := outbox.claim()) is not None:
         sent += batch.writes
-        outbox.settle(batch.rows)
+        outbox.delete_delivered(batch.rows)
     assert sent == [Message("ada", "1"), Message("ada", "2"), Message("ada", "3")]
     outbox.close()
     holder.close()
@@ -569,12 +569,12 @@ def test_a_living_process_is_not_taken_for_dead_when_files_cannot_be_opened(
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from honcho_exec.outbox.lease import Holder\n"
-        "holder = Holder(Path(sys.argv[1]))\n"
+        "from honcho_exec.outbox.lease import LeaseHolder\n"
+        "holder = LeaseHolder(Path(sys.argv[1]))\n"
         "print(holder.name, flush=True)\n"
         "sys.stdin.read()\n"
     )
-    mine = Holder(tmp_path)
+    mine = LeaseHolder(tmp_path)
     with subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

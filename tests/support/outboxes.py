@@ -9,7 +9,7 @@ from pathlib import Path
 
 from honcho_exec.clock import Clock, SystemClock
 from honcho_exec.model import Conclusion, Message, SessionRef, Write
-from honcho_exec.outbox.lease import Holder
+from honcho_exec.outbox.lease import LeaseHolder
 from honcho_exec.outbox.outbox import Outbox
 
 __all__ = ["CLOCK", "REF", "Process", "another"]
@@ -22,7 +22,7 @@ class Process:
     """An outbox as one provider has it."""
 
     def __init__(self, folder: Path, *, max_rows: int = 10_000, clock: Clock = CLOCK) -> None:
-        self.holder = Holder(folder / "holders")
+        self.holder = LeaseHolder(folder / "holders")
         self.outbox = Outbox(
             folder / "outbox.db", destination="here", holder=self.holder, clock=clock, max_rows=max_rows
         )
@@ -39,9 +39,9 @@ class Process:
         texts = []
         self.outbox.adopt()
         while (batch := self.outbox.claim()) is not None:
-            rows = self.outbox.sending(batch.rows, may_land_for=0.0)
+            rows = self.outbox.mark_sent(batch.rows, may_land_for=0.0)
             texts += [row.write.content for row in rows if isinstance(row.write, Message | Conclusion)]
-            self.outbox.settle(rows)
+            self.outbox.delete_delivered(rows)
         return texts
 
     def close(self) -> None:

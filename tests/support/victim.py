@@ -235,14 +235,14 @@ def _die(*_: object) -> None:
 
 def _die_at(point: str) -> None:
     if point == "settling":
-        Outbox.settle = _dying_inside(Outbox.settle)  # type: ignore[method-assign]
+        Outbox.delete_delivered = _dying_inside(Outbox.delete_delivered)  # type: ignore[method-assign]
         return
     method, after = {
         "frozen": ("claim", True),
-        "recorded": ("sending", True),
-        "answered": ("settle", False),
-        "settled": ("settle", True),
-        "halved": ("halve", True),
+        "recorded": ("mark_sent", True),
+        "answered": ("delete_delivered", False),
+        "settled": ("delete_delivered", True),
+        "halved": ("bisect", True),
         "parked": ("park", True),
     }[point]
     original: Callable[..., object] = getattr(Outbox, method)

@@ -76,7 +76,7 @@ PROTECTIONS = (
         "a turn is committed before sync_turn returns",
         "outbox/writer.py",
         "            self._waiting.append(change)\n",
-        "            self._waiting.append(change)\n            change.answer()\n            time.sleep(0.1)\n",
+        "            self._waiting.append(change)\n            change.let_go()\n            time.sleep(0.1)\n",
         (f"{OUTBOX}::test_what_was_admitted_survives_the_process",),
     ),
     Protection(
@@ -111,7 +111,7 @@ PROTECTIONS = (
     ),
     Protection(
         "what was in the spill of an earlier version is imported once",
-        "outbox/spill.py",
+        "outbox/migrations.py",
         '"INSERT OR IGNORE INTO taken VALUES (?, ?)"',
         '"INSERT OR REPLACE INTO taken VALUES (?, ?)"',
         (f"{WRITER}::test_spill_of_an_earlier_version_is_imported_first_and_once",),
@@ -119,14 +119,14 @@ PROTECTIONS = (
     Protection(
         "what was committed is flushed to the disk by the lane",
         "delivery/pump.py",
-        "            self._outbox.flush_to_disk()\n",
+        "            self._outbox.file.flush()\n",
         "",
         (f"{DELIVERY}::test_what_the_lane_has_seen_survives_a_power_cut",),
     ),
     Protection(
         "the server is asked before anything is sent again",
         "delivery/sender.py",
-        "        if batch.look and not isinstance(",
+        "        if batch.must_verify and not isinstance(",
         "        if not batch and not isinstance(",
         (f"{MACHINE}::test_each_failure_by_itself",),
     ),
@@ -147,10 +147,10 @@ PROTECTIONS = (
     Protection(
         "a look counts from its beginning",
         "delivery/sender.py",
-        "        wait = batch.settled.since(self._clock.boot_time()) or 0.0\n"
+        "        wait = batch.ambiguous_until.since(self._clock.boot_time()) or 0.0\n"
         "        there = stored(api, batch, batch.rows)\n",
         "        there = stored(api, batch, batch.rows)\n"
-        "        wait = batch.settled.since(self._clock.boot_time()) or 0.0\n",
+        "        wait = batch.ambiguous_until.since(self._clock.boot_time()) or 0.0\n",
         (f"{MACHINE}::test_what_is_done_while_the_server_looks_is_not_sent_again",),
     ),
     Protection(
@@ -284,7 +284,7 @@ PROTECTIONS = (
     Protection(
         "a refused batch is halved until the row is found",
         "delivery/sender.py",
-        "        if len(batch.rows) > 1:\n            self._outbox.halve(batch)\n            return\n",
+        "        if len(batch.rows) > 1:\n            self._outbox.bisect(batch)\n            return\n",
         "",
         (f"{DELIVERY}::test_a_refused_message_is_parked_and_the_others_arrive",),
     ),
@@ -371,13 +371,13 @@ PROTECTIONS = (
     Protection(
         "a full outbox takes nothing more",
         "outbox/enqueue.py",
-        'f" WHERE (SELECT rows FROM size) + ? <= ? {otherwise}"',
-        'f" WHERE (SELECT rows FROM size) + ? <= ? + 9 {otherwise}"',
+        'f" WHERE (SELECT rows FROM size) + ? <= ? {on_conflict}"',
+        'f" WHERE (SELECT rows FROM size) + ? <= ? + 9 {on_conflict}"',
         (f"{OUTBOX}::test_a_full_outbox_takes_all_of_a_turn_or_nothing",),
     ),
     Protection(
         "what is being sent cannot be dropped",
-        "outbox/outbox.py",
+        "outbox/inspection.py",
         '"DELETE FROM rows WHERE (parked_at IS NOT NULL OR NOT look) AND id IN',
         '"DELETE FROM rows WHERE id IN',
         (f"{DELIVERY}::test_a_turn_that_a_person_drops_is_told_to_whoever_waits", f"{OUTBOX_MACHINE}::TestOutbox"),
@@ -427,8 +427,8 @@ PROTECTIONS = (
     Protection(
         "on a full disk the reserved space is given back",
         "delivery/pump.py",
-        "        return isinstance(error, StateError) and not isinstance(error, Busy) and self._outbox.make_room()\n",
-        "        return False\n",
+        " and not isinstance(error, Busy) and self._outbox.file.make_room()\n",
+        " and False\n",
         (
             "tests/integration/test_full_disk.py::test_pending_rows_are_delivered_on_a_full_file_system_and_everything_resumes",
         ),
@@ -436,7 +436,7 @@ PROTECTIONS = (
     Protection(
         "the outbox's log is emptied when it is long",
         "storage/pool.py",
-        "wal_autocheckpoint={_MOST_LOG_PAGES}",
+        "wal_autocheckpoint={_MAX_LOG_PAGES}",
         "wal_autocheckpoint=0",
         (f"{OUTBOX}::test_the_log_stays_below_four_times_the_pending_rows",),
     ),

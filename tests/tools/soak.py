@@ -176,8 +176,10 @@ def drain(url: str, home: Path, boot: str | None, result: Result) -> set[str]:
         last.sync_turn("the end", "")
         pending = last.flush(DRAIN_SECONDS)
         with last.outbox() as outbox:
-            result.pending += max(pending, outbox.counts().pending)
-            return {str(getattr(row.write, "content", "")) for row in outbox.rows(parked=True, limit=1_000_000)}
+            result.pending += max(pending, outbox.inspection.counts().pending)
+            return {
+                str(getattr(row.write, "content", "")) for row in outbox.inspection.rows(parked=True, limit=1_000_000)
+            }
 
 
 @contextmanager

@@ -63,11 +63,11 @@ def flush(ctx: click.Context, cli: CliContext, timeout: float) -> None:
     """
     reason: HonchoExecError | None = None
     with open_outbox(cli) as box:
-        before, parked = box.counts(), _parked(box)
+        before, parked = box.inspection.counts(), _parked(box)
         if before.pending:
             with progress_bar("Sending", before.pending) as told, open_provider(cli) as provider:
                 reason = _deliver(provider, box, timeout, told)
-        after, refused = box.counts(), len(_parked(box) - parked)
+        after, refused = box.inspection.counts(), len(_parked(box) - parked)
     _tell(before, after, refused, reason if after.pending else None, as_json=cli.as_json)
     ctx.exit(FAILED if after.pending or refused else 0)
 
@@ -75,7 +75,7 @@ def flush(ctx: click.Context, cli: CliContext, timeout: float) -> None:
 def _deliver(provider: HonchoProvider, box: Outbox, timeout: float, told: Progress) -> HonchoExecError:
     """Wait until nothing is left to send, the time is over or a person has to do something; returns why not longer."""
     until = time.monotonic() + timeout
-    waiting, others = box.counts().pending, False
+    waiting, others = box.inspection.counts().pending, False
     while waiting and (left := until - time.monotonic()) > 0:
         trouble = provider.trouble
         if trouble is not None and not trouble.retryable:
@@ -85,7 +85,7 @@ def _deliver(provider: HonchoProvider, box: Outbox, timeout: float, told: Progre
             others = found
         if trouble is not None or others:
             time.sleep(min(_PAUSE, left))
-        now = box.counts().pending
+        now = box.inspection.counts().pending
         told(waiting - now, without_password(str(trouble or (_OTHERS if others and now else ""))))
         waiting = now
     return provider.trouble or _Unfinished(_OTHERS if others else f"not done within {timeout:g} s")
@@ -129,4 +129,4 @@ def _tell(before: Counts, after: Counts, refused: int, reason: HonchoExecError |
 
 
 def _parked(box: Outbox) -> set[int]:
-    return {row.id for row in box.rows(parked=True, limit=EVERY)}
+    return {row.id for row in box.inspection.rows(parked=True, limit=EVERY)}

@@ -81,9 +81,9 @@ def list_rows(cli: CliContext, state: str | None, *, everywhere: bool, limit: in
     """List the rows, the oldest first."""
     parked = None if state is None else state == "parked"
     with open_outbox(cli) as box:
-        rows = box.rows(parked=parked, everywhere=everywhere, limit=limit)
+        rows = box.inspection.rows(parked=parked, everywhere=everywhere, limit=limit)
         more = _count(box, parked=parked, everywhere=everywhere) - len(rows) if len(rows) == limit else 0
-        counts, failure = box.counts(), _last_failure(box)
+        counts, failure = box.inspection.counts(), _last_failure(box)
     now = time.time()
     if cli.as_json:
         shown = [to_dict(row, now) for row in rows]
@@ -150,8 +150,8 @@ def retry(ctx: click.Context, cli: CliContext, ids: tuple[int, ...], *, all_park
         raise click.UsageError("name the rows by their ids, or all of them with --all-parked")
     with open_outbox(cli) as box:
         if all_parked:
-            ids = tuple(row.id for row in box.rows(parked=True, limit=EVERY))
-        done = [row_id for row_id in dict.fromkeys(ids) if box.retry([row_id])]
+            ids = tuple(row.id for row in box.inspection.rows(parked=True, limit=EVERY))
+        done = [row_id for row_id in dict.fromkeys(ids) if box.inspection.retry([row_id])]
         left = _left(box, ids, done, "not_parked")
     happened = "Nothing is parked." if all_parked else ""
     if done:
@@ -182,7 +182,7 @@ def drop(ctx: click.Context, cli: CliContext, ids: tuple[int, ...], *, sure: boo
         there = _found(box, ids)
         if there and not sure:
             _ask(list(there.values()))
-        done = [row_id for row_id in there if box.drop([row_id])]
+        done = [row_id for row_id in there if box.inspection.drop([row_id])]
         left = _left(box, ids, done, "being_sent")
     happened = f"{many(len(done))} {'was' if len(done) == 1 else 'were'} dropped." if done else ""
     ctx.exit(_tell(done, left, "dropped", happened, as_json=cli.as_json))
@@ -190,14 +190,14 @@ def drop(ctx: click.Context, cli: CliContext, ids: tuple[int, ...], *, sure: boo
 
 def _count(box: Outbox, *, parked: bool | None, everywhere: bool) -> int:
     if everywhere:
-        return len(box.rows(parked=parked, everywhere=True, limit=EVERY))
-    counts = box.counts()
+        return len(box.inspection.rows(parked=parked, everywhere=True, limit=EVERY))
+    counts = box.inspection.counts()
     return {None: counts.pending + counts.parked, True: counts.parked, False: counts.pending}[parked]
 
 
 def _last_failure(box: Outbox) -> str | None:
     """What failed last, unless something was delivered since."""
-    history = box.history()
+    history = box.history.last()
     if history.error is None or (history.delivered_at or 0.0) > (history.error_at or 0.0):
         return None
     return without_password(history.error)
@@ -206,7 +206,7 @@ def _last_failure(box: Outbox) -> str | None:
 def _found(box: Outbox, ids: Sequence[int]) -> dict[int, OutboxRow]:
     """Those of the rows that are there."""
     wanted = set(ids)
-    return {row.id: row for row in box.rows(everywhere=True, limit=EVERY) if row.id in wanted}
+    return {row.id: row for row in box.inspection.rows(everywhere=True, limit=EVERY) if row.id in wanted}
 
 
 def _left(box: Outbox, ids: Sequence[int], done: Sequence[int], why: str) -> dict[int, str]:

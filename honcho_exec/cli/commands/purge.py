@@ -139,7 +139,7 @@ def _look(cli: CliContext, loaded: LoadedSettings, chosen: PurgeFilter, *, do: b
         home = outbox.path.parent
         _from_outbox(outbox, home, chosen, found, do=do)
         if do:
-            outbox.forget_delivered(chosen)
+            outbox.history.purge(chosen)
         if loaded.settings.backend != "embedded":
             _from_server(loaded, chosen, found, do=do)
         if (home / MEMORY_FILE).exists():
@@ -158,8 +158,8 @@ def _look(cli: CliContext, loaded: LoadedSettings, chosen: PurgeFilter, *, do: b
         if do:
             # Running processes learn by it that the session is another one.
             _from_other_files(home, outbox, chosen)
-        outbox.tidy()
-        if do and chosen.everything and not outbox.shrink():
+        outbox.file.vacuum()
+        if do and chosen.everything and not outbox.file.shrink():
             found.left.append(_NOT_SHRUNK.format(outbox.path.name))
         found.left += [f"{path.name}, which was damaged and set aside, may hold some" for path in _aside(home)]
         if chosen.text is not None and (do or found.nothing):
@@ -168,8 +168,8 @@ def _look(cli: CliContext, loaded: LoadedSettings, chosen: PurgeFilter, *, do: b
 
 
 def _from_outbox(outbox: Outbox, home: Path, chosen: PurgeFilter, found: _Found, *, do: bool) -> None:
-    rows = [row for row in outbox.rows(everywhere=True, limit=EVERY) if _is_chosen(row, home, chosen)]
-    found.outbox = outbox.drop([row.id for row in rows]) if do and rows else len(rows)
+    rows = [row for row in outbox.inspection.rows(everywhere=True, limit=EVERY) if _is_chosen(row, home, chosen)]
+    found.outbox = outbox.inspection.drop([row.id for row in rows]) if do and rows else len(rows)
     if do and found.outbox < len(rows):
         found.left.append(f"{many(len(rows) - found.outbox)} of the outbox that are being sent; run it again later")
 

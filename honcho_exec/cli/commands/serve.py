@@ -114,15 +114,15 @@ def _tell(cli: CliContext, url: str, file: Path, kept: Path | None, *, no_auth: 
 def _state(outbox: Outbox) -> Mapping[str, object]:
     """The outbox for the page: how much waits, what failed last, and how long deliveries took."""
     now = time.time()
-    rows = [to_dict(row, now) for row in outbox.rows(limit=_ROWS)]
+    rows = [to_dict(row, now) for row in outbox.inspection.rows(limit=_ROWS)]
     shown = ("id", "state", "kind", "session", "who", "age", "attempts", "reason", "text")
     return {
         "now": now,
         "destination": without_password(outbox.destination),
-        "counts": asdict(outbox.counts()),
-        "history": asdict(outbox.history()),
+        "counts": asdict(outbox.inspection.counts()),
+        "history": asdict(outbox.history.last()),
         "rows": [{name: _short(row[name]) for name in shown} for row in rows],
-        "deliveries": [asdict(delivery) for delivery in outbox.deliveries()],
+        "deliveries": [asdict(delivery) for delivery in outbox.history.deliveries()],
     }
 
 

@@ -465,9 +465,9 @@ def test_a_turn_that_a_person_drops_is_told_to_whoever_waits(
     assert held.arrived.wait(5)
     second = provider.sync_turn("dropped", "")
     with make_provider("looking", base_url=server.url).outbox() as outbox:
-        sent, dropped = outbox.rows()
+        sent, dropped = outbox.inspection.rows()
         assert (sent.in_flight, dropped.in_flight) == (True, False)
-        assert outbox.drop([sent.id, dropped.id]) == 1
+        assert outbox.inspection.drop([sent.id, dropped.id]) == 1
     held.proceed.set()
     assert first.result(10).written == 1
     with pytest.raises(Rejected, match="taken out of the outbox"):
@@ -484,7 +484,7 @@ def test_a_parked_turn_that_is_tried_again_is_sent_by_whoever_is_there(
         provider.sync_turn("odd", "").result(10)
     server.heal()
     with provider.outbox() as outbox:
-        assert outbox.retry([row.id for row in outbox.rows(parked=True)]) == 1
+        assert outbox.inspection.retry([row.id for row in outbox.inspection.rows(parked=True)]) == 1
     assert server.wait_count(2, *POST_MESSAGES, timeout=10)
     assert provider.flush(5) == 0
     assert stored(server, tmp_path) == ["odd"]

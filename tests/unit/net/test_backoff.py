@@ -17,7 +17,7 @@ from honcho_exec.model import Message, SessionRef
 from honcho_exec.net.backoff import CAP_SECONDS, Backoff
 from honcho_exec.net.breaker import Breaker
 from honcho_exec.net.retry import RetryPolicy
-from honcho_exec.outbox.lease import Holder
+from honcho_exec.outbox.lease import LeaseHolder
 from honcho_exec.outbox.outbox import Outbox
 from honcho_exec.runtime.lane import Lane
 from honcho_exec.runtime.metrics import Meter
@@ -34,7 +34,7 @@ class Conversation:
     def __init__(self, folder: Path, honcho: ScriptedHoncho, number: int, cooldown: float, attempts: int) -> None:
         timer = honcho.timer
         self.executor = ManualExecutor()
-        self.holder = Holder(folder / "holders")
+        self.holder = LeaseHolder(folder / "holders")
         self.outbox = Outbox(folder / "outbox.db", destination="here", holder=self.holder, clock=timer, max_rows=1000)
         self.lane = Lane(self.executor)
         breaker = Breaker("Honcho", threshold=THRESHOLD, cooldown=cooldown, clock=timer)
@@ -106,7 +106,7 @@ class Town:
     def recover(self) -> float:
         """Seconds until all of it has arrived."""
         back = self.timer.seconds
-        self.pass_until(lambda: not self.conversations[0].outbox.counts().pending, 120)
+        self.pass_until(lambda: not self.conversations[0].outbox.inspection.counts().pending, 120)
         return self.timer.seconds - back
 
     def pass_until(self, so: Callable[[], bool], seconds: float) -> None:

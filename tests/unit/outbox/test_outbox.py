@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 
@@ -20,7 +21,7 @@ import honcho_exec
 from honcho_exec.clock import Clock, SystemClock
 from honcho_exec.errors import Overloaded, StateError
 from honcho_exec.model import Card, Conclusion, Deletion, Message, SessionRef
-from honcho_exec.outbox.lease import Holder
+from honcho_exec.outbox.lease import LeaseHolder
 from honcho_exec.outbox.outbox import LONGEST_LATE, MAX_BATCH, Outbox
 from honcho_exec.outbox.rows import Admitted
 from honcho_exec.storage.database import Database, set_aside
@@ -36,7 +37,7 @@ class Process:
     def __init__(
         self, folder: Path, *, destination: str = "here", max_rows: int = 10_000, clock: Clock = CLOCK
     ) -> None:
-        self.holder = Holder(folder / "holders")
+        self.holder = LeaseHolder(folder / "holders")
         self.outbox = Outbox(
             folder / "outbox.db", destination=destination, holder=self.holder, clock=clock, max_rows=max_rows
         )
@@ -63,7 +64,7 @@ def contents(process: Process) -> list[list[str]]:
     batches = []
     while (batch := process.outbox.claim()) is not None:
         batches.append([write.content for write in batch.writes if isinstance(write, Message | Conclusion)])
-        process.outbox.settle(batch.rows)
+        process.outbox.delete_delivered(batch.rows)
     return batches
 
 
@@ -90,14 +91,14 @@ def test_a_batch_is_frozen_when_it_is_first_claimed(process: Process) -> None:
     admit(process, "first")
     batch = process.outbox.claim()
     assert batch is not None
-    process.outbox.sending(batch.rows, may_land_for=10)
+    process.outbox.mark_sent(batch.rows, may_land_for=10)
     admit(process, "second")
     again = process.outbox.claim()
     assert again is not None
     assert (again.id, again.writes) == (batch.id, batch.writes)
-    assert again.look
-    process.outbox.not_done(again, "refused")
-    assert not process.outbox.reread(again).look
+    assert again.must_verify
+    process.outbox.mark_not_sent(again, "refused")
+    assert not process.outbox.refresh(again).must_verify
 
 
 def test_wait_for_an_attempt_does_not_follow_the_wall_clock(tmp_path: Path) -> None:
@@ -106,14 +107,14 @@ def test_wait_for_an_attempt_does_not_follow_the_wall_clock(tmp_path: Path) -> N
     admit(process, "hello")
     batch = process.outbox.claim()
     assert batch is not None
-    process.outbox.sending(batch.rows, may_land_for=LONGEST_LATE)
+    process.outbox.mark_sent(batch.rows, may_land_for=LONGEST_LATE)
     ends = replace(clock.boot_time(), seconds=clock.boot_time().seconds + LONGEST_LATE)
     for clock.wall_offset in (0, -3600, 3600):
-        assert process.outbox.reread(batch).settled == ends
+        assert process.outbox.refresh(batch).ambiguous_until == ends
     process.close()
     clock.seconds += 2
     later = Process(tmp_path, clock=clock)
-    assert later.outbox.reread(batch).settled == ends
+    assert later.outbox.refresh(batch).ambiguous_until == ends
     later.close()
 
 
@@ -123,14 +124,14 @@ def test_after_a_reboot_an_attempt_is_waited_for_once_from_the_first_look_on(tmp
     admit(process, "hello")
     batch = process.outbox.claim()
     assert batch is not None
-    process.outbox.unknown(batch, "lost", may_land_for=1.0)
+    process.outbox.mark_ambiguous(batch, "lost", may_land_for=1.0)
     process.close()
     clock.reboot()
     later = Process(tmp_path, clock=clock)
     ends = replace(clock.boot_time(), seconds=LONGEST_LATE)
-    assert later.outbox.reread(batch).settled == ends
+    assert later.outbox.refresh(batch).ambiguous_until == ends
     clock.seconds += 2
-    assert later.outbox.reread(batch).settled == ends
+    assert later.outbox.refresh(batch).ambiguous_until == ends
     later.close()
 
 
@@ -139,11 +140,11 @@ def test_what_was_admitted_survives_the_process(tmp_path: Path) -> None:
         "import os, sys\n"
         "from pathlib import Path\n"
         "from honcho_exec.clock import SystemClock\n"
-        "from honcho_exec.outbox.lease import Holder\n"
+        "from honcho_exec.outbox.lease import LeaseHolder\n"
         "from honcho_exec.model import Message, SessionRef\n"
         "from honcho_exec.outbox.outbox import Outbox\n"
         "folder = Path(sys.argv[1])\n"
-        "outbox = Outbox(folder / 'outbox.db', destination='here', holder=Holder(folder / 'holders'),\n"
+        "outbox = Outbox(folder / 'outbox.db', destination='here', holder=LeaseHolder(folder / 'holders'),\n"
         "                clock=SystemClock(), max_rows=10)\n"
         "outbox.admit('t', SessionRef('w', 's', 'ada', 'hermes'), [Message('ada', 'kept')])\n"
         "outbox.claim()\n"
@@ -179,7 +180,7 @@ def test_within_a_stream_only_the_holder_of_the_oldest_row_may_send(tmp_path: Pa
     assert held is not None
     assert [write.content for write in held.writes if isinstance(write, Message)] == ["1"]
     assert second.outbox.claim() is None
-    first.outbox.settle(held.rows)
+    first.outbox.delete_delivered(held.rows)
     assert first.outbox.claim() is None
     assert contents(second) == [["2"]]
     assert contents(first) == [["3"]]
@@ -208,7 +209,7 @@ def test_other_destinations_are_left_alone_and_counted(tmp_path: Path) -> None:
     here, there = Process(tmp_path), Process(tmp_path, destination="there")
     admit(here, "for here")
     assert there.outbox.claim() is None
-    assert (there.outbox.counts().pending, there.outbox.counts().elsewhere) == (0, 1)
+    assert (there.outbox.inspection.counts().pending, there.outbox.inspection.counts().elsewhere) == (0, 1)
     here.close()
     there.close()
 
@@ -230,14 +231,14 @@ def test_halves_are_batches_of_their_own_and_a_parked_row_holds_nothing_up(proce
     admit(process, *"abcd")
     batch = process.outbox.claim()
     assert batch is not None
-    process.outbox.halve(batch)
+    process.outbox.bisect(batch)
     half = process.outbox.claim()
     assert half is not None
     assert [row.write for row in half.rows] == [Message("ada", "a"), Message("ada", "b")]
     process.outbox.park(half, "because")
     assert contents(process) == [["c", "d"]]
-    assert process.outbox.counts().parked == 2
-    assert [row.error for row in process.outbox.rows(parked=True)] == ["because", "because"]
+    assert process.outbox.inspection.counts().parked == 2
+    assert [row.error for row in process.outbox.inspection.rows(parked=True)] == ["because", "because"]
 
 
 def test_nothing_of_what_was_delivered_stays_in_the_files(tmp_path: Path) -> None:
@@ -245,7 +246,7 @@ def test_nothing_of_what_was_delivered_stays_in_the_files(tmp_path: Path) -> Non
     for number in range(MAX_BATCH):
         admit(process, f"a secret that nobody should find {number}")
     contents(process)
-    process.outbox.tidy()
+    process.outbox.file.vacuum()
     for file in tmp_path.glob("outbox.db*"):
         assert b"a secret that" not in file.read_bytes()
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
@@ -265,10 +266,10 @@ def test_the_log_stays_below_four_times_the_pending_rows(process: Process, tmp_p
 def test_a_drained_outbox_gives_its_space_back(process: Process, tmp_path: Path) -> None:
     for _ in range(300):
         admit(process, "x" * 20_000)
-    process.outbox.flush_to_disk()
+    process.outbox.file.flush()
     assert (tmp_path / "outbox.db").stat().st_size > 6_000_000
     assert sum(map(len, contents(process))) == 300
-    process.outbox.tidy()
+    process.outbox.file.vacuum()
     assert sum(path.stat().st_size for path in tmp_path.glob("outbox.db*")) < 300_000
     admit(process, "goes on")
     assert contents(process) == [["goes on"]]
@@ -320,7 +321,7 @@ def test_a_damaged_file_is_set_aside_and_a_new_one_begun(tmp_path: Path, caplog:
     process = Process(tmp_path)
     admit(process, "goes on")
     assert contents(process) == [["goes on"]]
-    (aside,) = process.outbox.set_aside()
+    (aside,) = process.outbox.file.damaged_files()
     assert aside.read_bytes().startswith(b"this was a database once")
     assert str(aside) in caplog.text
     process.close()
@@ -328,7 +329,7 @@ def test_a_damaged_file_is_set_aside_and_a_new_one_begun(tmp_path: Path, caplog:
 
 def forget_what_was_read(process: Process) -> None:
     """Close the idle connections: what they have read would hide the damage."""
-    idle = process.outbox._file._db._pool._idle
+    idle = process.outbox.file._db._pool._idle
     while idle:
         idle.pop().close()
 
@@ -336,7 +337,7 @@ def forget_what_was_read(process: Process) -> None:
 def test_a_file_that_is_damaged_meanwhile_takes_the_next_turn_all_the_same(tmp_path: Path) -> None:
     process = Process(tmp_path)
     admit(process, "lost with the file")
-    process.outbox.tidy()
+    process.outbox.file.vacuum()
     process.close()
     process = Process(tmp_path)
     forget_what_was_read(process)
@@ -345,30 +346,30 @@ def test_a_file_that_is_damaged_meanwhile_takes_the_next_turn_all_the_same(tmp_p
     admit(process, "goes on")
     process.outbox.adopt()
     assert contents(process) == [["goes on"]]
-    assert len(process.outbox.set_aside()) == 1
+    assert len(process.outbox.file.damaged_files()) == 1
     process.close()
 
 
 def test_two_who_find_the_same_damage_set_aside_one_file_and_share_the_next(tmp_path: Path) -> None:
     first, second = Process(tmp_path), Process(tmp_path)
     admit(first, "lost with the file")
-    first.outbox.tidy()
+    first.outbox.file.vacuum()
     forget_what_was_read(first)
     with (tmp_path / "outbox.db").open("r+b") as file:
         file.write(b"\x00" * 8192)
     admit(first, "one")
     # As if the second had met the damage at the same moment.
-    second.outbox._file.begin_anew()
+    second.outbox.file.replace_damaged()
     admit(second, "two")
-    assert len(first.outbox.set_aside()) == 1
-    assert sorted(row.write.content for row in first.outbox.rows()) == ["one", "two"]  # type: ignore[union-attr]
+    assert len(first.outbox.file.damaged_files()) == 1
+    assert sorted(row.write.content for row in first.outbox.inspection.rows()) == ["one", "two"]  # type: ignore[union-attr]
     first.close()
     second.close()
 
 
 def test_others_of_a_process_go_on_with_the_new_file_when_one_is_set_aside(tmp_path: Path) -> None:
     process, other = Process(tmp_path), Process(tmp_path)
-    set_aside(tmp_path / "outbox.db", "now")
+    set_aside(tmp_path / "outbox.db", datetime.now(UTC))
     writer = threading.Thread(target=admit, args=(other, "hello"), daemon=True)
     writer.start()
     writer.join(10)
@@ -394,7 +395,7 @@ def test_another_process_that_closes_the_file_does_not_take_its_log_from_two_tha
 def test_a_full_disk_is_said_and_what_was_stored_stays(tmp_path: Path) -> None:
     process = Process(tmp_path)
     admit(process, "stored")
-    with process.outbox._file.reading() as connection:
+    with process.outbox.file.reading() as connection:
         pages = connection.execute("PRAGMA page_count").fetchone()[0]
         connection.execute(f"PRAGMA max_page_count = {pages}")
     with pytest.raises(StateError, match="full") as caught:
@@ -438,7 +439,7 @@ def test_processes_that_begin_the_same_file_at_once_all_can_use_it(tmp_path: Pat
 def test_the_state_folder_is_private_whatever_makes_it(tmp_path: Path, made_first: str) -> None:
     home = tmp_path / "deep" / "state"
     if made_first == "holders":
-        Holder(home / "holders").close()
+        LeaseHolder(home / "holders").close()
     elif made_first == "database":
         Database(home / "outbox.db", ()).close()
     else:
@@ -451,7 +452,7 @@ def test_a_loop_in_place_of_the_state_folder_is_named(tmp_path: Path) -> None:
     home = tmp_path / "state"
     home.symlink_to(home)
     with pytest.raises(StateError, match=f"^the state folder {home} cannot be used: .*HONCHO_EXEC_HOME"):
-        Holder(home / "holders")
+        LeaseHolder(home / "holders")
 
 
 def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
@@ -459,7 +460,7 @@ def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(
         StateError, match=f"^the state folder {tmp_path} cannot be used: Not a directory: {tmp_path}/holders"
     ):
-        Holder(tmp_path / "holders")
+        LeaseHolder(tmp_path / "holders")
 
 
 @pytest.mark.parametrize("error", [PermissionError(13, "Permission denied"), OSError(28, "No space left on device")])
@@ -470,7 +471,7 @@ def test_a_folder_that_takes_no_file_is_named(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "open", refuse)
     said = f"the state folder {tmp_path} cannot be used: {error.strerror}; make it writable or set HONCHO_EXEC_HOME"
     with pytest.raises(StateError, match=f"^{said}$"):
-        Holder(tmp_path / "holders")
+        LeaseHolder(tmp_path / "holders")
     with pytest.raises(StateError) as caught:
         Database(tmp_path / "outbox.db", ())
     assert ("HONCHO_EXEC_HOME" in str(caught.value)) == isinstance(error, PermissionError)

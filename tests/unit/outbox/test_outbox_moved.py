@@ -15,7 +15,7 @@ import pytest
 from support.outboxes import Process, another
 
 from honcho_exec.errors import StateError
-from honcho_exec.outbox.file import _MIGRATIONS
+from honcho_exec.outbox.migrations import MIGRATIONS
 from honcho_exec.storage.database import Database
 
 
@@ -68,16 +68,16 @@ def test_pending_rows_of_a_moved_file_are_reported_and_the_file_at_the_path_is_u
     process.admit("three", "four")
     sent = process.outbox.claim()
     assert sent is not None
-    process.outbox.sending(sent.rows, may_land_for=7.0)
+    process.outbox.mark_sent(sent.rows, may_land_for=7.0)
     move(home)
     process.admit("five")
-    (incident,) = process.outbox.incidents()
+    (incident,) = process.outbox.file.incidents()
     assert (incident.path, incident.what, incident.pending) == (home / "outbox.db", what, 2)
     # A batch of the old file takes no row of the new one with it.
-    process.outbox.settle(sent.rows)
+    process.outbox.delete_delivered(sent.rows)
     with another(home) as ask:
         ask("six")
-        assert [row.write.content for row in process.outbox.rows()] == ["five", "six"]  # type: ignore[union-attr]
+        assert [row.write.content for row in process.outbox.inspection.rows()] == ["five", "six"]  # type: ignore[union-attr]
         assert [process.deliver(), ask("deliver")] == [["five"], ["six"]]
     if what != "replaced by another file":
         assert {stat.S_IMODE(path.stat().st_mode) for path in home.glob("outbox*")} == {0o600}
@@ -86,8 +86,8 @@ def test_pending_rows_of_a_moved_file_are_reported_and_the_file_at_the_path_is_u
 def test_a_process_that_reads_first_reports_the_moved_file_too(home: Path, process: Process) -> None:
     process.admit("one")
     remove_files(home)
-    assert process.outbox.counts().pending == 0
-    assert [incident.pending for incident in process.outbox.incidents()] == [1]
+    assert process.outbox.inspection.counts().pending == 0
+    assert [incident.pending for incident in process.outbox.file.incidents()] == [1]
 
 
 def test_providers_of_one_process_report_a_moved_file_once(home: Path, process: Process) -> None:
@@ -96,14 +96,14 @@ def test_providers_of_one_process_report_a_moved_file_once(home: Path, process: 
     shutil.rmtree(home)
     other.admit("two")
     process.admit("three")
-    assert len(process.outbox.incidents()) == 1
+    assert len(process.outbox.file.incidents()) == 1
     assert [other.deliver(), process.deliver()] == [["two"], ["three"]]
     other.close()
 
 
 def test_a_file_of_the_schema_with_moved_rows_is_opened(home: Path) -> None:
     home.mkdir(mode=0o700)
-    Database(home / "outbox.db", _MIGRATIONS[:3]).close()
+    Database(home / "outbox.db", MIGRATIONS[:3]).close()
     with closing(sqlite3.connect(home / "outbox.db")) as connection:
         assert connection.execute("SELECT count(*) FROM origin").fetchone() == (1,)
     process = Process(home)
@@ -114,17 +114,17 @@ def test_a_file_of_the_schema_with_moved_rows_is_opened(home: Path) -> None:
 
 def test_a_copy_that_is_put_back_is_not_mixed_with_the_log_of_another(home: Path, process: Process) -> None:
     process.admit("one")
-    process.outbox.flush_to_disk()
+    process.outbox.file.flush()
     shutil.copy(home / "outbox.db", home / "backup")
     process.admit(*("x" * 1000 for _ in range(80)))
-    process.outbox.tidy()
+    process.outbox.file.vacuum()
     assert len(process.deliver()) == 81
     process.admit("two")
     (home / "backup").rename(home / "outbox.db")
     process.admit("three")
     assert process.deliver() == ["one", "three"]
-    assert process.outbox.set_aside() == []
-    assert [incident.pending for incident in process.outbox.incidents()] == [1]
+    assert process.outbox.file.damaged_files() == []
+    assert [incident.pending for incident in process.outbox.file.incidents()] == [1]
 
 
 def test_nothing_that_was_settled_in_a_moved_file_takes_another_row_with_it(home: Path, process: Process) -> None:
@@ -135,7 +135,7 @@ def test_nothing_that_was_settled_in_a_moved_file_takes_another_row_with_it(home
     # Somebody who knows nothing of the old file is there first, and has the same ids.
     with another(home) as ask:
         ask("theirs")
-        process.outbox.settle(batch.rows)
+        process.outbox.delete_delivered(batch.rows)
         assert ask("deliver") == ["theirs"]
 
 
@@ -174,7 +174,7 @@ def test_threads_that_give_while_the_file_is_moved_again_and_again_go_on(home: P
     assert errors == []
     process.admit("last")
     assert process.deliver()[-1] == "last"
-    assert process.outbox.set_aside() == []
+    assert process.outbox.file.damaged_files() == []
 
 
 @pytest.mark.parametrize("remove", [remove_file, remove_files])

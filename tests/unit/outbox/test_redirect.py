@@ -11,7 +11,7 @@ from support.paths import TESTS
 
 from honcho_exec.clock import SystemClock
 from honcho_exec.model import Conclusion, Message, SessionRef
-from honcho_exec.outbox.lease import Holder
+from honcho_exec.outbox.lease import LeaseHolder
 from honcho_exec.outbox.outbox import Outbox
 
 WRONG, RIGHT = "http://wrong:8000", "http://right:8000"
@@ -19,7 +19,7 @@ WRONG, RIGHT = "http://wrong:8000", "http://right:8000"
 
 @contextmanager
 def opened(home: Path, backend: str, workspace: str = "w") -> Iterator[Outbox]:
-    holder = Holder(home / "holders")
+    holder = LeaseHolder(home / "holders")
     box = Outbox(
         home / "outbox.db",
         destination=f"{backend} {workspace}",
@@ -43,7 +43,7 @@ def said(text: str, key: str | None = None) -> Message:
 
 
 def texts(box: Outbox) -> list[str]:
-    return [row.write.content for row in box.rows() if isinstance(row.write, Message | Conclusion)]
+    return [row.write.content for row in box.inspection.rows() if isinstance(row.write, Message | Conclusion)]
 
 
 def test_rows_keep_their_order_and_are_sent_as_one_stream(tmp_path: Path) -> None:
@@ -53,12 +53,12 @@ def test_rows_keep_their_order_and_are_sent_as_one_stream(tmp_path: Path) -> Non
         wrong.admit("3", ref("other"), [said("c")])
     with opened(tmp_path, RIGHT) as right:
         right.admit("4", ref(), [said("d")])
-        (elsewhere,) = right.elsewhere()
+        (elsewhere,) = right.inspection.elsewhere()
         assert (elsewhere.destination, elsewhere.workspace) == (f"{WRONG} w", "w")
         assert (elsewhere.movable, elsewhere.ambiguous, elsewhere.parked, elsewhere.held) == (4, 0, 0, 0)
-        moved = right.redirect(f"{WRONG} w", ["movable"])
+        moved = right.inspection.redirect(f"{WRONG} w", ["movable"])
         assert (moved.moved, moved.duplicates) == (4, 0)
-        assert right.elsewhere() == []
+        assert right.inspection.elsewhere() == []
         assert texts(right) == ["a", "b", "likes tea", "c", "d"]
         assert right.adopt() == 4
         batch = right.claim()
@@ -71,18 +71,18 @@ def test_what_may_have_arrived_is_moved_only_on_request_and_still_looked_up(tmp_
         wrong.admit("1", ref(), [said("a")])
         sent = wrong.claim()
         assert sent is not None
-        wrong.sending(sent.rows, may_land_for=0.0)
+        wrong.mark_sent(sent.rows, may_land_for=0.0)
         wrong.admit("2", ref(), [said("b")])
     with opened(tmp_path, RIGHT) as right:
-        (elsewhere,) = right.elsewhere()
+        (elsewhere,) = right.inspection.elsewhere()
         assert (elsewhere.movable, elsewhere.ambiguous) == (1, 1)
-        assert right.redirect(f"{WRONG} w", ["movable"]).moved == 1
+        assert right.inspection.redirect(f"{WRONG} w", ["movable"]).moved == 1
         assert texts(right) == ["b"]
-        assert right.redirect(f"{WRONG} w", ["movable", "ambiguous"]).moved == 1
+        assert right.inspection.redirect(f"{WRONG} w", ["movable", "ambiguous"]).moved == 1
         right.adopt()
         batch = right.claim()
         assert batch is not None
-        assert (batch.id, batch.look, [row.turn for row in batch.rows]) == (sent.id, True, ["1"])
+        assert (batch.id, batch.must_verify, [row.turn for row in batch.rows]) == (sent.id, True, ["1"])
 
 
 def test_parked_rows_stay_parked_and_are_moved_only_on_request(tmp_path: Path) -> None:
@@ -92,17 +92,17 @@ def test_parked_rows_stay_parked_and_are_moved_only_on_request(tmp_path: Path) -
         assert batch is not None
         wrong.park(batch, "refused")
     with opened(tmp_path, RIGHT) as right:
-        assert right.redirect(f"{WRONG} w", ["movable", "ambiguous"]).moved == 0
-        assert right.redirect(f"{WRONG} w", ["movable", "parked"]).moved == 1
-        assert [row.error for row in right.rows(parked=True)] == ["refused"]
+        assert right.inspection.redirect(f"{WRONG} w", ["movable", "ambiguous"]).moved == 0
+        assert right.inspection.redirect(f"{WRONG} w", ["movable", "parked"]).moved == 1
+        assert [row.error for row in right.inspection.rows(parked=True)] == ["refused"]
 
 
 def test_rows_of_a_living_process_are_left_to_it(tmp_path: Path) -> None:
     with opened(tmp_path, WRONG) as wrong, opened(tmp_path, RIGHT) as right:
         wrong.admit("1", ref(), [said("a")])
-        (elsewhere,) = right.elsewhere()
+        (elsewhere,) = right.inspection.elsewhere()
         assert (elsewhere.movable, elsewhere.held) == (0, 1)
-        assert right.redirect(f"{WRONG} w", ["movable", "ambiguous", "parked"]).moved == 0
+        assert right.inspection.redirect(f"{WRONG} w", ["movable", "ambiguous", "parked"]).moved == 0
         assert texts(wrong) == ["a"]
 
 
@@ -112,7 +112,7 @@ def test_a_write_that_waits_there_already_is_dropped_as_a_duplicate(tmp_path: Pa
         wrong.admit("1", ref(), [said("a", key="k1"), said("b", key="k2"), fact])
     with opened(tmp_path, RIGHT) as right:
         right.admit("2", ref(), [said("a", key="k1"), fact])
-        moved = right.redirect(f"{WRONG} w", ["movable"])
+        moved = right.inspection.redirect(f"{WRONG} w", ["movable"])
         assert (moved.moved, moved.duplicates) == (1, 2)
         assert sorted(texts(right)) == ["a", "b", "likes tea"]
         # And what is moved keeps others out, as if it had been admitted here.
@@ -123,9 +123,9 @@ def test_a_row_keeps_its_workspace(tmp_path: Path) -> None:
     with opened(tmp_path, WRONG, "x") as wrong:
         wrong.admit("1", ref(workspace="x"), [said("a")])
     with opened(tmp_path, RIGHT, "w") as right:
-        assert right.redirect(f"{WRONG} x", ["movable"]).moved == 1
+        assert right.inspection.redirect(f"{WRONG} x", ["movable"]).moved == 1
         assert texts(right) == []
-        assert right.elsewhere() == []
+        assert right.inspection.elsewhere() == []
     with opened(tmp_path, RIGHT, "x") as right:
         assert texts(right) == ["a"]
 
@@ -133,10 +133,10 @@ def test_a_row_keeps_its_workspace(tmp_path: Path) -> None:
 REDIRECT = """
 import sys
 from pathlib import Path
-from test_redirect import RIGHT, WRONG, opened
+from unit.outbox.test_redirect import RIGHT, WRONG, opened
 with opened(Path(sys.argv[1]), RIGHT) as right:
     print("ready", flush=True)
-    print(right.redirect(f"{WRONG} w", ["movable"]).moved)
+    print(right.inspection.redirect(f"{WRONG} w", ["movable"]).moved)
 """
 
 
@@ -158,14 +158,14 @@ def test_killed_and_concurrent_runs_lose_and_double_nothing(tmp_path: Path) -> N
         killed.communicate()
         assert other.communicate(timeout=30)[1] == ""
         with opened(tmp_path, RIGHT) as right:
-            assert right.elsewhere() == []
-            assert [row.write.content for row in right.rows(limit=count * 2) if isinstance(row.write, Message)] == [
-                str(number) for number in range(count)
-            ]
-            assert len({row.destination for row in right.rows(limit=count * 2)}) == 1
+            assert right.inspection.elsewhere() == []
+            assert [
+                row.write.content for row in right.inspection.rows(limit=count * 2) if isinstance(row.write, Message)
+            ] == [str(number) for number in range(count)]
+            assert len({row.destination for row in right.inspection.rows(limit=count * 2)}) == 1
         # And back, for the next round.
         with opened(tmp_path, WRONG) as wrong:
-            assert wrong.redirect(f"{RIGHT} w", ["movable"]).moved == count
+            assert wrong.inspection.redirect(f"{RIGHT} w", ["movable"]).moved == count
 
 
 def start_redirect(home: Path) -> subprocess.Popen[str]:

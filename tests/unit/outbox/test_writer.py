@@ -19,10 +19,11 @@ from support.outboxes import REF, Process
 import honcho_exec.outbox.writer
 from honcho_exec.errors import Busy, HonchoExecError, Overloaded, StateError
 from honcho_exec.model import Message
-from honcho_exec.outbox.lease import Holder
+from honcho_exec.outbox.change import Change
+from honcho_exec.outbox.lease import LeaseHolder
 from honcho_exec.outbox.outbox import HELD
 from honcho_exec.outbox.rows import Admitted
-from honcho_exec.outbox.writer import Change, writer_of
+from honcho_exec.outbox.writer import writer_of
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ class Told:
         self.known.set()
 
 
-def submit(process: Process, *texts: str, holder: Holder | None = None) -> Told:
+def submit(process: Process, *texts: str, holder: LeaseHolder | None = None) -> Told:
     told = Told()
     process.outbox.submit(texts[0], REF, [Message("ada", text) for text in texts], told, holder=holder)
     return told
@@ -66,7 +67,7 @@ class Failing(Change):
     """A change that cannot be made."""
 
     def __init__(self, process: Process) -> None:
-        super().__init__(process.outbox._file)
+        super().__init__(process.outbox.file)
         self.error: HonchoExecError | None = None
 
     def begin(self) -> None:
@@ -92,25 +93,25 @@ def test_turns_given_while_the_file_is_locked_wait_in_memory_in_order(home: Path
         with pytest.raises(Busy, match="when the lock is released"):
             process.admit("two")
         last = submit(process, "three", "four")
-        counts = process.outbox.counts()
+        counts = process.outbox.inspection.counts()
         assert (counts.pending, counts.unstored) == (5, 4)
-        assert process.outbox.pending() == 5
+        assert process.outbox.inspection.pending() == 5
         assert not (home / "outbox.spill").exists()
         assert first.said == last.said == []
     assert last.known.wait(10)
     assert [first.said, last.said] == [[Admitted("one", 1)], [Admitted("three", 2)]]
     process.admit("after")
     assert process.deliver() == ["before", "one", "two", "three", "four", "after"]
-    assert process.outbox.counts().unstored == 0
+    assert process.outbox.inspection.counts().unstored == 0
 
 
 def test_turns_of_several_providers_wait_in_the_order_in_which_they_are_given(home: Path, process: Process) -> None:
     other = Process(home)
     with locked(home / "outbox.db"):
         told = [submit(one, text) for one, text in [(process, "1"), (other, "2"), (process, "3"), (other, "4")]]
-        assert other.outbox.pending() == 2
+        assert other.outbox.inspection.pending() == 2
     assert told[-1].known.wait(10)
-    assert [row.write.content for row in other.outbox.rows()] == ["1", "2", "3", "4"]  # type: ignore[union-attr]
+    assert [row.write.content for row in other.outbox.inspection.rows()] == ["1", "2", "3", "4"]  # type: ignore[union-attr]
     other.close()
 
 
@@ -139,11 +140,11 @@ def test_full_outbox_refuses_turns_while_its_file_is_locked_too(home: Path) -> N
 
 
 def test_held_turns_that_wait_in_memory_are_released_in_order(home: Path, process: Process) -> None:
-    held = Holder(home / "holders", mark=HELD)
+    held = LeaseHolder(home / "holders", mark=HELD)
     released = threading.Event()
     with locked(home / "outbox.db"):
         submit(process, "one", holder=held)
-        assert process.outbox.counts().held == 1
+        assert process.outbox.inspection.counts().held == 1
         process.outbox.release(held, lambda _: released.set())
         submit(process, "two", holder=held)
     assert released.wait(10)
@@ -174,17 +175,17 @@ def test_change_that_cannot_be_made_costs_no_other(process: Process) -> None:
     with ThreadPoolExecutor(4) as threads:
         calls = [
             threads.submit(process.admit, "one"),
-            threads.submit(writer.put, bad),
+            threads.submit(writer.submit, bad),
             threads.submit(process.admit, "two"),
         ]
-        while writer._given.qsize() < len(calls):
+        while writer._queue.qsize() < len(calls):
             threading.Event().wait(0.001)
         writer._active.release()
         for call in calls:
             call.result(10)
     assert str(bad.error) == "unexpected UnicodeError; nothing was stored"
     assert sorted(process.deliver()) == ["one", "two"]
-    with process.outbox._file.reading() as connection:
+    with process.outbox.file.reading() as connection:
         assert connection.execute("SELECT * FROM health WHERE destination = 'half'").fetchall() == []
 
 
@@ -192,7 +193,7 @@ def test_turns_that_are_stored_together_fill_the_outbox_in_order(home: Path) -> 
     process = Process(home, max_rows=3)
     told = [Told() for _ in range(3)]
     changes = [
-        process.outbox._admission.turn(text, REF, [Message("ada", text)] * 2, process.holder.name, one)
+        process.outbox._enqueuer.turn(text, REF, [Message("ada", text)] * 2, process.holder.name, one)
         for text, one in zip("abc", told, strict=True)
     ]
     process.outbox._writer._waiting.extend(changes)
@@ -213,10 +214,10 @@ def test_delivery_is_told_that_another_process_locks_the_file(
     with locked(home / "outbox.db"):
         told = submit(process, "two")
         with pytest.raises(Busy, match="another process locks it"):
-            process.outbox.settle(batch.rows)
-        assert process.outbox.pending() == 2
+            process.outbox.delete_delivered(batch.rows)
+        assert process.outbox.inspection.pending() == 2
     assert told.known.wait(10)
-    process.outbox.settle(batch.rows)
+    process.outbox.delete_delivered(batch.rows)
     assert process.deliver() == ["two"]
 
 
@@ -288,7 +289,7 @@ def spilled(home: Path, *texts: str) -> bytes:
     lines = b""
     for text in texts:
         process.admit(text)
-        with process.outbox._file.reading() as connection:
+        with process.outbox.file.reading() as connection:
             row = dict(connection.execute("SELECT * FROM rows ORDER BY id DESC LIMIT 1").fetchone())
         row = {name: row[name] for name in row if name not in {"id", "batch"}}
         lines += json.dumps({"key": row["turn"], "rows": [row], "origin": None, "last": 0}).encode() + b"\n"
@@ -319,6 +320,6 @@ def test_damaged_lines_of_a_spill_cost_no_other(home: Path) -> None:
     (home / "outbox.spill").write_bytes(lines[0] + b'{"key": 7, "rows": "x"}\n\xff\xfe\n' + lines[1] + lines[0][:50])
     process = Process(home)
     assert process.deliver() == ["one", "two"]
-    (aside,) = process.outbox.set_aside()
+    (aside,) = process.outbox.file.damaged_files()
     assert aside.name.startswith("outbox.spill.damaged-")
     process.close()
