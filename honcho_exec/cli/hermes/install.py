@@ -1,27 +1,24 @@
-"""`install` and `uninstall`: put the provider among Hermes Agent's plugins, and take it out again."""
+"""`install` and `uninstall`: add the provider to Hermes Agent's plugins, and remove it."""
 
 from __future__ import annotations
 
-import os
-import shlex
 from collections.abc import Callable
-from pathlib import Path
 
 import click
 
 from honcho_exec.cli.context import CliContext, command, json_option, pass_cli, print_json
 from honcho_exec.cli.hermes import installer
+from honcho_exec.cli.hermes.config_yaml import hermes_line
+from honcho_exec.cli.hermes_home import hermes_folder
 from honcho_exec.cli.output import print_text, stdout
 
-__all__ = ["hermes_folder", "home_option", "install", "uninstall"]
-
-_SETTING = "memory.provider"
+__all__ = ["home_option", "install", "uninstall"]
 
 
 def home_option(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a command be told Hermes's folder, as `folder`."""
+    """Add the option `--hermes-home` to a command, as `folder`."""
     return click.option(
-        "--hermes-home", "folder", metavar="DIR", help="Hermes's folder; by default HERMES_HOME, else ~/.hermes."
+        "--hermes-home", "folder", metavar="DIR", help="The Hermes home; by default HERMES_HOME, else ~/.hermes."
     )(command)
 
 
@@ -35,12 +32,11 @@ def home_option(command: Callable[..., None]) -> Callable[..., None]:
 def install(cli: CliContext, folder: str | None) -> None:
     """Put the provider into Hermes Agent's plugin folder.
 
-    Changes nothing else: one line of Hermes's configuration, which is shown, makes it the memory in use. Harmless
-    when run again.
+    Changes nothing else: prints the line that makes it Hermes's memory. Running it again is harmless.
     """
-    home = hermes_folder(cli, folder)
+    home = hermes_folder(folder or cli.hermes_home)
     done = installer.install(home)
-    left = None if done.active else f"{_hermes(home)} config set {_SETTING} honcho_exec"
+    left = None if done.active else hermes_line(home, "honcho_exec")
     if cli.as_json:
         print_json({"folder": str(done.folder), "changed": done.changed, "active": done.active, "next": left})
         return
@@ -49,7 +45,7 @@ def install(cli: CliContext, folder: str | None) -> None:
     if left is None:
         print_text(console, "Hermes uses it as its memory: nothing is left to do.")
         return
-    print_text(console, f"\nOne line is left, so that Hermes uses it:\n\n  {left}\n")
+    print_text(console, f"\nOne line is left to run, so that Hermes uses it:\n\n  {left}\n")
     print_text(console, f"It writes `memory: {{provider: honcho_exec}}` into {home / 'config.yaml'}.", style="dim")
 
 
@@ -63,29 +59,16 @@ def install(cli: CliContext, folder: str | None) -> None:
 def uninstall(cli: CliContext, folder: str | None) -> None:
     """Take the provider out of Hermes Agent's plugin folder.
 
-    What was remembered stays where it is.
+    The memory itself stays where it is.
     """
-    home = hermes_folder(cli, folder)
+    home = hermes_folder(folder or cli.hermes_home)
     done = installer.uninstall(home)
-    left = f"{_hermes(home)} config unset {_SETTING}" if done.active else None
+    left = hermes_line(home, None) if done.active else None
     if cli.as_json:
         print_json({"folder": str(done.folder), "changed": done.changed, "active": done.active, "next": left})
         return
     console = stdout()
     print_text(console, f"Removed {done.folder}" if done.changed else f"Nothing to remove: {done.folder} is not there")
     if left is not None:
-        print_text(console, f"\nHermes's configuration still names it; this takes it out:\n\n  {left}\n")
-    print_text(console, "What was remembered is kept.", style="dim")
-
-
-def hermes_folder(cli: CliContext, folder: str | None) -> Path:
-    """Hermes's folder as it was named here, or before the command, or by HERMES_HOME; else ~/.hermes."""
-    chosen = folder or cli.hermes_home or os.environ.get("HERMES_HOME", "").strip() or "~/.hermes"
-    return Path(chosen).expanduser().absolute()
-
-
-def _hermes(home: Path) -> str:
-    """How to call Hermes so that it takes `home`."""
-    if home == Path(os.environ.get("HERMES_HOME", "").strip() or "~/.hermes").expanduser().absolute():
-        return "hermes"
-    return f"HERMES_HOME={shlex.quote(str(home))} hermes"
+        print_text(console, f"\nHermes's configuration still names it; this line removes it:\n\n  {left}\n")
+    print_text(console, "The memory itself is kept.", style="dim")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from honcho_exec.cli.hermes.config_yaml import read_provider, replace_file
+from honcho_exec.cli.hermes.config_yaml import read_provider
 from honcho_exec.cli.hermes.dashboard import schema_source
 from honcho_exec.errors import StateError
 
-__all__ = ["Installed", "install", "uninstall"]
+__all__ = ["Installed", "install", "replace_file", "uninstall"]
 
 _NAME = "honcho_exec"
 _SOURCE = Path(__file__).parents[2] / "hermes" / "plugin"
@@ -87,6 +88,15 @@ def uninstall(hermes_home: Path) -> Installed:
         if ours and not any(folder.iterdir()):
             folder.rmdir()
     return Installed(folder, bool(ours), _active(hermes_home))
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Replace a file atomically and keep its mode: a reader has the old or the new content, whole."""
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    new.write_bytes(content)
+    if path.exists():
+        new.chmod(path.stat().st_mode & 0o7777)
+    new.replace(path)
 
 
 def _folder(hermes_home: Path) -> Path:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 
 from honcho_exec.cli.context import CliContext, command, hint, json_option, pass_cli, print_json
-from honcho_exec.cli.hermes import config_yaml
-from honcho_exec.cli.hermes.config_yaml import read_provider, replace_file, rewritten, write_provider
-from honcho_exec.cli.hermes.install import hermes_folder, home_option
-from honcho_exec.cli.hermes.installer import install
-from honcho_exec.cli.hermes_home import environment
+from honcho_exec.cli.hermes.config_yaml import config_path, hermes_line, provider_in_use, set_provider
+from honcho_exec.cli.hermes.install import home_option
+from honcho_exec.cli.hermes.installer import install, replace_file
+from honcho_exec.cli.hermes_home import environment, hermes_folder
 from honcho_exec.cli.output import print_fields, print_text, stdout
 from honcho_exec.errors import StateError
 from honcho_exec.settings import LoadedSettings, load
@@ -23,132 +24,150 @@ __all__ = ["migrate"]
 
 _OURS = "honcho_exec"
 _NOTE = "migrated.json"
+_COPY = "config.yaml.before-migration"
 
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """What is so now, and what changes.
+    """What is to be changed.
 
     Attributes:
-        home: Hermes's folder.
-        now, then: its memory provider before and after.
-        changes: what is written, in words; empty when nothing is.
+        home: the Hermes home.
+        before, after: its memory provider before and after.
+        changes: what is written, in words; empty if nothing has to be.
     """
 
     home: Path
-    now: str
-    then: str
+    before: str
+    after: str
     changes: tuple[str, ...]
 
 
 @command(
-    "honcho-exec migrate --from honcho",
+    "honcho-exec migrate --from honcho              see what would change",
     "honcho-exec migrate --from honcho --apply",
     "honcho-exec migrate --undo",
 )
-@click.option("--from", "source", type=click.Choice(["honcho"]), help="Which provider to move over from.")
-@click.option("--apply", "apply", is_flag=True, help="Do it; without this, only say what would change.")
-@click.option("--undo", is_flag=True, help="Switch back to the provider that was in use before.")
+@click.option("--from", "source", type=click.Choice(["honcho"]), help="The provider to migrate from.")
+@click.option("--apply", "apply", is_flag=True, help="Make the changes; without it, only show them.")
+@click.option("--undo", is_flag=True, help="Go back to the provider that was in use before.")
 @home_option
 @json_option
 @pass_cli
 def migrate(cli: CliContext, source: str | None, folder: str | None, *, apply: bool, undo: bool) -> None:
     """Move Hermes over from its bundled Honcho provider.
 
-    The same settings, workspace, peers and sessions are used: nothing that is in Honcho is touched, and nothing has to
-    be copied. Only Hermes's plugin folder and one line of its configuration change.
+    Both use the same settings, workspace, peers and sessions: nothing in Honcho is changed or copied. Two things are
+    written: the plugin, into Hermes's plugin folder, and `memory.provider`, by Hermes's own `config set`. If there is
+    no `hermes` command, its line is printed instead. --undo restores the configuration as it was.
     """
     if undo == (source is not None) or (undo and apply):
         raise click.UsageError("give either --from honcho (and --apply, to do it), or --undo")
-    home = hermes_folder(cli, folder)
+    home = hermes_folder(folder or cli.hermes_home)
     if undo:
-        plan = _back(home)
-        _switch(plan)
-        _tell(plan, None, done=True, as_json=cli.as_json)
+        plan = _plan_back(home)
+        _print(plan, None, applied=True, complete=_undo(plan), as_json=cli.as_json)
         return
-    loaded = _settings(home)
-    plan = _over(home)
-    if apply:
-        _switch(plan)
-    _tell(plan, loaded, done=apply, as_json=cli.as_json)
+    loaded = load(environment(str(home)), hermes_home=home)
+    plan = _plan_over(home)
+    _print(plan, loaded, applied=apply, complete=_apply(plan) if apply else True, as_json=cli.as_json)
 
 
-def _settings(home: Path) -> LoadedSettings:
-    return load(environment(str(home)), hermes_home=home)
-
-
-def _over(home: Path) -> _Plan:
-    now = config_yaml.read_provider(home)
-    if now == _OURS:
-        return _Plan(home, now, _OURS, ())
-    if not now and config_yaml.may_name(home, "honcho"):
-        raise config_yaml.not_understood(home, _OURS)
-    if now != "honcho":
-        said = f"Hermes uses {now!r} as its memory provider" if now else "Hermes uses no memory provider"
-        raise StateError(f"{said} ({home / 'config.yaml'}), not honcho; honcho-exec install says how to use this one")
-    # What cannot be done is said before anything is.
-    config_yaml.rewritten(home, _OURS)
+def _plan_over(home: Path) -> _Plan:
+    before = provider_in_use(home)
+    if before == _OURS:
+        return _Plan(home, before, _OURS, ())
+    if before != "honcho":
+        found = f"Hermes uses {before!r} as its memory provider" if before else "Hermes uses no memory provider"
+        raise StateError(f"{found} ({home / 'config.yaml'}), not honcho; honcho-exec install says how to use this one")
     folder = home / "plugins" / _OURS
-    return _Plan(home, now, _OURS, (f"the plugin is copied into {folder}", _line(home, now, _OURS)))
+    return _Plan(home, before, _OURS, (f"the plugin is written into {folder}", _change(home, before, _OURS)))
 
 
-def _back(home: Path) -> _Plan:
-    try:
-        before = str(json.loads(_note(home).read_text(encoding="utf-8"))["provider"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise StateError(f"nothing was migrated in {home}: {_note(home)} is not there or cannot be read") from None
-    now = read_provider(home)
-    if now == before:
-        return _Plan(home, now, before, ())
-    rewritten(home, before)
-    return _Plan(home, now, before, (_line(home, now, before),))
+def _plan_back(home: Path) -> _Plan:
+    after = str(_note(home)["provider"])
+    before = provider_in_use(home)
+    return _Plan(home, before, after, () if before == after else (_change(home, before, after),))
 
 
-def _switch(plan: _Plan) -> None:
-    """Do what the plan says; the way back is written down before anything is changed."""
+def _apply(plan: _Plan) -> bool:
+    """Make the changes, with a copy of the configuration for the way back; returns False if a line is left to run."""
     if not plan.changes:
-        return
-    if plan.then == _OURS:
-        private_folder(_note(plan.home).parent)
-        replace_file(_note(plan.home), json.dumps({"provider": plan.now}).encode())
-        install(plan.home)
-    write_provider(plan.home, plan.then)
+        return True
+    state, config = private_folder(plan.home / _OURS), config_path(plan.home)
+    copy = state / _COPY
+    copy.touch(mode=0o600)
+    replace_file(copy, config.read_bytes())
+    note = {"provider": plan.before}
+    replace_file(state / _NOTE, json.dumps(note).encode())
+    install(plan.home)
+    if not set_provider(plan.home, plan.after):
+        return False
+    replace_file(state / _NOTE, json.dumps({**note, "config": _digest(config)}).encode())
+    return True
 
 
-def _note(home: Path) -> Path:
-    return home / _OURS / _NOTE
+def _undo(plan: _Plan) -> bool:
+    """Restore the configuration, or only the provider if the file was changed since; see `_apply`."""
+    if not plan.changes:
+        return True
+    copy, config = plan.home / _OURS / _COPY, config_path(plan.home)
+    if not (copy.is_file() and _note(plan.home).get("config") == _digest(config)):
+        return set_provider(plan.home, plan.after)
+    replace_file(config, copy.read_bytes())
+    copy.unlink()
+    return True
 
 
-def _line(home: Path, now: str, then: str) -> str:
-    return f"{home / 'config.yaml'}: memory.provider: {now} becomes {then}"
+def _note(home: Path) -> dict[str, Any]:
+    """Read what `_apply` wrote down."""
+    path = home / _OURS / _NOTE
+    try:
+        note: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return {**note, "provider": note["provider"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        raise StateError(f"nothing was migrated in {home}: {path} is not there or cannot be read") from None
 
 
-def _tell(plan: _Plan, loaded: LoadedSettings | None, *, done: bool, as_json: bool) -> None:
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _change(home: Path, before: str, after: str) -> str:
+    return f"{home / 'config.yaml'}: memory.provider: {before} becomes {after}"
+
+
+def _print(plan: _Plan, loaded: LoadedSettings | None, *, applied: bool, complete: bool, as_json: bool) -> None:
     used = None if loaded is None else _used(loaded)
+    line = None if complete else hermes_line(plan.home, plan.after)
+    done = applied and complete
     if as_json:
-        answer = {"home": str(plan.home), "provider": plan.then if done else plan.now, "before": plan.now}
-        print_json({**answer, "changes": list(plan.changes), "done": done and bool(plan.changes), "uses": used})
+        answer = {"home": str(plan.home), "provider": plan.after if done else plan.before, "before": plan.before}
+        changed = {"changes": list(plan.changes), "done": done and bool(plan.changes), "next": line}
+        print_json({**answer, **changed, "uses": used})
         return
     console = stdout()
     if used is not None:
         print_fields(console, [(name, value, "") for name, value in used.items()])
         console.print()
     if not plan.changes:
-        print_text(console, f"Hermes uses {plan.then} already: nothing {'was' if done else 'is'} to be changed.")
+        print_text(console, f"Hermes uses {plan.after} already: nothing {'was' if applied else 'is'} to be changed.")
         return
-    print_text(console, "Changed:" if done else "What would change:")
+    print_text(console, "Changed:" if done else "What would change:" if not applied else "What changes:")
     print_text(console, "\n".join(f"- {change}" for change in plan.changes))
     print_text(console, "\nWhat is in Honcho, honcho.json and the environment stay as they are.", style="dim")
-    if not done:
+    if line is not None:
+        print_text(console, f"\nThere is no hermes command here. One line is left to run:\n\n  {line}\n")
+    elif not applied:
         print_text(console, hint("\nNothing was changed. Do it with: honcho-exec migrate --from honcho --apply"))
-    elif plan.then == _OURS:
+    if applied and plan.after == _OURS:
         print_text(console, hint("\nRestart Hermes, so that it is used. Back again: honcho-exec migrate --undo"))
 
 
 def _used(loaded: LoadedSettings) -> dict[str, str]:
-    """What both providers take from the same settings."""
+    """Return what both providers take from the settings."""
     settings = loaded.settings
-    warned = "no key and no URL is set, so memory would be on this machine, and not where it was"
+    warned = "no key and no URL is set, so the memory would be on this machine, and not where it was"
     return {
         "settings": str(loaded.file) if loaded.file else "the environment alone",
         "backend": settings.backend,
