@@ -1,4 +1,4 @@
-"""The tools' arguments: declared once, advertised as schemas, and validated against the same declarations."""
+"""Declare the tools' arguments: the schemas that a model sees and the validation are made from one declaration."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ __all__ = [
     "system_prompt",
 ]
 
+# The tools in words, for the system prompt.
 _MODES = {
     "hybrid": "What Honcho knows of the user is put before each turn, and these tools reach the rest: ",
     "context": "What Honcho knows of the user is put before each turn.",
@@ -53,7 +54,7 @@ _Peer = Annotated[
 
 
 class Arguments(BaseModel):
-    """What every tool takes."""
+    """The arguments that every tool has."""
 
     model_config = ConfigDict(strict=True, extra="ignore")
 
@@ -147,8 +148,8 @@ class Conclude(Arguments):
             if chosen
         ]
         if len(actions) != 1:
-            given = " and ".join(f"`{action}`" for action in actions) or "none of them"
-            raise ValueError(f"pass exactly one of `conclusion`, `delete_id` and `list` (given: {given})")
+            passed = " and ".join(f"`{action}`" for action in actions) or "none of them"
+            raise ValueError(f"pass exactly one of `conclusion`, `delete_id` and `list` (given: {passed})")
         if self.query is not None and not self.list:
             raise ValueError("`query` goes with `list` only")
         return self
@@ -158,8 +159,8 @@ TOOLS: dict[str, type[Arguments]] = {kind.tool: kind for kind in (Profile, Searc
 
 
 def schemas() -> list[dict[str, Any]]:
-    """The tools as OpenAI-style function schemas, the caller's own; arguments are validated against the same."""
-    # Making them takes milliseconds, and a host asks twice for each conversation.
+    """Return the tools as OpenAI-style function schemas, which the caller may change."""
+    # Making them takes milliseconds, and a host asks twice in each conversation.
     return deepcopy(_schemas())
 
 
@@ -172,22 +173,22 @@ def _schemas() -> list[dict[str, Any]]:
 
 
 def parse(kind: type[Arguments], args: object) -> tuple[Arguments, list[str]]:
-    """Validate arguments; None counts as left out. Returns them with the names that the tool does not know."""
+    """Validate arguments, None as left out; return them, and the names that the tool does not know."""
     if args is None:
         args = {}
     if not isinstance(args, Mapping):
         raise InputError(f"the arguments of {kind.tool} must be a JSON object, not {type(args).__name__}")
-    given = {harmless(str(name)): _harmless(value) for name, value in args.items() if value is not None}
+    passed = {harmless(str(name)): _harmless(value) for name, value in args.items() if value is not None}
     try:
-        parsed = kind.model_validate(given)
+        parsed = kind.model_validate(passed)
     except ValidationError as error:
         problems = (_problem(dict(detail)) for detail in error.errors(include_url=False))
         raise InputError("; ".join(dict.fromkeys(problems))) from None
-    return parsed, [name[:80] for name in given if name not in kind.model_fields]
+    return parsed, [name[:80] for name in passed if name not in kind.model_fields]
 
 
 def _harmless(value: object) -> object:
-    """A value with its text made harmless, as far in as any tool declares text."""
+    """Return a value with its text made harmless, as deep as any tool declares text."""
     if isinstance(value, str):
         return harmless(value)
     if isinstance(value, list):
@@ -196,7 +197,7 @@ def _harmless(value: object) -> object:
 
 
 def _problem(detail: Mapping[str, Any]) -> str:
-    place = "".join(f"[{part}]" if isinstance(part, int) else f"`{part}`" for part in detail["loc"])
+    location = "".join(f"[{part}]" if isinstance(part, int) else f"`{part}`" for part in detail["loc"])
     context = detail.get("ctx", {})
     value = detail["input"]
     match detail["type"]:
@@ -221,7 +222,7 @@ def _problem(detail: Mapping[str, Any]) -> str:
             what = f"must be at most {context['le']}"
         case _:
             what = str(detail["msg"]).removeprefix("Value error, ")
-    return f"{place}: {what}" if place else what
+    return f"{location}: {what}" if location else what
 
 
 def _parameters(kind: type[Arguments]) -> dict[str, Any]:
@@ -234,7 +235,7 @@ def _parameters(kind: type[Arguments]) -> dict[str, Any]:
 
 
 def _flat(declared: dict[str, Any]) -> dict[str, Any]:
-    """A property's schema without what some model APIs refuse: titles, defaults, null, nesting for null's sake."""
+    """Return a property's schema without what some model APIs refuse: titles, defaults, null, nesting for null."""
     flat: dict[str, Any] = {}
     for variant in (*declared.get("anyOf", ()), declared):
         if variant.get("type") != "null":
@@ -243,5 +244,5 @@ def _flat(declared: dict[str, Any]) -> dict[str, Any]:
 
 
 def system_prompt(recall_mode: str) -> str:
-    """Static text for a recall mode, so that prompts stay cacheable."""
+    """Return the text for a recall mode; it is static, so that prompts stay cacheable."""
     return "# Honcho memory\n" + _MODES[recall_mode] + (_TOOLS if recall_mode != "context" else "")

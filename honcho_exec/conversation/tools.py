@@ -1,12 +1,12 @@
-"""The five tools: their answers."""
+"""Answer the five tools."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
+from honcho_exec.conversation.tool_answers import to_json
 from honcho_exec.conversation.tool_arguments import (
     TOOLS,
     Arguments,
@@ -18,73 +18,54 @@ from honcho_exec.conversation.tool_arguments import (
     parse,
 )
 from honcho_exec.delivery.futures import TurnFuture
-from honcho_exec.errors import HonchoExecError, InputError, Queued, Rejected, SessionDeleted
+from honcho_exec.errors import InputError, Rejected, SessionDeleted
 from honcho_exec.model import Card, Conclusion, Deletion, Found, Receipt, SessionRef, Write
 from honcho_exec.model import Context as PeerContext
 from honcho_exec.settings import Settings
 from honcho_exec.settings.identity import observer_of
 from honcho_exec.text import validation as given
 from honcho_exec.text.budget import CHARS_PER_TOKEN, Section, compose
-from honcho_exec.text.cleaning import cut_at_word, harmless, storable
-from honcho_exec.text.neutralize import defuse, without_thinking
-from honcho_exec.text.redaction import redact
+from honcho_exec.text.cleaning import cut_at_word, storable
+from honcho_exec.text.neutralize import without_thinking
 
 if TYPE_CHECKING:
     # The SDK takes long to import; only the lane's first job does.
     from honcho_exec.client.api import HonchoApi
 
-__all__ = ["Memory", "Tools", "error_answer"]
+__all__ = ["Memory", "Tools"]
 
 T = TypeVar("T")
 
-# What honcho_context answers with at most; honcho_search takes its own from the call.
+# The limits of honcho_context; those of honcho_search are in the call.
 _CONTEXT_TOKENS = 2_000
-_RECENT = 10
+_RECENT_MESSAGES = 10
 _RECENT_CHARS = 300
 
 
 class Memory(Protocol):
-    """What the tools need of the provider."""
+    """The conversation, as the tools use it."""
 
     @property
     def ref(self) -> SessionRef:
         """The present session, whether the server has it or not, and whether it is decided or not."""
 
     def ready(self) -> SessionRef:
-        """Wait for the pending sync and for the session, and return the decided one.
-
-        Raises what a tool answers when they are not to be had.
-        """
+        """Wait for the pending sync and the session; return the decided session, or raise the tool's answer."""
 
     def deleted(self) -> SessionDeleted | None:
-        """Why the present session is not there, if it was deleted and its name is not free yet."""
+        """Return why the present session does not exist, if it was deleted and its name is not free yet."""
 
     def read(self, request: Callable[[HonchoApi], T]) -> T:
-        """Make a request on the caller's thread, with bounded retries."""
+        """Make a request on the caller's thread, with bounded retries; all reads of a tool call share a deadline."""
 
     def chat(self, request: Callable[[HonchoApi], T]) -> T:
-        """Make a slow request on the caller's thread."""
+        """Make a request that a language model answers, once, within the request timeout."""
 
     def write(self, write: Write) -> TurnFuture:
-        """Store a write durably; the Future is that of its delivery."""
+        """Store a write durably; return the Future of its delivery."""
 
     def wait_for_write(self, future: TurnFuture) -> Receipt:
-        """Wait for a write's delivery as long as a tool may."""
-
-
-def error_answer(tool: str, error: HonchoExecError) -> str:
-    """A tool's answer for an error: what failed, whether and when to try again, and whether the write is kept."""
-    answer: dict[str, object] = {
-        "error": redact(str(error)),
-        "tool": redact(tool),
-        "retryable": error.retryable,
-        "cause": error.cause,
-    }
-    if error.retryable:
-        answer["retry_after"] = round(max(1.0, error.retry_after or 1.0), 1)
-    if isinstance(error, Queued):
-        answer["queued"] = True
-    return _json(answer)
+        """Wait for a write, at most the sync join timeout; raise `Queued` if it is kept and not confirmed."""
 
 
 class Tools:
@@ -92,9 +73,9 @@ class Tools:
 
     Args:
         asking: entered around a request that a language model answers.
-        shared: whether other people talk to the same assistant. Nothing of these people is told or deleted then. Of the
-            assistant, which answered the others too, only what belongs to the present session is told, and a card of
-            it that is written here is only this user's.
+        shared: whether other people talk to the same assistant. Then nothing about these people is shown or deleted.
+            Of the assistant, only what belongs to the present session is shown, since it answered the others too, and
+            a card of it that is written here is only this user's.
     """
 
     def __init__(
@@ -114,7 +95,7 @@ class Tools:
         """Answer one call.
 
         Raises:
-            HonchoExecError: what `error_answer` turns into an answer.
+            HonchoExecError: see `error_answer`.
         """
         kind = TOOLS.get(name) if isinstance(name, str) else None
         if kind is None:
@@ -131,7 +112,7 @@ class Tools:
             answer["ignored"] = ignored
         if (deleted := self._memory.deleted()) is not None:
             answer["note"] = str(deleted)
-        return _json(answer)
+        return to_json(answer)
 
     def _answer(self, parsed: Arguments) -> dict[str, object]:
         match parsed:
@@ -148,14 +129,14 @@ class Tools:
         raise AssertionError(f"no tool takes {type(parsed).__name__}")
 
     def find(self, query: str, *, peer: str = "user", limit: int = 10) -> Found:
-        """The messages that match `query` best, in every session that both the user and `peer` are members of."""
+        """Find the messages that match `query` best, in every session that the user and `peer` are members of."""
         ref = self._memory.ready()
         target = self._target(ref, peer)
         members = [ref.user_peer] if self._shared else list(dict.fromkeys((target, ref.user_peer)))
-        asked = storable(query, mask=self._settings.redact)
-        if not asked:
+        query = storable(query, mask=self._settings.redact)
+        if not query:
             return Found(())
-        return self._memory.read(lambda api: api.search(asked, members=members, limit=limit))
+        return self._memory.read(lambda api: api.search(query, members=members, limit=limit))
 
     def _profile(self, args: Profile) -> dict[str, object]:
         facts = tuple(filter(None, (storable(fact, mask=self._settings.redact) for fact in args.card or ())))
@@ -179,20 +160,20 @@ class Tools:
         }
 
     def _why_empty(self, peer: str) -> str:
-        """Why there is nothing on a peer's card, as far as settings and server tell."""
+        """Return why a peer's card is empty, as far as settings and server tell."""
         if self._settings.backend == "embedded":
             return "without a Honcho server nobody writes cards but you."
         ref = self._memory.ref
         if peer in {ref.user_peer, ref.ai_peer} and not self._settings.observes(ai=peer == ref.ai_peer)[0]:
             return f"the settings (`observationMode`, `observation`) say that {peer} is not observed."
-        waiting = self._memory.read(lambda api: api.deriving())
-        if waiting:
-            return f"Honcho has {waiting} messages or tasks yet to derive facts from; ask again later."
+        pending = self._memory.read(lambda api: api.deriving())
+        if pending:
+            return f"Honcho has {pending} messages or tasks yet to derive facts from; ask again later."
         return "Honcho has derived nothing yet that belongs on it; it fills a card by itself over many turns."
 
     def _search(self, args: Search) -> dict[str, object]:
         budget = args.max_tokens * CHARS_PER_TOKEN
-        found = self.find(self._said(args.query, "query"), peer=args.peer, limit=max(5, min(20, budget // 150)))
+        found = self.find(self._required(args.query, "query"), peer=args.peer, limit=max(5, min(20, budget // 150)))
         entries: list[str] = []
         for hit in found.hits:
             head = f"[{hit.peer} · {hit.created_at[:16].replace('T', ' ')} · {hit.session}] "
@@ -204,13 +185,13 @@ class Tools:
         return answer | ({"left_out": found.left_out} if found.left_out else {})
 
     def _reasoning(self, args: Reasoning) -> dict[str, object]:
-        query = self._said(args.query, "query")
+        query = self._required(args.query, "query")
         ref = self._memory.ready()
         observer, target = self._view(ref, args.peer)
         level = self._settings.dialectic_reasoning_level
         if self._settings.dialectic_dynamic and args.reasoning_level is not None:
             level = args.reasoning_level
-        session = self._only(ref, target or observer)
+        session = self._session_limit(ref, target or observer)
         with self._asking(self._memory.ref):
             answer = self._memory.chat(
                 lambda api: api.chat(query, observer=observer, target=target, level=level, session=session)
@@ -220,29 +201,31 @@ class Tools:
     def _context(self, args: Context) -> dict[str, object]:
         ref = self._memory.ready()
         observer, target = self._view(ref, args.peer)
-        about = None if self._only(ref, target or observer) else target or observer
+        about = None if self._session_limit(ref, target or observer) else target or observer
         # The SDK takes an observer only with a peer to observe.
         viewer = observer if about else None
-        known = PeerContext()
+        session = of_peer = PeerContext()
         try:
-            found = self._memory.read(lambda api: api.session_context(ref.session, target=about, observer=viewer))
-            known = (
-                found
-                if about
-                else self._memory.read(lambda api: api.self_context(ref.ai_peer, ref.session, ref.user_peer))
+            session = of_peer = self._memory.read(
+                lambda api: api.session_context(ref.session, target=about, observer=viewer)
             )
+            if not about:
+                of_peer = self._memory.read(lambda api: api.self_context(ref.ai_peer, ref.session, ref.user_peer))
         except Rejected as error:
             if error.cause != "not_found" or self._memory.deleted() is None:
                 raise
-            found = PeerContext()
+            session = of_peer = PeerContext()
             if about:
-                known = self._memory.read(lambda api: api.peer_context(observer, target))
-        recent = [f"[{said.peer}] {cut_at_word(said.content, _RECENT_CHARS)}" for said in found.messages[-_RECENT:]]
+                of_peer = self._memory.read(lambda api: api.peer_context(observer, target))
+        recent = [
+            f"[{message.peer}] {cut_at_word(message.content, _RECENT_CHARS)}"
+            for message in session.messages[-_RECENT_MESSAGES:]
+        ]
         text = compose(
             [
-                Section("Summary", without_thinking(found.summary), rank=1),
-                Section("Representation", known.representation, rank=3),
-                Section("Card", "\n".join(known.card)),
+                Section("Summary", without_thinking(session.summary), rank=1),
+                Section("Representation", of_peer.representation, rank=3),
+                Section("Card", "\n".join(of_peer.card)),
                 Section("Recent messages", "\n".join(recent), rank=2),
             ],
             _CONTEXT_TOKENS * CHARS_PER_TOKEN,
@@ -251,21 +234,24 @@ class Tools:
 
     def _conclude(self, args: Conclude) -> dict[str, object]:
         if args.list:
-            query = None if args.query is None else self._said(args.query, "query")
+            query = None if args.query is None else self._required(args.query, "query")
             ref = self._memory.ready()
             observer, target = self._view(ref, args.peer)
-            session = self._only(ref, target or observer)
+            session = self._session_limit(ref, target or observer)
             found = self._memory.read(
                 lambda api: api.conclusions(observer, target or observer, query=query, limit=20, session=session)
             )
-            listed = [{"id": one.id, "content": one.content, "created_at": one.created_at} for one in found]
+            listed = [
+                {"id": conclusion.id, "content": conclusion.content, "created_at": conclusion.created_at}
+                for conclusion in found
+            ]
             return {"conclusions": listed, **({} if listed else {"result": "There are no conclusions."})}
         if args.delete_id is not None:
             return {"result": self._delete(args.delete_id)}
         return {"result": self._write_conclusion(args)}
 
     def _write_conclusion(self, args: Conclude) -> str:
-        content = given.conclusion(self._said(args.conclusion or "", "conclusion"), "conclusion")
+        content = given.conclusion(self._required(args.conclusion or "", "conclusion"), "conclusion")
         ref = self._memory.ref
         observer, target = self._view(ref, args.peer)
         self._memory.wait_for_write(self._memory.write(Conclusion(content, observer, target or observer)))
@@ -284,39 +270,39 @@ class Tools:
         return f"The conclusion {conclusion_id} was deleted."
 
     def _is_listed(self, conclusion_id: str) -> bool:
-        """Whether a listing about the user or the assistant can show this conclusion."""
+        """Return whether a listing about the user or the assistant can show this conclusion."""
         ref = self._memory.ready()
 
         def listed(api: HonchoApi) -> bool:
             return any(
                 api.has_conclusion(
-                    conclusion_id, observer_of(self._settings, ref, peer), peer, session=self._only(ref, peer)
+                    conclusion_id, observer_of(self._settings, ref, peer), peer, session=self._session_limit(ref, peer)
                 )
                 for peer in (ref.user_peer, ref.ai_peer)
             )
 
         return self._memory.read(listed)
 
-    def _said(self, text: str, argument: str) -> str:
-        """The argument's text, as it is stored and sent."""
-        if said := storable(text, mask=self._settings.redact):
-            return said
+    def _required(self, text: str, argument: str) -> str:
+        """Return an argument's text as it is stored and sent; it must not be empty then."""
+        if stored := storable(text, mask=self._settings.redact):
+            return stored
         what = "holds nothing but recalled memory; say it in your own words" if text.strip() else "must not be empty"
         raise InputError(f"`{argument}`: {what}")
 
     def _view(self, ref: SessionRef, peer: str) -> tuple[str, str | None]:
-        """Who is asked, and about whom (None: about itself)."""
+        """Return the observer, and the peer it is asked about (None: itself)."""
         target = self._target(ref, peer)
         observer = observer_of(self._settings, ref, target)
         return observer, None if observer == target else target
 
     def _card_view(self, ref: SessionRef, peer: str) -> tuple[str, str | None]:
-        """Whose card of whom is read and written (None: its own); a card belongs to no session."""
+        """Return the owner of a card, and the peer it is about (None: the owner); a card belongs to no session."""
         observer, target = self._view(ref, peer)
-        return (ref.user_peer, ref.ai_peer) if self._only(ref, target or observer) else (observer, target)
+        return (ref.user_peer, ref.ai_peer) if self._session_limit(ref, target or observer) else (observer, target)
 
-    def _only(self, ref: SessionRef, about: str) -> str | None:
-        """The one session from which something is told about a peer; None when from all."""
+    def _session_limit(self, ref: SessionRef, about: str) -> str | None:
+        """Return the only session from which something about a peer is shown; None if from all."""
         return ref.session if self._shared and about == ref.ai_peer else None
 
     def _target(self, ref: SessionRef, peer: str) -> str:
@@ -336,18 +322,3 @@ class Tools:
         raise InputError(
             f"`peer`: there is no peer {peer[:80]!r} here; use 'user', 'ai'" + (f" or one of: {shown}" if shown else "")
         )
-
-
-def _json(answer: Mapping[str, object]) -> str:
-    # What a server or a file's name brought in may hold what cannot be encoded, or what passes for a tool call.
-    return harmless(json.dumps(_defused(answer), ensure_ascii=False))
-
-
-def _defused(value: object) -> object:
-    if isinstance(value, str):
-        return defuse(harmless(value))
-    if isinstance(value, list):
-        return [_defused(item) for item in value]
-    if isinstance(value, Mapping):
-        return {key: _defused(item) for key, item in value.items()}
-    return value

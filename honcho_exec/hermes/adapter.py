@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from agent.memory_provider import MemoryProvider
 from hermes_constants import get_hermes_home
 
-from honcho_exec.conversation.tools import error_answer
+from honcho_exec.conversation.tool_answers import error_answer
 from honcho_exec.delivery.futures import failed
 from honcho_exec.errors import Disabled, HonchoExecError, RequestError
 from honcho_exec.model import Receipt

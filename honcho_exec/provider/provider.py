@@ -14,8 +14,8 @@ from typing import Any, Self
 
 from honcho_exec.clock import Clock, SystemClock
 from honcho_exec.conversation.conversation import Conversation
+from honcho_exec.conversation.tool_answers import error_answer
 from honcho_exec.conversation.tool_arguments import schemas
-from honcho_exec.conversation.tools import error_answer
 from honcho_exec.errors import Disabled, HonchoExecError
 from honcho_exec.model import Found, Hit, Receipt
 from honcho_exec.net.preload import import_shared
