@@ -15,7 +15,7 @@ from typing import Any, cast
 from honcho_exec.errors import Closed, HonchoExecError, RequestError
 from honcho_exec.forks import ADVICE, fork_count
 from honcho_exec.model import Receipt
-from honcho_exec.runtime.log import foreign
+from honcho_exec.runtime.log import call_guarded
 
 __all__ = ["TurnFuture", "closed_first", "done", "failed", "is_stored"]
 
@@ -148,7 +148,7 @@ class TurnFuture(Future[Receipt]):
             # The thread that takes it out of the queue calls it.
             with suppress(ValueError):
                 callbacks.remove(callback)
-                foreign(_log, "a callback of a Future", callback, None)
+                call_guarded(_log, "a callback of a Future", callback, None)
 
     def set_result(self, result: Receipt) -> None:
         """Complete it."""
@@ -209,7 +209,7 @@ class TurnFuture(Future[Receipt]):
     def _tell(self, waiters: Sequence[Any] = ()) -> None:
         while self._callbacks:
             with suppress(IndexError):
-                foreign(_log, "a callback of a Future", self._callbacks.popleft(), None)
+                call_guarded(_log, "a callback of a Future", self._callbacks.popleft(), None)
         # A waiter of an interrupted caller may stay locked for ever, which holds up this thread alone.
         for waiter in waiters:
             if self._exception is None:

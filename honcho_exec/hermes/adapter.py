@@ -19,7 +19,7 @@ from honcho_exec.delivery.futures import failed
 from honcho_exec.errors import Disabled, HonchoExecError, RequestError
 from honcho_exec.model import Receipt
 from honcho_exec.provider.provider import HonchoProvider
-from honcho_exec.runtime.log import record
+from honcho_exec.runtime.log import log_unexpected
 from honcho_exec.settings import load, variables
 
 __all__ = ["HonchoExecMemoryProvider"]
@@ -265,7 +265,7 @@ class HonchoExecMemoryProvider(MemoryProvider):
         try:
             return call()
         except Exception as error:  # noqa: BLE001 - the boundary to the host: whatever went wrong ends here
-            record(_log, what, error)
+            log_unexpected(_log, what, error)
             return otherwise(
                 _UnexpectedError(f"{what} failed unexpectedly ({type(error).__name__}); the log says where")
             )

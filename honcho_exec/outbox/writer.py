@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, TypeVar
 from honcho_exec.errors import Busy, Damaged, HonchoExecError, StateError
 from honcho_exec.forks import PerProcess
 from honcho_exec.outbox.change import Change, Job, outbox_full
-from honcho_exec.runtime.log import foreign, record
+from honcho_exec.runtime.log import call_guarded, log_unexpected
 from honcho_exec.runtime.offload import start_daemon
 from honcho_exec.threads import Queue
 
@@ -147,7 +147,7 @@ class Writer:
             locked = not self._commit()
             jobs, self._jobs = self._jobs, []
             for job in jobs:
-                foreign(_log, "closing the outbox", job, None)
+                call_guarded(_log, "closing the outbox", job, None)
             if once or not (found or locked):
                 return
 
@@ -196,7 +196,7 @@ class Writer:
             else:
                 for change in batch:
                     self._waiting.popleft()
-                    foreign(_log, "storing", change.stored, None)
+                    call_guarded(_log, "storing", change.stored, None)
                     change.let_go()
         return True
 
@@ -227,7 +227,7 @@ class Writer:
 
     @staticmethod
     def _fail(change: Change, error: HonchoExecError) -> None:
-        foreign(_log, "storing", partial(change.failed, error), None)
+        call_guarded(_log, "storing", partial(change.failed, error), None)
         change.let_go()
 
 
@@ -246,7 +246,7 @@ def _kind(change: Change) -> type[Change]:
 def _known(error: BaseException) -> HonchoExecError:
     if isinstance(error, HonchoExecError):
         return error
-    record(_log, "storing a change", error)
+    log_unexpected(_log, "storing a change", error)
     return HonchoExecError(f"unexpected {type(error).__name__}; nothing was stored")
 
 

@@ -23,7 +23,7 @@ from honcho_exec.provider.sessions import HostSessions
 from honcho_exec.provider.status import Status
 from honcho_exec.recall.dialectic import Rewriter
 from honcho_exec.recall.recall import Recall
-from honcho_exec.runtime.log import foreign
+from honcho_exec.runtime.log import call_guarded
 from honcho_exec.runtime.metrics import Meter
 from honcho_exec.runtime.offload import begin_use, end_use
 from honcho_exec.runtime.timer import weak_callback
@@ -280,7 +280,7 @@ class Lifecycle:
 
     def _tell_health(self, error: HonchoExecError | None) -> None:
         if (listener := self._on_health_change) is not None:
-            foreign(_log, "the on_health_change callback", lambda: listener(error), None)
+            call_guarded(_log, "the on_health_change callback", lambda: listener(error), None)
 
     def _why_not(self) -> HonchoExecError:
         return self.error or Closed("the provider is not initialized; call initialize() or use `with`")

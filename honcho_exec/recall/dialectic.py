@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from contextvars import copy_context
 from typing import get_args
 
-from honcho_exec.runtime.log import foreign
+from honcho_exec.runtime.log import call_guarded
 from honcho_exec.settings import Level, Settings
 from honcho_exec.text.cleaning import cut_at_word
 
@@ -101,7 +101,7 @@ def rewritten(rewrite: Rewriter, query: str, timeout: float) -> str:
     outcome: Future[str] = Future()
 
     def run() -> None:
-        outcome.set_result(foreign(_log, "the query rewriter", lambda: rewrite(query).strip(), ""))
+        outcome.set_result(call_guarded(_log, "the query rewriter", lambda: rewrite(query).strip(), ""))
 
     threading.Thread(target=copy_context().run, args=(run,), name="honcho-rewrite", daemon=True).start()
     try:

@@ -15,7 +15,7 @@ from honcho_exec.errors import Closed, LaneError
 from honcho_exec.forks import ADVICE, fork_count
 from honcho_exec.runtime.exit_watch import exit_watch
 from honcho_exec.runtime.idle import IdlePool
-from honcho_exec.runtime.log import record
+from honcho_exec.runtime.log import log_unexpected
 
 __all__ = ["Lane"]
 
@@ -134,6 +134,6 @@ class Lane:
 
 def _report(failed: Callable[[BaseException], None] | None, future: Future[None]) -> None:
     if not future.cancelled() and (error := future.exception()) is not None:
-        record(_log, "a job of the lane", error)
+        log_unexpected(_log, "a job of the lane", error)
         if failed is not None:
             failed(error)

@@ -21,7 +21,7 @@ from queue import Empty
 from typing import Any, Generic, ParamSpec, TypeVar
 
 from honcho_exec.forks import PerProcess
-from honcho_exec.runtime.log import foreign
+from honcho_exec.runtime.log import call_guarded
 from honcho_exec.threads import Queue
 
 __all__ = ["Serial", "begin_use", "end_use", "offload", "offloaded", "post", "post_in_order", "start_daemon"]
@@ -225,7 +225,7 @@ def offloaded(function: Callable[P, T]) -> Callable[P, T]:
 
 def post(job: Job) -> None:
     """Run `job` on a thread of ours; on this one at the end of the interpreter, when no other can be started."""
-    call = _Call(functools.partial(foreign, _log, "a job", job, None))
+    call = _Call(functools.partial(call_guarded, _log, "a job", job, None))
     if not _pool().post(call):
         call.run()
 
@@ -272,7 +272,7 @@ class Serial:
                 if not self._jobs or not self._running.acquire(blocking=False):
                     return
             else:
-                foreign(_log, "a job", job, None)
+                call_guarded(_log, "a job", job, None)
 
 
 _background = PerProcess(Serial)

@@ -16,7 +16,7 @@ from honcho_exec.errors import Closed
 from honcho_exec.forks import ADVICE, fork_count
 from honcho_exec.runtime.exit_watch import exit_watch
 from honcho_exec.runtime.idle import IdlePool
-from honcho_exec.runtime.log import foreign
+from honcho_exec.runtime.log import call_guarded
 
 __all__ = ["SharedPool", "Strand"]
 
@@ -118,7 +118,7 @@ class Strand:
     def post(self, job: Callable[[], None]) -> bool:
         """Queue `job` without a Future and log an exception; return False if the strand is closed."""
         try:
-            self.submit(lambda: foreign(_log, "a job of a strand", job, None))
+            self.submit(lambda: call_guarded(_log, "a job of a strand", job, None))
         except Closed:
             return False
         return True

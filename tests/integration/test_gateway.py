@@ -44,7 +44,7 @@ def test_two_hundred_conversations_keep_to_themselves_and_give_back_what_they_do
     server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(honcho_exec.runtime.idle, "_IDLE_THREAD_SECONDS", SOON)
-    monkeypatch.setattr(honcho_exec.net.transport, "_IDLE", SOON)
+    monkeypatch.setattr(honcho_exec.net.transport, "_KEEPALIVE_SECONDS", SOON)
     files = open_files()
     chats = [chat(number, server, tmp_path) for number in range(CHATS)]
     turns = [provider.sync_turn(f"I am number {number}", "") for number, provider in enumerate(chats)]

@@ -19,7 +19,7 @@ from honcho_exec.cli.resources import MEMORY_FILE, open_memory, open_outbox
 from honcho_exec.cli.rows import to_dict
 from honcho_exec.embedded.limits import body_limit
 from honcho_exec.outbox.outbox import Outbox
-from honcho_exec.runtime.log import foreign
+from honcho_exec.runtime.log import call_guarded
 from honcho_exec.runtime.timer import call_later
 from honcho_exec.web.guard import Guard, is_loopback
 from honcho_exec.web.keys import serve_key
@@ -93,7 +93,7 @@ def _open(url: str, home: Path, code: OneTimeCode | None, left: ExitStack) -> No
 
 
 def _browse(page: str, url: str) -> None:
-    if not foreign(_log, "the browser", lambda: webbrowser.open(page), otherwise=False):
+    if not call_guarded(_log, "the browser", lambda: webbrowser.open(page), otherwise=False):
         click.echo(f"No browser could be opened; open {url}/ in one.", err=True)
 
 

@@ -22,7 +22,7 @@ from honcho_exec.embedded.store.database import Store
 from honcho_exec.embedded.wire import FILTERS_HEADER, MEMBERS_FILTER, ApiError
 from honcho_exec.errors import StateError
 from honcho_exec.forks import PerProcess
-from honcho_exec.runtime.log import record
+from honcho_exec.runtime.log import log_unexpected
 
 __all__ = ["build_app"]
 
@@ -182,7 +182,7 @@ def _state_error(_: falcon.Request, response: falcon.Response, error: StateError
 def _unexpected_error(
     request: falcon.Request, response: falcon.Response, error: Exception, _: Mapping[str, object]
 ) -> None:
-    record(_log, f"{request.method} {request.uri_template}", error)
+    log_unexpected(_log, f"{request.method} {request.uri_template}", error)
     response.status = 500
     response.text = _text({"detail": "An unexpected error occurred"})
 
