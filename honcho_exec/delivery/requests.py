@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     # The SDK takes long to import; only the lane's first job does.
     from honcho_exec.client.api import HonchoApi
 
-__all__ = ["known_sources", "newest_message_at", "stored", "write"]
+__all__ = ["already_stored", "exists", "newest_message_at", "send"]
 
 T = TypeVar("T")
 
 
-def stored(api: HonchoApi, batch: Batch, rows: Sequence[OutboxRow]) -> list[OutboxRow]:
+def exists(api: HonchoApi, batch: Batch, rows: Sequence[OutboxRow]) -> list[OutboxRow]:
     """Return those of some rows of a batch that Honcho has, no matter which process sent them.
 
     Messages are found by the keys of their rows, conclusions by their content: equal ones are one.
@@ -51,8 +51,8 @@ def _stored_messages(api: HonchoApi, session: str, batch: Batch, rows: Sequence[
     return [row for row in rows if (unnamed if row.key is None else row.key in known)]
 
 
-def known_sources(api: HonchoApi, rows: Sequence[OutboxRow]) -> list[OutboxRow]:
-    """The rows that came from somewhere else before and are there already; raises as `stored` does."""
+def already_stored(api: HonchoApi, rows: Sequence[OutboxRow]) -> list[OutboxRow]:
+    """The rows that came from somewhere else before and are there already; raises as `exists` does."""
     keys = {
         row.write.source_key: row for row in rows if isinstance(row.write, Message) and row.write.source_key is not None
     }
@@ -68,7 +68,7 @@ def newest_message_at(api: HonchoApi, session: str) -> float | None:
     return None if at is None else at.timestamp()
 
 
-def write(api: HonchoApi, batch: Batch, rows: Sequence[OutboxRow], times: Mapping[int, str]) -> None:
+def send(api: HonchoApi, batch: Batch, rows: Sequence[OutboxRow], times: Mapping[int, str]) -> None:
     """Write these rows of the batch, all or none.
 
     Args:

@@ -125,31 +125,31 @@ PROTECTIONS = (
     ),
     Protection(
         "the server is asked before anything is sent again",
-        "delivery/sender.py",
+        "delivery/attempt.py",
         "        if batch.must_verify and not isinstance(",
         "        if not batch and not isinstance(",
         (f"{MACHINE}::test_each_failure_by_itself",),
     ),
     Protection(
         "what may still arrive is waited for",
-        "delivery/sender.py",
-        "        if wait > 0 and len(there)",
-        "        if wait > 1e9 and len(there)",
+        "delivery/attempt.py",
+        "        if wait > 0 and len(stored)",
+        "        if wait > 1e9 and len(stored)",
         (f"{MACHINE}::test_each_failure_by_itself",),
     ),
     Protection(
         "a card is not sent again before the first attempt is over",
-        "delivery/sender.py",
+        "delivery/attempt.py",
         "not isinstance(batch.rows[0].write, Deletion):\n",
         'type(batch.rows[0].write).__name__ not in {"Deletion", "Card"}:\n',
         (f"{DELIVERY}::test_a_card_that_lands_late_does_not_stand_over_the_next",),
     ),
     Protection(
         "a look counts from its beginning",
-        "delivery/sender.py",
+        "delivery/attempt.py",
         "        wait = batch.ambiguous_until.since(self._clock.boot_time()) or 0.0\n"
-        "        there = stored(api, batch, batch.rows)\n",
-        "        there = stored(api, batch, batch.rows)\n"
+        "        stored = exists(self.api, batch, batch.rows)\n",
+        "        stored = exists(self.api, batch, batch.rows)\n"
         "        wait = batch.ambiguous_until.since(self._clock.boot_time()) or 0.0\n",
         (f"{MACHINE}::test_what_is_done_while_the_server_looks_is_not_sent_again",),
     ),
@@ -162,9 +162,9 @@ PROTECTIONS = (
     ),
     Protection(
         "a row leaves the file only after the answer",
-        "delivery/sender.py",
-        "        try:\n            write(api, batch, rows, ",
-        "        self._settle(batch, rows)\n        try:\n            write(api, batch, rows, ",
+        "delivery/attempt.py",
+        "        try:\n            send(self.api, batch, rows, ",
+        "        self._on_passed(batch, rows, probe=probe)\n        try:\n            send(self.api, batch, rows, ",
         (f"{MACHINE}::test_each_failure_by_itself",),
     ),
     Protection(
@@ -204,8 +204,8 @@ PROTECTIONS = (
     ),
     Protection(
         "what has a source key is not written twice",
-        "delivery/sender.py",
-        "        there += known_sources(api, [row for row in current.rows if row not in there])\n",
+        "delivery/attempt.py",
+        "        stored += already_stored(self.api, [row for row in current.rows if row not in stored])\n",
         "",
         ("tests/integration/test_promises.py::test_what_was_imported_twice_is_there_once",),
     ),
@@ -283,16 +283,16 @@ PROTECTIONS = (
     ),
     Protection(
         "a refused batch is halved until the row is found",
-        "delivery/sender.py",
+        "delivery/poison.py",
         "        if len(batch.rows) > 1:\n            self._outbox.bisect(batch)\n            return\n",
         "",
         (f"{DELIVERY}::test_a_refused_message_is_parked_and_the_others_arrive",),
     ),
     Protection(
         "a server that refuses everything parks nothing",
-        "delivery/sender.py",
-        "            api.ping()\n        except RequestError:\n            return False\n",
-        "            api.ping()\n        except RequestError:\n            pass\n",
+        "delivery/poison.py",
+        "            self._attempts.api.ping()\n        except RequestError:\n            return False\n",
+        "            self._attempts.api.ping()\n        except RequestError:\n            pass\n",
         ("tests/integration/test_outage.py::test_a_server_that_suddenly_refuses_everything_parks_nothing",),
     ),
     Protection(
@@ -304,39 +304,39 @@ PROTECTIONS = (
     ),
     Protection(
         "a server that fails everything parks nothing",
-        "delivery/sender.py",
+        "delivery/poison.py",
         "            if not self._something_passes(batch):\n",
         "            if False:\n",
         (f"{DELIVERY}::test_a_server_that_chokes_on_everything_parks_nothing",),
     ),
     Protection(
         "what fails beside a suspect is a suspect too",
-        "delivery/sender.py",
+        "delivery/poison.py",
         "                suspects.append(behind)\n",
-        "                passed_over.add(behind.stream)\n",
+        "                skipped.add(behind.stream)\n",
         (f"{MACHINE}::test_many_that_cannot_go_hold_nobody_up",),
     ),
     Protection(
         "a suspect is handed to whoever waits behind it",
-        "delivery/sender.py",
+        "delivery/poison.py",
         "                    self._outbox.hand_over(suspect)\n",
         "                    pass\n",
         (f"{MACHINE}::test_one_that_the_server_chokes_on_does_not_hold_up_another_process",),
     ),
     Protection(
         "a suspect is parked before what overtook it is settled",
-        "delivery/sender.py",
-        "        if self._probing:\n"
+        "delivery/attempt.py",
+        "        if probe:\n"
         "            self._park_overtaken(batch)\n"
-        "        self._refusals = 0\n"
+        "        self.refusals = 0\n"
         "        self._complete(rows, new=True)\n",
-        "        self._complete(rows, new=True)\n        if self._probing:\n            self._park_overtaken(batch)\n",
+        "        self._complete(rows, new=True)\n        if probe:\n            self._park_overtaken(batch)\n",
         (f"{MACHINE}::test_killed_where_a_suspect_is_overtaken",),
     ),
     Protection(
         "a suspect waits until it is known whether it was overtaken",
-        "delivery/sender.py",
-        "        if self._was_overtaken(api, batch):\n",
+        "delivery/attempt.py",
+        "        if self._was_overtaken(batch):\n",
         "        if False:\n",
         (f"{MACHINE}::test_a_suspect_whose_overtaking_is_not_known_waits",),
     ),
@@ -484,8 +484,8 @@ PROTECTIONS = (
     ),
     Protection(
         "a refusal is believed only so often",
-        "delivery/sender.py",
-        "return self._refusals <= _BELIEVED or self._something_passes(batch)",
+        "delivery/poison.py",
+        "return self._attempts.refusals <= _MAX_BELIEVED or self._something_passes(batch)",
         "return True",
         (f"{OUTAGE}::test_writes_that_are_all_refused_are_not_parked_one_by_one",),
     ),
