@@ -128,7 +128,7 @@ def test_embedded_session_purged_by_another_process_begins_again(make_provider: 
     provider = make_provider()
     provider.sync_turn("before", "noted").result(10)
     other = EmbeddedHoncho(provider.home / "memory.db")
-    other.forget(PurgeFilter(session="s1"))
+    other.purge(PurgeFilter(session="s1"))
     other.close()
     for tool, arguments in READING_TOOLS.items():
         assert "error" not in call(provider, tool, arguments), tool
