@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import importlib.util
 import re
 from pathlib import Path
@@ -58,3 +59,21 @@ def test_the_example_in_the_readme_is_the_one_that_is_tested() -> None:
     (example,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
     for line in filter(None, example.splitlines()):
         assert line.strip() in tested
+
+
+def test_every_dependency_is_listed_with_its_purpose() -> None:
+    page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg", encoding="utf-8")
+    required = [line.split() for line in setup["options"]["install_requires"].split("\n") if line]
+    assert [name for name, bounds in required if f"| {name} | `{bounds}` |" not in page] == []
+    extras = "\n".join(setup["options.extras_require"].values())
+    assert [name for name in re.findall(r"^[\w-]+", extras, re.MULTILINE) if name not in page] == []
+
+
+def test_figures_in_the_readme_are_those_of_the_benchmarks() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    benchmarks = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
+    figures = re.findall(r"^\| .*?(\| [\d.,]+(?: ms)? \| [\d.,]+(?: ms)? \|)$", readme, re.MULTILINE)
+    assert figures
+    assert [pair for pair in figures if pair not in benchmarks] == []
