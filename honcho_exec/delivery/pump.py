@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
+from functools import partial
 
 from honcho_exec.client.connection import Connection
 from honcho_exec.clock import Clock, Deadline
@@ -129,9 +130,10 @@ class Pump:
             if self._queued or self._closed or self._schedule.backing_off:
                 return
             self._queued = True
-        if not self._lane.post(self.run_once, failed=self._on_crash):
-            with self._changed:
-                self._queued = False
+        if self._pace is None:
+            self._post(_do_nothing)
+        else:
+            self._pace.ask(self._post)
 
     def wait_until_tried(self, deadline: Deadline) -> bool:
         """Wait until every row that an earlier process left was tried; False if the deadline came first."""
@@ -185,15 +187,28 @@ class Pump:
         self._schedule.close()
         self.turns.close()
 
-    def run_once(self) -> None:
-        """Send one batch and queue the next job; on the lane only."""
-        with self._changed:
-            self._queued = False
-            if self._closed:
-                return
-            self._jobs += 1
-        with self._pace.work() if self._pace is not None else nullcontext():
+    def _post(self, done: Callable[[], None]) -> bool:
+        posted = self._lane.post(partial(self.run_once, done), failed=self._on_crash)
+        if not posted:
+            with self._changed:
+                self._queued = False
+        return posted
+
+    def run_once(self, done: Callable[[], None]) -> None:
+        """Send one batch and queue the next job; on the lane only.
+
+        Args:
+            done: called at the end.
+        """
+        try:
+            with self._changed:
+                self._queued = False
+                if self._closed:
+                    return
+                self._jobs += 1
             self._send_next()
+        finally:
+            done()
 
     def _send_next(self) -> None:
         try:
@@ -295,3 +310,7 @@ class Pump:
     def _notify_all(self) -> None:
         with self._changed:
             self._changed.notify_all()
+
+
+def _do_nothing() -> None:
+    pass
