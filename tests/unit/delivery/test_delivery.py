@@ -345,7 +345,8 @@ def test_the_same_conclusion_of_two_providers_is_one_and_both_are_told(
         first = threads.submit(one.handle_tool_call, "honcho_conclude", args)
         assert held.arrived.wait(5)
         second = threads.submit(other.handle_tool_call, "honcho_conclude", args)
-        while other._opened().delivery.turns.oldest() is None:
+        assert other._conversation is not None
+        while other._conversation.delivery.turns.oldest() is None:
             threading.Event().wait(0.001)
         held.proceed.set()
         assert "is kept" in first.result(10)
