@@ -141,8 +141,8 @@ class Receipt:
 
     Attributes:
         written: how many messages or conclusions this write added.
-        already: how many Honcho already had and were not written again.
+        duplicates: how many Honcho already had and were not written again.
     """
 
     written: int
-    already: int = 0
+    duplicates: int = 0

@@ -1,4 +1,4 @@
-"""Messages into the provider, a bounded number at a time, and what became of them."""
+"""Import messages through the provider, a bounded number at a time, and count the results."""
 
 from __future__ import annotations
 
@@ -14,40 +14,40 @@ from honcho_exec.errors import HonchoExecError, Overloaded, Rejected, RequestErr
 from honcho_exec.model import Receipt
 from honcho_exec.provider.provider import HonchoProvider
 from honcho_exec.text.cleaning import clean
-from honcho_exec.transfer.sources import Line, moment
+from honcho_exec.transfer.sources import MessageLine, parse_time
 
 __all__ = ["ImportResult", "ImportedMessage", "Importer", "Progress"]
 
 Progress = Callable[[int, str], None]
-"""How many more are done, and what is in the way (empty when nothing is)."""
+"""Reports how many more messages are done, and what delays the next ones (empty if nothing does)."""
 
-_IN_FLIGHT = 1000
+_MAX_PENDING = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class ImportedMessage:
-    """A message and the session that it is brought into."""
+    """A message and the session that it is imported into."""
 
     session: str
-    line: Line
+    line: MessageLine
 
 
 @dataclass(slots=True)
 class ImportResult:
-    """What became of the messages that were given.
+    """How many messages were delivered, and why the others were not.
 
     Attributes:
-        written: how many went in.
-        already: how many were there before.
-        empty: how many hold no text.
-        kept: how many are in the outbox and go in later.
-        refused: how many Honcho refused for good.
-        reason: what was last in the way.
-        cause: its class.
+        written: delivered to Honcho.
+        duplicates: in Honcho already.
+        empty: without text, not stored.
+        kept: still in the outbox, delivered later.
+        refused: refused by Honcho and parked.
+        reason: the last error.
+        cause: the class of that error.
     """
 
     written: int = 0
-    already: int = 0
+    duplicates: int = 0
     empty: int = 0
     kept: int = 0
     refused: int = 0
@@ -56,157 +56,157 @@ class ImportResult:
 
 
 class Importer:
-    """Gives messages to a provider in their order.
+    """Passes messages to a provider in order.
 
     Args:
-        provider: takes the messages.
-        patience: seconds without any going in, after which they are only stored and no longer waited for.
-        told: hears of every message that is done, and of what is in the way.
+        provider: stores and delivers the messages.
+        patience: after so many seconds without a delivery, messages are stored and no longer waited for.
+        report: called for every message that is done, and for every error.
     """
 
-    def __init__(self, provider: HonchoProvider, patience: float, told: Progress) -> None:
+    def __init__(self, provider: HonchoProvider, patience: float, report: Progress) -> None:
         self._provider = provider
         self._patience = patience
-        self._told = told
-        self._waiting: deque[Future[Receipt]] = deque()
-        self._seen: Counter[bytes] = Counter()
-        self._outcome = ImportResult()
-        self._gave_up = False
-        self._moved = time.monotonic()
+        self._report = report
+        self._pending: deque[Future[Receipt]] = deque()
+        self._occurrences: Counter[bytes] = Counter()
+        self._result = ImportResult()
+        self._has_given_up = False
+        self._last_delivery = time.monotonic()
 
-    def give(self, said: ImportedMessage) -> None:
-        """Store one message durably; waits while too many are on their way.
+    def add(self, message: ImportedMessage) -> None:
+        """Store one message durably; wait first while too many are pending.
 
         Raises:
             HonchoExecError: it could not be stored.
         """
-        while len(self._waiting) >= _IN_FLIGHT and not self._gave_up:
-            self._take()
-        key = self._key(said)
-        future = self._send(said, key)
-        while _is_full(future) and self._waiting and not self._gave_up:
-            self._take()
-            future = self._send(said, key)
+        while len(self._pending) >= _MAX_PENDING and not self._has_given_up:
+            self._await_oldest()
+        key = self._key(message)
+        future = self._send(message, key)
+        while _is_full(future) and self._pending and not self._has_given_up:
+            self._await_oldest()
+            future = self._send(message, key)
         if _is_full(future):
             raise Overloaded(str(future.exception()))
-        self._waiting.append(future)
-        if self._gave_up:
-            self._leave()
+        self._pending.append(future)
+        if self._has_given_up:
+            self._count_rest()
 
     def finish(self) -> ImportResult:
-        """Wait for what is on its way, and say what became of everything."""
-        while self._waiting and not self._gave_up:
-            self._take()
-        self._leave()
-        return self._outcome
+        """Wait for the pending messages, and return the counts of all."""
+        while self._pending and not self._has_given_up:
+            self._await_oldest()
+        self._count_rest()
+        return self._result
 
     def stop(self) -> ImportResult:
-        """Wait for nothing more, and say what became of everything that was given."""
-        self._gave_up = True
-        self._leave()
-        return self._outcome
+        """Return the counts at once, without waiting for pending messages."""
+        self._has_given_up = True
+        self._count_rest()
+        return self._result
 
-    def _take(self) -> None:
-        """Wait for the oldest message and count it, or give up."""
-        future = self._waiting[0]
+    def _await_oldest(self) -> None:
+        """Wait for the oldest pending message and count it, or give up."""
+        future = self._pending[0]
         try:
-            future.result(max(0.0, self._patient_until() - time.monotonic()))
+            future.result(max(0.0, self._deadline() - time.monotonic()))
         except TimeoutError:
-            # Others may have gone in meanwhile.
-            self._gave_up = self._patient_until() <= time.monotonic()
+            # Later messages may have been delivered meanwhile.
+            self._has_given_up = self._deadline() <= time.monotonic()
             return
         except RequestError as error:
             if not _is_refused(error):
-                self._gave_up = True
+                self._has_given_up = True
                 return
-        self._waiting.popleft()
+        self._pending.popleft()
         self._count(future)
 
-    def _patient_until(self) -> float:
-        return self._moved + self._patience
+    def _deadline(self) -> float:
+        return self._last_delivery + self._patience
 
-    def _send(self, said: ImportedMessage, key: str) -> Future[Receipt]:
-        """Store a message; the Future lasts over failures that pass."""
-        lasting: Future[Receipt] = Future()
-        self._attempt(said, key, lasting)
-        return lasting
+    def _send(self, message: ImportedMessage, key: str) -> Future[Receipt]:
+        """Store a message; the Future stays pending over retryable failures."""
+        outcome: Future[Receipt] = Future()
+        self._attempt(message, key, outcome)
+        return outcome
 
-    def _attempt(self, said: ImportedMessage, key: str, lasting: Future[Receipt], *, pending: bool = False) -> None:
-        def settled(future: Future[Receipt]) -> None:
+    def _attempt(self, message: ImportedMessage, key: str, outcome: Future[Receipt], *, pending: bool = False) -> None:
+        def on_done(future: Future[Receipt]) -> None:
             error = future.exception()
             if error is None:
-                self._moved = time.monotonic()
+                self._last_delivery = time.monotonic()
                 receipt = future.result()
                 if pending:
-                    # It was not in Honcho at the first attempt; the outbox may have delivered it before this one.
-                    receipt = replace(receipt, written=receipt.written + receipt.already, already=0)
-                lasting.set_result(receipt)
-            elif self._passes(error):
+                    # Not in Honcho at the first attempt: the outbox delivered it in between.
+                    receipt = replace(receipt, written=receipt.written + receipt.duplicates, duplicates=0)
+                outcome.set_result(receipt)
+            elif self._is_retried(error):
                 try:
-                    self._attempt(said, key, lasting, pending=True)
+                    self._attempt(message, key, outcome, pending=True)
                 except HonchoExecError as closed:
-                    lasting.set_exception(closed)
+                    outcome.set_exception(closed)
             else:
-                lasting.set_exception(error)
+                outcome.set_exception(error)
 
-        self._remember(said, key).add_done_callback(settled)
+        self._store(message, key).add_done_callback(on_done)
 
-    def _passes(self, error: BaseException) -> bool:
-        """Whether the outbox tries again, and soon enough to be waited for."""
+    def _is_retried(self, error: BaseException) -> bool:
+        """Return whether the outbox retries soon enough to wait for it."""
         if not isinstance(error, RequestError) or _is_refused(error):
             return False
-        self._outcome.reason, self._outcome.cause = str(error), error.cause
-        self._told(0, str(error))
+        self._result.reason, self._result.cause = str(error), error.cause
+        self._report(0, str(error))
         # A wrong key stays wrong until a person changes it.
-        return error.cause != "auth" and not self._gave_up
+        return error.cause != "auth" and not self._has_given_up
 
-    def _leave(self) -> None:
-        """Count what is left without waiting for it."""
-        while self._waiting:
-            future = self._waiting.popleft()
+    def _count_rest(self) -> None:
+        """Count the remaining messages without waiting."""
+        while self._pending:
+            future = self._pending.popleft()
             if future.done():
                 self._count(future)
             else:
-                self._outcome.kept += 1
+                self._result.kept += 1
 
     def _count(self, future: Future[Receipt]) -> None:
         try:
             receipt = future.result()
         except RequestError as error:
-            self._outcome.reason, self._outcome.cause = str(error), error.cause
+            self._result.reason, self._result.cause = str(error), error.cause
             if _is_refused(error):
-                self._outcome.refused += 1
+                self._result.refused += 1
             else:
-                self._outcome.kept += 1
+                self._result.kept += 1
             return
         if receipt.written:
-            self._outcome.written += 1
-        elif receipt.already:
-            self._outcome.already += 1
+            self._result.written += 1
+        elif receipt.duplicates:
+            self._result.duplicates += 1
         else:
-            self._outcome.empty += 1
-        self._told(1, "")
+            self._result.empty += 1
+        self._report(1, "")
 
-    def _remember(self, said: ImportedMessage, key: str) -> Future[Receipt]:
-        line = said.line
+    def _store(self, message: ImportedMessage, key: str) -> Future[Receipt]:
+        line = message.line
         source_id = clean(line.id) if isinstance(line.id, str) else line.id
         return self._provider.remember(
-            said.session,
+            message.session,
             line.role,
             line.content,
             name=line.name,
-            created_at=moment(line.created_at) if line.created_at is not None else None,
+            created_at=parse_time(line.created_at) if line.created_at is not None else None,
             source_key=key,
             metadata=None if source_id is None else {"source_id": source_id},
         )
 
-    def _key(self, said: ImportedMessage) -> str:
-        """A name for the message that is the same in every run: what it says, and the how-manieth of these it is."""
-        line = said.line
-        fields = [said.session, line.role, line.name, line.created_at, line.content, line.id]
+    def _key(self, message: ImportedMessage) -> str:
+        """Return a key that is stable across runs: a hash of the message and its occurrence number."""
+        line = message.line
+        fields = [message.session, line.role, line.name, line.created_at, line.content, line.id]
         digest = hashlib.sha256(json.dumps(fields).encode()).digest()[:16]
-        self._seen[digest] += 1
-        return f"ingest-{digest.hex()}-{self._seen[digest]}"
+        self._occurrences[digest] += 1
+        return f"ingest-{digest.hex()}-{self._occurrences[digest]}"
 
 
 def _is_full(future: Future[Receipt]) -> bool:

@@ -1,4 +1,4 @@
-"""Conversations from files: reading them, and saying what is wrong with a line or a message."""
+"""Read messages from files, and report what is wrong with a line or a message."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import click
 from honcho_exec.errors import HonchoExecError
 from honcho_exec.transfer.formats import is_conversation, is_store, of_conversation, of_document, of_store
 
-__all__ = ["BadLines", "Line", "NothingToRead", "Source", "parse"]
+__all__ = ["BadLines", "InputFile", "MessageLine", "NothingToRead", "parse_message", "parse_time", "read_messages"]
 
 _SHOWN = 20
 _HEAD = 512
@@ -27,8 +27,8 @@ _BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
-    """One message of a conversation; what the line does not say is None."""
+class MessageLine:
+    """One message of a conversation; fields that the line does not have are None."""
 
     role: str
     content: str
@@ -39,10 +39,10 @@ class Line:
 
 
 class BadLines(HonchoExecError):  # noqa: N818 - reads as the state it reports
-    """Lines that are not messages; nothing was sent.
+    """Some lines are not messages; nothing was sent.
 
     Args:
-        problems: the first of them, each with its place.
+        problems: the first of them, each with its location.
         count: how many there are in all.
     """
 
@@ -55,16 +55,16 @@ class BadLines(HonchoExecError):  # noqa: N818 - reads as the state it reports
 
 
 class NothingToRead(HonchoExecError):  # noqa: N818 - reads as the state it reports
-    """The input holds nothing that could be stored."""
+    """The input has no message."""
 
     cause = "input"
 
 
 @dataclass
-class Source:
+class InputFile:
     """A file of messages, or stdin as `-`, that can be read more than once.
 
-    JSON lines, each a message or a conversation; a JSON list of either; or Hermes's own session store.
+    Its format is JSON lines, each a message or a conversation, a JSON list of either, or Hermes's session store.
     """
 
     name: str
@@ -72,57 +72,59 @@ class Source:
 
     @property
     def shown(self) -> str:
-        """What to call it in messages."""
+        """The name of the file in messages."""
         return "stdin" if self.name == "-" else self.name
 
     @property
     def stem(self) -> str:
-        """What its session is called where a line does not say."""
+        """The session of lines that name none."""
         return "stdin" if self.name == "-" else Path(self.name).stem
 
     def lines(self) -> Iterator[tuple[str, bytes]]:
-        """Every line that is not blank, with its place."""
+        """Read the lines that are not blank, each with its location."""
         with self._open() as file:
             for number, raw in enumerate(file, 1):
                 text = raw.removeprefix(_BOM) if number == 1 else raw
                 if text.strip():
                     yield f"{self.shown}:{number}", text
 
-    def read(self) -> Iterator[tuple[str, Line | str]]:
-        """Every message: its place, and the message or what is wrong with it."""
+    def read(self) -> Iterator[tuple[str, MessageLine | str]]:
+        """Read every message: its location, and the message or what is wrong with it."""
         with self._open() as file:
             head = file.read(_HEAD).removeprefix(_BOM)
         if is_store(head):
             if self._copy is not None:
                 yield "stdin", "is a database, which is read from a file only: name the file"
                 return
-            yield from ((f"{self.name}: {place}", checked_line(found)) for place, found in of_store(Path(self.name)))
+            yield from (
+                (f"{self.name}: {location}", parse_message(found)) for location, found in of_store(Path(self.name))
+            )
         elif head.lstrip().startswith(b"[") or self._spans_lines():
             yield from self._document()
         else:
-            for place, text in self.lines():
-                yield from _of_value(place, _json(text))
+            for location, text in self.lines():
+                yield from _messages_of(location, _json(text))
 
     def _spans_lines(self) -> bool:
-        """Whether the whole is one JSON object that was written over several lines."""
+        """Return whether the file is one JSON object over several lines."""
         _, first = next(self.lines(), ("", b"{}"))
         if not first.lstrip().startswith(b"{") or not isinstance(_json(first), str):
             return False
         with self._open() as file:
             return isinstance(_json(file.read().removeprefix(_BOM)), dict)
 
-    def _document(self) -> Iterator[tuple[str, Line | str]]:
+    def _document(self) -> Iterator[tuple[str, MessageLine | str]]:
         with self._open() as file:
             found = _json(file.read().removeprefix(_BOM))
         if isinstance(found, dict):
-            yield from _of_value(self.shown, found)
+            yield from _messages_of(self.shown, found)
         elif isinstance(found, list):
-            yield from ((f"{self.shown}{place}", checked_line(one)) for place, one in of_document(found))
+            yield from ((f"{self.shown}{location}", parse_message(one)) for location, one in of_document(found))
         else:
             yield self.shown, str(found)
 
     def close(self) -> None:
-        """Give the copy of a stream back."""
+        """Delete the copy of a stream."""
         if self._copy is not None:
             self._copy.close()
 
@@ -141,53 +143,47 @@ class Source:
         yield self._copy
 
 
-def checked(sources: Sequence[Source]) -> Iterator[tuple[Source, Line]]:
-    """Every message of every source.
+def read_messages(files: Sequence[InputFile]) -> Iterator[tuple[InputFile, MessageLine]]:
+    """Read every message of every file.
 
     Raises:
-        BadLines: at the end, when there are lines that are not messages; names the first of them.
+        BadLines: after the last message, if some lines are not messages; names the first of them.
     """
     problems: list[str] = []
     count = 0
-    for source in sources:
-        for place, line in source.read():
-            if isinstance(line, Line):
-                yield source, line
+    for file in files:
+        for location, line in file.read():
+            if isinstance(line, MessageLine):
+                yield file, line
                 continue
             count += 1
             if len(problems) < _SHOWN:
-                problems.append(f"{place}: {line}")
+                problems.append(f"{location}: {line}")
     if count:
         raise BadLines(problems, count)
 
 
-def parse(raw: bytes) -> Line | str:
-    """The message of a line, or what is wrong with it and what would be right."""
-    found = _json(raw)
-    return found if isinstance(found, str) else checked_line(found)
-
-
-def checked_line(found: object) -> Line | str:
-    """The message that a JSON value is, or what is wrong with it and what would be right."""
+def parse_message(found: object) -> MessageLine | str:
+    """Return the message of a JSON value, or what is wrong with it and what would be right."""
     if not isinstance(found, dict):
         return f"must be an object such as {_EXAMPLE}, not {_kind(found)}"
     problems = [*_problems(found)]
     if problems:
         return "; ".join(problems)
     known: dict[str, Any] = {key: found.get(key) for key in _FIELDS}
-    return Line(**known)
+    return MessageLine(**known)
 
 
-def _of_value(place: str, found: object) -> Iterator[tuple[str, Line | str]]:
-    """The messages of a JSON value that is a message or a conversation, or what is wrong with it."""
+def _messages_of(location: str, found: object) -> Iterator[tuple[str, MessageLine | str]]:
+    """Return the messages of a JSON value: a message, a conversation, or what is wrong with it."""
     if isinstance(found, dict) and is_conversation(found):
-        yield from ((f"{place}{inner}", checked_line(one)) for inner, one in of_conversation(found))
+        yield from ((f"{location}{inner}", parse_message(one)) for inner, one in of_conversation(found))
     else:
-        yield place, found if isinstance(found, str) else checked_line(found)
+        yield location, found if isinstance(found, str) else parse_message(found)
 
 
 def _json(raw: bytes) -> object:
-    """The value of some JSON; text says what is wrong with it, and a JSON string is wrong in itself."""
+    """Parse JSON; a text is an error message, since a JSON string is no message."""
     try:
         found = json.loads(raw.decode())
     except UnicodeDecodeError as error:
@@ -207,7 +203,7 @@ def _problems(found: dict[str, Any]) -> Iterator[str]:
         value = found.get(key)
         if value is not None and not (isinstance(value, str) and value.strip()):
             yield f"`{key}` must be text that is not empty{_instead(found, key)}"
-    if not _is_moment(found.get("created_at")):
+    if not _is_time(found.get("created_at")):
         yield f'`created_at` must be ISO 8601 such as "2025-03-01T09:30:00Z"{_instead(found, "created_at")}'
     if isinstance(found.get("id"), bool) or not isinstance(found.get("id"), str | int | None):
         yield f"`id` must be text or an integer{_instead(found, 'id')}"
@@ -228,16 +224,16 @@ def _kind(value: object) -> str:
     return kinds.get(type(value), "a number")
 
 
-def _is_moment(value: object) -> bool:
+def _is_time(value: object) -> bool:
     if value is None:
         return True
     try:
-        return isinstance(value, str) and bool(moment(value))
+        return isinstance(value, str) and bool(parse_time(value))
     except (ValueError, OverflowError):
         return False
 
 
-def moment(created_at: str) -> str:
-    """An ISO 8601 time with its offset; one without an offset is taken as UTC."""
+def parse_time(created_at: str) -> str:
+    """Return an ISO 8601 time in UTC; one without an offset is in UTC already."""
     at = datetime.fromisoformat(created_at.strip())
     return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC).isoformat()

@@ -307,8 +307,8 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "metadata": lambda said: compares({"a": said}, "a", {"icontains": said[: len(said) // 2]}),
     "arguments": parse_tools,
     "parse_json": read_json,
-    "history": lambda said: list(lines._of_value("", {"messages": [{"role": "user", "content": said}]})),
-    "line": lambda said: lines.parse(said.encode("utf-8", "replace")),
+    "history": lambda said: list(lines._messages_of("", {"messages": [{"role": "user", "content": said}]})),
+    "line": lambda said: lines._json(said.encode("utf-8", "replace")),
     "shown": lambda said: show.without_password(show.printable(said)),
 }
 

@@ -208,7 +208,7 @@ def test_what_was_imported_twice_is_there_once(make_provider: MakeProvider) -> N
             for n in range(150)
         ]
         receipts = [turn.result(20) for turn in turns]
-        return sum(receipt.written for receipt in receipts), sum(receipt.already for receipt in receipts)
+        return sum(receipt.written for receipt in receipts), sum(receipt.duplicates for receipt in receipts)
 
     assert bring_in() == (150, 0)
     assert bring_in() == (0, 150)

@@ -23,7 +23,7 @@ from honcho_exec.cli.context import FAILED, command, hint, printable
 from honcho_exec.cli.output import print_fields, print_text, progress_bar, stdout
 from honcho_exec.model import Receipt
 from honcho_exec.provider.provider import HonchoProvider
-from honcho_exec.transfer.sources import Line, Source, checked
+from honcho_exec.transfer.sources import InputFile, MessageLine, read_messages
 
 __all__ = ["demo"]
 
@@ -43,8 +43,8 @@ _CALLS: tuple[tuple[str, dict[str, object]], ...] = (
 @dataclass(frozen=True, slots=True)
 class _Turn:
     session: str
-    user: Line
-    assistant: Line
+    user: MessageLine
+    assistant: MessageLine
 
 
 @command(
@@ -103,7 +103,7 @@ def _provider(folder: Path, session: str) -> Iterator[HonchoProvider]:
 
 def _conversation() -> list[_Turn]:
     with as_file(files("honcho_exec.cli") / "demo.jsonl") as path:
-        lines = [line for _, line in checked([Source(str(path))])]
+        lines = [line for _, line in read_messages([InputFile(str(path))])]
     pairs = zip(lines[::2], lines[1::2], strict=True)
     return [_Turn(user.session or "demo", user, assistant) for user, assistant in pairs]
 

@@ -22,7 +22,7 @@ from honcho_exec.errors import InputError
 from honcho_exec.settings import load
 from honcho_exec.text.redaction import redact_json, redact_key
 from honcho_exec.transfer.importer import Progress
-from honcho_exec.transfer.sources import NothingToRead, Source
+from honcho_exec.transfer.sources import InputFile, NothingToRead
 
 __all__ = ["PLURALS", "counted", "export", "import_", "redacted"]
 
@@ -68,7 +68,7 @@ def import_(cli: CliContext, file: str) -> None:
 
     All of it goes in, or nothing. What is there already stays as it is: running it again adds nothing twice.
     """
-    with closing(Source(file)) as source:
+    with closing(InputFile(file)) as source:
         total = sum(1 for _ in source.lines())
         if not total:
             raise NothingToRead(f"there are no records in {source.shown}; import takes what export wrote")
@@ -103,7 +103,7 @@ def _redacts(cli: CliContext) -> bool:
     return load(environment(cli.hermes_home), hermes_home=cli.hermes_home).settings.redact
 
 
-def _records(source: Source, told: Progress, *, redact: bool) -> Iterator[tuple[str, object]]:
+def _records(source: InputFile, told: Progress, *, redact: bool) -> Iterator[tuple[str, object]]:
     for place, line in source.lines():
         try:
             record = parse_json(line)

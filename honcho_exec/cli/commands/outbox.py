@@ -1,4 +1,4 @@
-"""`outbox`: what waits for Honcho or was refused by it, and what a person can do about it."""
+"""`outbox`: list, retry and drop the rows that are pending or parked."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ __all__ = ["outbox"]
 
 _TERMINAL_WIDEST = 1000
 _WHYS = {
-    "being_sent": "it is being sent, or may still arrive from the last attempt; try again in a minute",
-    "not_parked": "it is not parked, and is sent as it is",
-    "not_there": "there is no such row; it may have been delivered",
+    "being_sent": "it is being sent, or the last attempt may still arrive; try again in a minute",
+    "not_parked": "it is not parked, and is sent automatically",
+    "not_there": "the row does not exist; it may have been delivered",
 }
 
 
 class _NoSuchRow(HonchoExecError):  # noqa: N818 - reads as the state it reports
-    """There is no row of that id."""
+    """There is no row with that id."""
 
     cause = "not_found"
 
 
 class _Declined(HonchoExecError):  # noqa: N818 - reads as the state it reports
-    """A person was asked and said no."""
+    """The person answered no."""
 
     cause = "declined"
 
@@ -53,16 +53,16 @@ class _Declined(HonchoExecError):  # noqa: N818 - reads as the state it reports
 @click.group(
     cls=GroupWithExamples,
     examples=(
-        "honcho-exec outbox list                 what waits, and what was refused",
-        "honcho-exec outbox list --parked        only what was refused, with the reason",
+        "honcho-exec outbox list                 pending and parked rows",
+        "honcho-exec outbox list --parked        only the refused ones, with the reason",
         "honcho-exec outbox retry --all-parked && honcho-exec outbox flush",
     ),
 )
 def outbox() -> None:
     """See and repair what has not gone to Honcho yet.
 
-    What is said waits in the outbox until Honcho has it. A row that Honcho refuses is parked: it holds nothing up,
-    and stays until you retry or drop it.
+    Every write is a row of the outbox until Honcho has it. A row that Honcho refuses is parked: it delays no other
+    row, and stays until you retry or drop it.
     """
 
 
@@ -71,10 +71,12 @@ def outbox() -> None:
     "honcho-exec outbox list --parked",
     "honcho-exec outbox list --all --json | jq '.rows[] | {id, state, text}'",
 )
-@click.option("--parked", "state", flag_value="parked", help="Only what Honcho refused.")
-@click.option("--waiting", "state", flag_value="waiting", help="Only what is still to be sent.")
-@click.option("--all", "everywhere", is_flag=True, help="Also what is for another Honcho or workspace.")
-@click.option("--limit", type=click.IntRange(1, EVERY), metavar="N", default=50, help="Rows to list at most (50).")
+@click.option("--parked", "state", flag_value="parked", help="Only rows that Honcho refused.")
+@click.option("--waiting", "state", flag_value="waiting", help="Only rows that are still to be sent.")
+@click.option("--all", "everywhere", is_flag=True, help="Also rows for another Honcho or workspace.")
+@click.option(
+    "--limit", type=click.IntRange(1, EVERY), metavar="N", default=50, help="The maximum number of rows (50)."
+)
 @json_option
 @pass_cli
 def list_rows(cli: CliContext, state: str | None, *, everywhere: bool, limit: int) -> None:
@@ -94,16 +96,16 @@ def list_rows(cli: CliContext, state: str | None, *, everywhere: bool, limit: in
     if rows:
         show_rows(console, rows, now, everywhere=everywhere)
     else:
-        nothing = {"parked": "Nothing is parked.", "waiting": "Nothing waits to be sent."}
-        print_text(console, nothing.get(state or "", "The outbox is empty: nothing waits and nothing is parked."))
+        nothing = {"parked": "Nothing is parked.", "waiting": "Nothing is pending."}
+        print_text(console, nothing.get(state or "", "The outbox is empty: nothing is pending or parked."))
     if more > 0:
         print_text(console, f"… and {more} more; --limit {len(rows) + more} shows all", style="dim")
     if console.is_terminal and any(row.parked_at is not None for row in rows):
         print_text(
-            console, "Parked rows wait for you: `outbox show ID`, then `outbox retry ID` or `drop ID`.", style="dim"
+            console, "Parked rows need you: `outbox show ID`, then `outbox retry ID` or `outbox drop ID`.", style="dim"
         )
     if failure is not None and counts.pending and state != "parked":
-        print_text(console, f"Sending failed last: {failure}", style="red")
+        print_text(console, f"The last attempt failed: {failure}", style="red")
     if counts.elsewhere and not everywhere:
         rows_are = f"{many(counts.elsewhere)} {'is' if counts.elsewhere == 1 else 'are'}"
         print_text(console, f"{rows_are} for another Honcho or workspace; --all shows them too", style="dim")
@@ -117,12 +119,12 @@ def list_rows(cli: CliContext, state: str | None, *, everywhere: bool, limit: in
 @json_option
 @pass_cli
 def show(cli: CliContext, row_id: int) -> None:
-    """Show everything of a row.
+    """Show a row with its whole text.
 
-    Its text is shown in full. `outbox list` shows the ids.
+    `outbox list` shows the ids.
     """
     with open_outbox(cli) as box:
-        row = _found(box, [row_id]).get(row_id)
+        row = next(iter(_rows(box, [row_id])), None)
     if row is None:
         raise _NoSuchRow(f"there is no row {row_id} in the outbox; it may have been delivered")
     if cli.as_json:
@@ -136,18 +138,18 @@ def show(cli: CliContext, row_id: int) -> None:
     "honcho-exec outbox retry --all-parked && honcho-exec outbox flush",
 )
 @click.argument("ids", metavar="[ID]...", nargs=-1, type=int)
-@click.option("--all-parked", is_flag=True, help="All that are parked for the Honcho in use.")
+@click.option("--all-parked", is_flag=True, help="All parked rows of the Honcho in use.")
 @json_option
 @pass_cli
 @click.pass_context
 def retry(ctx: click.Context, cli: CliContext, ids: tuple[int, ...], *, all_parked: bool) -> None:
-    """Let parked rows wait to be sent again.
+    """Send parked rows again.
 
-    Worth it when the reason is gone: a limit was raised, the server was mended. Honcho may refuse them again; they
-    are parked again then.
+    Useful once the reason is gone: a limit was raised, or the server was repaired. Rows that Honcho refuses again are
+    parked again.
     """
     if all_parked == bool(ids):
-        raise click.UsageError("name the rows by their ids, or all of them with --all-parked")
+        raise click.UsageError("give the ids of rows, or --all-parked")
     with open_outbox(cli) as box:
         if all_parked:
             ids = tuple(row.id for row in box.inspection.rows(parked=True, limit=EVERY))
@@ -159,7 +161,7 @@ def retry(ctx: click.Context, cli: CliContext, ids: tuple[int, ...], *, all_park
             f"{many(len(done))} will be sent again: by a running host when it next sends something, or now by"
             " `honcho-exec outbox flush`."
         )
-    ctx.exit(_tell(done, left, "retried", happened, as_json=cli.as_json))
+    ctx.exit(_print_result(done, left, "retried", happened, as_json=cli.as_json))
 
 
 @command(
@@ -174,18 +176,18 @@ def retry(ctx: click.Context, cli: CliContext, ids: tuple[int, ...], *, all_park
 def drop(ctx: click.Context, cli: CliContext, ids: tuple[int, ...], *, sure: bool) -> None:
     """Delete rows for good, after asking.
 
-    Honcho never gets what they say. A row that is just being sent cannot be dropped.
+    Honcho never gets them. A row that is being sent cannot be dropped.
     """
     if not sure and not sys.stdin.isatty():
         raise click.UsageError("there is no terminal to ask on; --yes drops the rows without asking")
     with open_outbox(cli) as box:
-        there = _found(box, ids)
-        if there and not sure:
-            _ask(list(there.values()))
-        done = [row_id for row_id in there if box.inspection.drop([row_id])]
+        rows = _rows(box, ids)
+        if rows and not sure:
+            _ask(rows)
+        done = [row.id for row in rows if box.inspection.drop([row.id])]
         left = _left(box, ids, done, "being_sent")
     happened = f"{many(len(done))} {'was' if len(done) == 1 else 'were'} dropped." if done else ""
-    ctx.exit(_tell(done, left, "dropped", happened, as_json=cli.as_json))
+    ctx.exit(_print_result(done, left, "dropped", happened, as_json=cli.as_json))
 
 
 def _count(box: Outbox, *, parked: bool | None, everywhere: bool) -> int:
@@ -196,35 +198,34 @@ def _count(box: Outbox, *, parked: bool | None, everywhere: bool) -> int:
 
 
 def _last_failure(box: Outbox) -> str | None:
-    """What failed last, unless something was delivered since."""
+    """Return the last error, unless something was delivered since."""
     history = box.history.last()
     if history.error is None or (history.delivered_at or 0.0) > (history.error_at or 0.0):
         return None
     return without_password(history.error)
 
 
-def _found(box: Outbox, ids: Sequence[int]) -> dict[int, OutboxRow]:
-    """Those of the rows that are there."""
-    wanted = set(ids)
-    return {row.id: row for row in box.inspection.rows(everywhere=True, limit=EVERY) if row.id in wanted}
+def _rows(box: Outbox, ids: Sequence[int]) -> list[OutboxRow]:
+    """Return the rows that exist, of any destination."""
+    return box.inspection.rows(ids=ids, everywhere=True, limit=EVERY)
 
 
 def _left(box: Outbox, ids: Sequence[int], done: Sequence[int], why: str) -> dict[int, str]:
-    """For each of the rows to which nothing was done, why: it is not there, or else `why`."""
+    """Return for each row that was left as it is: it does not exist, or else `why`."""
     left = [row_id for row_id in dict.fromkeys(ids) if row_id not in set(done)]
-    there = _found(box, left) if left else {}
-    return {row_id: why if row_id in there else "not_there" for row_id in left}
+    existing = {row.id for row in _rows(box, left)}
+    return {row_id: why if row_id in existing else "not_there" for row_id in left}
 
 
 def _ask(rows: Sequence[OutboxRow]) -> None:
-    """Show the rows and ask for leave; raises `_Declined`."""
+    """Show the rows and ask whether to delete them; raises `_Declined`."""
     show_rows(Console(stderr=True, highlight=False), rows, time.time(), everywhere=False)
     if not click.confirm(f"Delete {'this row' if len(rows) == 1 else f'these {len(rows)} rows'} for good?", err=True):
         raise _Declined("nothing was dropped")
 
 
-def _tell(done: Sequence[int], left: dict[int, str], verb: str, happened: str, *, as_json: bool) -> int:
-    """Say what happened to which rows, and return the exit code that goes with it."""
+def _print_result(done: Sequence[int], left: dict[int, str], verb: str, happened: str, *, as_json: bool) -> int:
+    """Print the result for each row, and return the exit code."""
     wrong = "; ".join(f"row {row_id} was not {verb}: {_WHYS[why]}" for row_id, why in left.items())
     if as_json:
         trouble = {"error": wrong, "cause": "not_done", "retryable": False} if left else {}

@@ -9,7 +9,7 @@ from support.faulty import FaultyServer, status
 from support.providers import MakeProvider
 
 from honcho_exec.transfer.importer import ImportedMessage, Importer
-from honcho_exec.transfer.sources import Line
+from honcho_exec.transfer.sources import MessageLine
 
 POST_MESSAGES = ("POST", r"/messages$")
 
@@ -47,10 +47,10 @@ def test_what_goes_in_between_two_attempts_counts_as_written(make_provider: Make
         if trouble:
             assert provider.flush(20) == 0
 
-    feed = Importer(provider, patience=20, told=told)
-    feed.give(ImportedMessage("s1", Line("user", "number 1")))
-    outcome = feed.finish()
-    assert (outcome.written, outcome.already) == (1, 0)
+    importer = Importer(provider, patience=20, report=told)
+    importer.add(ImportedMessage("s1", MessageLine("user", "number 1")))
+    outcome = importer.finish()
+    assert (outcome.written, outcome.duplicates) == (1, 0)
 
 
 def test_a_wrong_key_is_not_waited_for(cli: Cli, server: FaultyServer, path: str) -> None:

@@ -64,7 +64,10 @@ def test_what_a_machine_said_as_the_user_is_left_out(cli: Cli, here: Path) -> No
 
 def test_a_dry_run_says_what_would_go_in(cli: Cli, here: Path) -> None:
     (here / "chat.json").write_text(json.dumps(OPENAI))
-    assert "2 messages of 1 sessions would go in. Nothing was sent." in cli("ingest", "chat.json", "--dry-run").stdout
+    assert (
+        "2 messages of 1 sessions would be imported. Nothing was sent."
+        in cli("ingest", "chat.json", "--dry-run").stdout
+    )
     told = json.loads(cli("ingest", "chat.json", "--dry-run", "--json").stdout)
     assert told == {"dry_run": True, "messages": 2, "sessions": {"chat": 2}}
     assert cli("export", "-").exit_code == 1, "there is no memory yet"

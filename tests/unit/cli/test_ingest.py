@@ -40,9 +40,9 @@ def _hits(cli: Cli, query: str, *args: str) -> list[dict[str, Any]]:
 def test_says_how_many_went_in(cli: Cli, write_lines: WriteLines) -> None:
     path = write_lines("chat.jsonl", SAID)
     done = cli("ingest", str(path))
-    assert (done.exit_code, done.stdout, done.stderr) == (0, "4 of 4 messages went in over 1 session.\n", "")
+    assert (done.exit_code, done.stdout, done.stderr) == (0, "4 of 4 messages were imported over 1 session.\n", "")
     done = cli("ingest", str(path))
-    assert done.stdout == "0 of 4 messages went in over 1 session, 4 were there already.\n"
+    assert done.stdout == "0 of 4 messages were imported over 1 session, 4 were in Honcho already.\n"
 
 
 def test_again_adds_only_what_is_new(cli: Cli, write_lines: WriteLines) -> None:
@@ -183,8 +183,8 @@ def test_files_that_share_a_session_are_warned_of(cli: Cli, write_lines: WriteLi
     done = cli("ingest", *map(str, files))
     assert done.exit_code == 0
     assert "'chat', which become one session; a --session-prefix" in done.stderr
-    assert done.stdout == "10 of 10 messages went in over 1 session.\n"
-    assert cli("ingest", *map(str, files)).stdout.endswith("10 were there already.\n")
+    assert done.stdout == "10 of 10 messages were imported over 1 session.\n"
+    assert cli("ingest", *map(str, files)).stdout.endswith("10 were in Honcho already.\n")
 
 
 def test_a_prefix_keeps_sessions_apart(cli: Cli, write_lines: WriteLines) -> None:
@@ -203,8 +203,8 @@ def test_what_does_not_go_in_is_kept(cli: Cli, monkeypatch: pytest.MonkeyPatch, 
     path = write_lines("chat.jsonl", SAID)
     done = cli("ingest", str(path), "--timeout", "0.3")
     assert done.exit_code == 1
-    assert done.stdout == "0 of 4 messages went in over 1 session.\n"
-    assert done.stderr.startswith("Error: 4 did not go in yet; they are kept in the outbox")
+    assert done.stdout == "0 of 4 messages were imported over 1 session.\n"
+    assert done.stderr.startswith("Error: 4 are not delivered yet; they are in the outbox")
     assert "cannot be reached" in done.stderr
     done = cli("ingest", str(path), "--timeout", "0.3", "--json")
     assert done.exit_code == 1
@@ -243,7 +243,7 @@ def test_ctrl_c_ends_it_at_once_and_says_what_is_kept(
         # About a second on a quiet machine; a shutdown in order would take five and more.
         assert time.monotonic() - begun < 4
     assert process.returncode == 130
-    kept = re.search(r"(\d+) messages are kept in the outbox", told)
+    kept = re.search(r"(\d+) messages are in the outbox", told)
     left = re.search(r"(\d+) were not read: run it again", told)
     assert kept is not None
     assert left is not None

@@ -66,11 +66,11 @@ def test_every_help_teaches_with_an_example(cli: Cli) -> None:
 
 
 def test_an_empty_outbox_says_so(cli: Cli) -> None:
-    assert cli("outbox", "list").stdout == "The outbox is empty: nothing waits and nothing is parked.\n"
+    assert cli("outbox", "list").stdout == "The outbox is empty: nothing is pending or parked.\n"
     assert cli("outbox", "list", "--parked").stdout == "Nothing is parked.\n"
-    assert cli("outbox", "list", "--waiting", "--all").stdout == "Nothing waits to be sent.\n"
+    assert cli("outbox", "list", "--waiting", "--all").stdout == "Nothing is pending.\n"
     assert cli("outbox", "retry", "--all-parked").stdout == "Nothing is parked.\n"
-    assert cli("outbox", "flush").stdout == "Nothing waits to be sent.\n"
+    assert cli("outbox", "flush").stdout == "Nothing is pending.\n"
     assert answer(cli, "list") == {"rows": [], "more": 0, "elsewhere": 0, "last_error": None}
     assert answer(cli, "flush") == {"delivered": 0, "left": 0, "refused": 0, "elsewhere": 0}
 
@@ -87,7 +87,7 @@ def test_what_waits_is_one_line_each(cli: Cli, said: Callable[..., None]) -> Non
         ["waiting", "conclusion", "work", "hermes"],
     ]
     assert lines[0].endswith("0      My sister lives in Marseille, and she has three cats, [2Ja…")
-    assert lines[3].startswith("Sending failed last: http://127.0.0.1:9 cannot be reached")
+    assert lines[3].startswith("The last attempt failed: http://127.0.0.1:9 cannot be reached")
     assert len(lines) == 4
 
 
@@ -118,7 +118,7 @@ def test_the_limit_says_how_many_more_there_are(
     assert answer(cli, "list", "--all", "--waiting", "--limit", "1")["more"] == 2
     assert "  http://127.0.0.1:9 hermes  a\n" in cli("outbox", "list", "--all").stdout
     done = cli("outbox", "flush").stdout
-    assert done == "Nothing waits to be sent.\nLeft alone: 3 rows for another Honcho or workspace.\n"
+    assert done == "Nothing is pending.\nLeft alone: 3 rows for another Honcho or workspace.\n"
 
 
 @pytest.mark.usefixtures("unreachable")
@@ -157,7 +157,7 @@ def test_a_parked_row_is_retried_and_delivered(cli: Cli, away: FaultyServer, sai
     shown = cli("outbox", "show", str(row["id"])).stdout
     assert "  state        parked, since 20" in shown
     assert "too bitter" not in shown
-    assert cli("outbox", "list", "--waiting").stdout == "Nothing waits to be sent.\n"
+    assert cli("outbox", "list", "--waiting").stdout == "Nothing is pending.\n"
 
     assert answer(cli, "retry", row["id"]) == {"retried": [row["id"]], "not_retried": []}
     assert [one["state"] for one in rows(cli)] == ["waiting"]
@@ -179,8 +179,8 @@ def test_a_parked_row_is_retried_and_delivered(cli: Cli, away: FaultyServer, sai
 def test_what_is_not_retried_is_told(cli: Cli, away: FaultyServer, said: Callable[..., None]) -> None:
     said("still to come")
     assert answer(cli, "retry", 1, 1, 7, code=1) == {
-        "error": "row 1 was not retried: it is not parked, and is sent as it is;"
-        " row 7 was not retried: there is no such row; it may have been delivered",
+        "error": "row 1 was not retried: it is not parked, and is sent automatically;"
+        " row 7 was not retried: the row does not exist; it may have been delivered",
         "cause": "not_done",
         "retryable": False,
         "retried": [],
@@ -200,7 +200,7 @@ def test_drop(cli: Cli, said: Callable[..., None]) -> None:
     assert cli("outbox", "drop", "1", "--yes").stdout == "1 row was dropped.\n"
     done = cli("outbox", "drop", "1", "2", "--yes")
     assert (done.exit_code, done.stdout) == (1, "1 row was dropped.\n")
-    assert done.stderr == "Error: row 1 was not dropped: there is no such row; it may have been delivered\n"
+    assert done.stderr == "Error: row 1 was not dropped: the row does not exist; it may have been delivered\n"
     assert answer(cli, "drop", 3, "--yes") == {"dropped": [3], "not_dropped": []}
     assert rows(cli) == []
 
@@ -258,7 +258,7 @@ def test_flush_after_an_outage(cli: Cli, away: FaultyServer, said: Callable[...,
     said(*(f"message {number}" for number in range(120)))
     done = cli("outbox", "flush", "--timeout", "0.6")
     assert (done.exit_code, done.stdout) == (1, "0 of 120 rows were delivered.\n")
-    assert done.stderr.startswith("Error: 120 rows are left and kept, to be sent later (")
+    assert done.stderr.startswith("Error: 120 rows are left in the outbox and sent later (")
     assert "cannot be reached" in done.stderr
     away.start()
     code, seen = in_a_terminal("outbox", "flush")
@@ -277,10 +277,10 @@ def test_flush_ends_early_when_the_key_is_refused(
     monkeypatch.setenv("HONCHO_API_KEY", "hch-secret")
     done = cli("outbox", "flush", "--timeout", "600")
     assert (done.exit_code, done.stdout) == (1, "0 of 1 row was delivered.\n")
-    assert "1 row is left and kept, to be sent later" in done.stderr
+    assert "1 row is left in the outbox and sent later" in done.stderr
     assert "refused the key (401)" in done.stderr
     left = answer(cli, "flush", "--timeout", "600", code=1)
-    assert left.pop("error").startswith("1 row is left and kept")
+    assert left.pop("error").startswith("1 row is left in the outbox")
     counts = {"delivered": 0, "left": 1, "refused": 0, "elsewhere": 0}
     assert left == {"cause": "auth", "retryable": False, **counts}
     assert "hch-secret" not in done.output + json.dumps(left) + cli("outbox", "list").output
