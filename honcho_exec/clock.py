@@ -1,4 +1,4 @@
-"""Time and ids as parameters, so that tests need no waiting."""
+"""Time and ids as parameters, so that tests need no waiting; and times as text."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import itertools
 import time
 import uuid
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 from honcho_exec.forks import on_fork_in_child
 
-__all__ = ["BootTime", "Clock", "Deadline", "SystemClock"]
+__all__ = ["BootTime", "Clock", "Deadline", "SystemClock", "format_duration", "iso_time"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,3 +118,16 @@ class Deadline:
     def passed(self) -> bool:
         """Whether the moment is over."""
         return self.clock.monotonic() >= self.at
+
+
+def iso_time(seconds: float, timespec: str = "seconds") -> str:
+    """Format seconds since the epoch as ISO 8601 in UTC."""
+    return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec=timespec)
+
+
+def format_duration(seconds: float) -> str:
+    """Format a duration in its largest unit."""
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(0.0, seconds):.0f} s"

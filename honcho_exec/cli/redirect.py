@@ -12,9 +12,9 @@ from honcho_exec.cli.context import CliContext, command, hint, json_option, pass
 from honcho_exec.cli.output import print_text, stdout, without_password
 from honcho_exec.cli.resources import open_outbox
 from honcho_exec.cli.rows import many
+from honcho_exec.clock import format_duration
 from honcho_exec.errors import HonchoExecError
 from honcho_exec.outbox.redirect import Elsewhere
-from honcho_exec.text.cleaning import duration
 
 __all__ = ["redirect"]
 
@@ -93,7 +93,7 @@ def _show(chosen: Sequence[Elsewhere], kinds: Sequence[str], backend: str, *, as
     lines = []
     for one in chosen:
         where = without_password(one.destination.rpartition(" ")[0])
-        age = duration(max(0.0, time.time() - one.oldest_at))
+        age = format_duration(max(0.0, time.time() - one.oldest_at))
         lines.append(f"{many(_all(one))} for {where}, workspace {one.workspace}, the oldest for {age}:")
         lines.append(f"- {many(_chosen(one, kinds))} can be sent to {without_password(backend)}")
         if one.held:

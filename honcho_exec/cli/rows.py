@@ -11,9 +11,9 @@ from rich.text import Text
 
 from honcho_exec.cli.context import printable
 from honcho_exec.cli.output import print_fields, print_text, without_password
+from honcho_exec.clock import format_duration, iso_time
 from honcho_exec.model import Card, Conclusion, Deletion, Message, Replacement, Write
 from honcho_exec.outbox.rows import OutboxRow
-from honcho_exec.text.cleaning import duration
 
 __all__ = ["EVERY", "many", "show_row", "show_rows", "to_dict"]
 
@@ -39,11 +39,11 @@ def to_dict(row: OutboxRow, now: float) -> dict[str, object]:
         "session": row.ref.session,
         "who": _who(row.write),
         "turn": row.turn,
-        "admitted_at": _iso(row.admitted_at),
+        "admitted_at": iso_time(row.admitted_at),
         "age": max(0.0, round(now - row.admitted_at, 3)),
         "attempts": row.attempts,
         "reason": without_password(row.error) if row.error is not None else None,
-        "parked_at": _iso(row.parked_at),
+        "parked_at": iso_time(row.parked_at) if row.parked_at is not None else None,
         "text": _text(row.write),
         "write": asdict(row.write),
     }
@@ -88,7 +88,7 @@ def show_row(console: Console, row: OutboxRow, now: float) -> None:
         ("peers", f"{row.ref.user_peer} (user), {row.ref.ai_peer} (assistant)", ""),
         ("destination", without_password(row.destination), ""),
         ("turn", row.turn, ""),
-        ("stored", f"{_when(row.admitted_at)} ({duration(now - row.admitted_at)} ago)", ""),
+        ("stored", f"{_when(row.admitted_at)} ({format_duration(now - row.admitted_at)} ago)", ""),
     ]
     if isinstance(write, Message):
         metadata = ", ".join(f"{name}: {value}" for name, value in write.metadata.items())
@@ -105,8 +105,15 @@ def many(count: int) -> str:
 
 
 def _cells(row: OutboxRow, now: float, *, everywhere: bool) -> list[str]:
-    cells = [str(row.id), _state(row), _kind(row), row.ref.session, _who(row.write), duration(now - row.admitted_at)]
-    cells.append(str(row.attempts))
+    cells = [
+        str(row.id),
+        _state(row),
+        _kind(row),
+        row.ref.session,
+        _who(row.write),
+        format_duration(now - row.admitted_at),
+        str(row.attempts),
+    ]
     if everywhere:
         cells.append(without_password(row.destination))
     words = _line(_text(row.write))
@@ -160,10 +167,6 @@ def _text(write: Write) -> str:
 
 def _line(told: str) -> str:
     return " ".join(printable(told).split())
-
-
-def _iso(at: float | None) -> str | None:
-    return None if at is None else datetime.fromtimestamp(at, tz=UTC).isoformat(timespec="seconds")
 
 
 def _when(at: float) -> str:

@@ -15,9 +15,9 @@ from honcho_exec.delivery.futures import done, is_stored
 from honcho_exec.model import Receipt, Replacement, SessionRef
 from honcho_exec.settings import Settings
 from honcho_exec.settings.identity import observer_of
-from honcho_exec.text import validation
 from honcho_exec.text.cleaning import harmless, storable
 from honcho_exec.text.messages import as_messages
+from honcho_exec.text.validation import require_conclusion, require_text
 
 __all__ = ["Mirror"]
 
@@ -60,7 +60,7 @@ class BuiltinMemory:
         """
         observed = ref.user_peer if target == "user" else ref.ai_peer
         observer = observer_of(self._settings, ref, observed)
-        new = validation.conclusion(self._stored(content), "content") if action in {"add", "replace"} else ""
+        new = require_conclusion(self._stored(content), "content") if action in {"add", "replace"} else ""
         old = ""
         if action in {"replace", "remove"} and (part := self._stored(old_text)):
             old = self._entry(part, target, self._known.entries(observer, observed))
@@ -124,7 +124,7 @@ class Mirror:
     def write(self, ref: SessionRef, action: str, target: str, content: object, old_text: object) -> Future[Receipt]:
         """See `HonchoProvider.on_memory_write`."""
         write = self._builtin.replacement(
-            ref, action, target, validation.text(content, "content"), validation.text(old_text, "old_text")
+            ref, action, target, require_text(content, "content"), require_text(old_text, "old_text")
         )
         if write is None:
             return done(Receipt(0))
@@ -136,7 +136,7 @@ class Mirror:
     def delegation(self, ref: SessionRef, task: object, result: object, child_session_id: str) -> Future[Receipt]:
         """See `HonchoProvider.on_delegation`."""
         settings = self._settings
-        asked, answer = validation.text(task, "task").strip(), validation.text(result, "result").strip()
+        asked, answer = require_text(task, "task").strip(), require_text(result, "result").strip()
         if not (answer and settings.save_messages and settings.save_assistant_messages):
             return done(Receipt(0))
         text = f"A subagent was asked: {asked}\n\nIt answered: {answer}"

@@ -23,10 +23,10 @@ from honcho_exec.model import Card, Conclusion, Deletion, Found, Receipt, Sessio
 from honcho_exec.model import Context as PeerContext
 from honcho_exec.settings import Settings
 from honcho_exec.settings.identity import observer_of
-from honcho_exec.text import validation as given
 from honcho_exec.text.budget import CHARS_PER_TOKEN, Section, compose
 from honcho_exec.text.cleaning import cut_at_word, storable
 from honcho_exec.text.neutralize import without_thinking
+from honcho_exec.text.validation import require_conclusion
 
 if TYPE_CHECKING:
     # The SDK takes long to import; only the lane's first job does.
@@ -251,7 +251,7 @@ class Tools:
         return {"result": self._write_conclusion(args)}
 
     def _write_conclusion(self, args: Conclude) -> str:
-        content = given.conclusion(self._required(args.conclusion or "", "conclusion"), "conclusion")
+        content = require_conclusion(self._required(args.conclusion or "", "conclusion"), "conclusion")
         ref = self._memory.ref
         observer, target = self._view(ref, args.peer)
         self._memory.wait_for_write(self._memory.write(Conclusion(content, observer, target or observer)))

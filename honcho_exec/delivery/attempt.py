@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from honcho_exec.client.connection import Connection
-from honcho_exec.clock import Clock
-from honcho_exec.delivery.dating import date_messages, in_iso_format
+from honcho_exec.clock import Clock, iso_time
+from honcho_exec.delivery.dating import date_messages
 from honcho_exec.delivery.requests import already_stored, exists, newest_message_at, send
 from honcho_exec.errors import (
     Ambiguous,
@@ -200,7 +200,7 @@ class Attempts:
         if not rows:
             return
         try:
-            send(self.api, batch, rows, {row: in_iso_format(at) for row, at in times.items()})
+            send(self.api, batch, rows, {row: iso_time(at, "auto") for row, at in times.items()})
         except Ambiguous as error:
             self._outbox.mark_ambiguous(batch, str(error), may_land_for=error.late)
             raise

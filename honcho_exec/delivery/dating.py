@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 
 from honcho_exec.clock import Clock
 from honcho_exec.model import Message
 from honcho_exec.outbox.rows import OutboxRow
 
-__all__ = ["date_messages", "in_iso_format"]
+__all__ = ["date_messages"]
 
 # A message that waited longer than this (seconds) is sent with the time it was said. Others take the server's
 # time, since a message that seems older than its author's joining is hidden from a search by perspective.
@@ -65,11 +64,6 @@ def date_messages(
 def _later(one: float | None, other: float | None) -> float | None:
     """The later of two times; None if neither is known."""
     return max((at for at in (one, other) if at is not None), default=None)
-
-
-def in_iso_format(seconds: float) -> str:
-    """A time as Honcho takes it."""
-    return datetime.fromtimestamp(seconds, tz=UTC).isoformat()
 
 
 def _said_at(row: OutboxRow, clock: Clock) -> tuple[float | None, float]:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from honcho_exec.clock import Clock
+from honcho_exec.clock import Clock, iso_time
 from honcho_exec.errors import HonchoExecError, RequestError, StateError
 from honcho_exec.outbox.rows import Counts, History
 from honcho_exec.provider.status import Status, findings
@@ -55,7 +54,7 @@ def collect_status(
         except HonchoExecError as error:
             warnings += (f"what recall costs is not known: {error}",)
     counts, history = seen.counts, seen.history
-    delivered_at = _iso(history.delivered_at) if history else None
+    delivered_at = iso_time(history.delivered_at) if history and history.delivered_at is not None else None
     status = Status(
         ok=False,
         backend=settings.backend if settings else "none",
@@ -80,9 +79,9 @@ def collect_status(
         unstored=counts.unstored if counts else 0,
         oldest_pending_age=_age(counts, conversation, clock),
         last_delivery_at=delivered_at,
-        last_success_at=_iso(clock.now()) if seen.latency is not None else delivered_at,
+        last_success_at=iso_time(clock.now()) if seen.latency is not None else delivered_at,
         last_error=history.error if history else None,
-        last_error_at=_iso(history.error_at) if history else None,
+        last_error_at=iso_time(history.error_at) if history and history.error_at is not None else None,
         llm_calls=own.llm_calls,
         injected_characters=own.characters,
         recalled=tuple(recalled),
@@ -158,7 +157,3 @@ def _sdk_version() -> str:
         return version("honcho-ai")
     except PackageNotFoundError:
         return ""
-
-
-def _iso(at: float | None) -> str | None:
-    return None if at is None else datetime.fromtimestamp(at, tz=UTC).isoformat(timespec="seconds")

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from honcho_exec.client.session_store import Known
-from honcho_exec.clock import SystemClock
+from honcho_exec.clock import SystemClock, format_duration
 from honcho_exec.errors import HonchoExecError
 from honcho_exec.provider.status import Finding, Status
 from honcho_exec.settings import Settings
 from honcho_exec.settings.identity import mapped_name
-from honcho_exec.text.cleaning import duration
 
 if TYPE_CHECKING:
     from honcho_exec.conversation.conversation import Conversation
@@ -117,7 +116,7 @@ def _server(status: Status, conversation: Conversation) -> Iterator[Finding]:
 def _outbox(status: Status) -> Iterator[Finding]:
     waiting = f"{status.pending} writes are waiting" if status.pending else "nothing is waiting"
     oldest = status.oldest_pending_age
-    age = f", the oldest for {duration(oldest)}" if oldest is not None else ""
+    age = f", the oldest for {format_duration(oldest)}" if oldest is not None else ""
     last = f"the last delivery was at {status.last_delivery_at}" if status.last_delivery_at else "nothing delivered yet"
     yield Finding("ok", f"outbox: {waiting}{age}; {last}")
     if status.last_error:

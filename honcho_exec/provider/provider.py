@@ -30,7 +30,7 @@ from honcho_exec.recall.dialectic import Rewriter
 from honcho_exec.runtime.metrics import Stats
 from honcho_exec.runtime.offload import offload, offloaded
 from honcho_exec.settings.identity import HostContext
-from honcho_exec.text import validation as given
+from honcho_exec.text.validation import require_count, require_name, require_string
 
 __all__ = ["HonchoProvider"]
 
@@ -73,7 +73,7 @@ class HonchoProvider(HostHooks):
         query_rewriter: Rewriter | None = None,
     ) -> None:
         environ = os.environ if environ is None else environ
-        name = "" if session_id is None else given.string(session_id, "session_id")
+        name = "" if session_id is None else require_string(session_id, "session_id")
         self._lifecycle = Lifecycle(
             HostSessions(name, environ),
             environ,
@@ -236,8 +236,8 @@ class HonchoProvider(HostHooks):
             InputError: an argument cannot be used.
             HonchoExecError: the search failed, and why.
         """
-        tools, limit = self._lifecycle.begun().tools, given.count(limit, "limit", most=_MAX_HITS)
-        return tools.find(given.string(query, "query"), peer=given.name(peer, "peer"), limit=limit)
+        tools, limit = self._lifecycle.begun().tools, require_count(limit, "limit", most=_MAX_HITS)
+        return tools.find(require_string(query, "query"), peer=require_name(peer, "peer"), limit=limit)
 
     def get_tool_schemas(self) -> list[dict[str, Any]]:
         """Return the tools as function schemas; none if `recallMode` is `context` or memory is switched off."""

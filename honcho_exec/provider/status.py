@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from honcho_exec.clock import format_duration
 from honcho_exec.recall.usage import SessionCost
-from honcho_exec.text.cleaning import duration
 
 __all__ = ["Finding", "Status", "findings"]
 
@@ -142,7 +142,7 @@ def _problems(status: Status) -> Iterator[Finding]:
     if status.reachable and age is not None and age > _STUCK:
         yield Finding(
             "problem",
-            f"Honcho answers, but a write has been waiting for {duration(age)}",
+            f"Honcho answers, but a write has been waiting for {format_duration(age)}",
             "see what is in its way with: honcho-exec outbox flush; if another process has it, restart that one",
         )
     if status.reachable and status.problem is None and status.pending > status.held and _fails_elsewhere(status):

@@ -12,10 +12,10 @@ from honcho_exec.errors import Disabled, HonchoExecError, InputError
 from honcho_exec.model import Message, Receipt, SessionRef
 from honcho_exec.settings import Settings
 from honcho_exec.settings.identity import named_ref, safe_id
-from honcho_exec.text import validation as given
 from honcho_exec.text.cleaning import harmless
 from honcho_exec.text.host_notices import spoken
 from honcho_exec.text.messages import as_messages
+from honcho_exec.text.validation import require_metadata, require_name, require_string, require_text, require_time
 
 __all__ = ["errors_in_future", "remembered_message", "turn_messages"]
 
@@ -45,9 +45,9 @@ def turn_messages(
     Raises:
         InputError: the contents are no text.
     """
-    contents = [(ref.user_peer, spoken(given.text(user_content, "user_content")))]
+    contents = [(ref.user_peer, spoken(require_text(user_content, "user_content")))]
     if settings.save_assistant_messages:
-        contents.append((ref.ai_peer, given.text(assistant_content, "assistant_content")))
+        contents.append((ref.ai_peer, require_text(assistant_content, "assistant_content")))
     if not settings.save_messages:
         return []
     return [message for peer, text in contents for message in as_messages(peer, text, settings)]
@@ -66,13 +66,13 @@ def remembered_message(
     metadata: Mapping[str, str | int | float] | None,
 ) -> tuple[SessionRef, list[Message]]:
     """Return where and what to store; see `HonchoProvider.remember`."""
-    ref = named_ref(present, given.name(session, "session"))
+    ref = named_ref(present, require_name(session, "session"))
     if role not in ("user", "assistant"):
         raise InputError("`role` must be user or assistant")
     peer = ref.user_peer if role == "user" else ref.ai_peer
     if name is not None and name != "":
-        peer = safe_id(given.name(name, "name"))
-    said_at, attached = given.moment(created_at), given.metadata(metadata)
-    key = None if source_key is None else harmless(given.string(source_key, "source_key")) or None
-    text = given.text(content, "content")
+        peer = safe_id(require_name(name, "name"))
+    said_at, attached = require_time(created_at), require_metadata(metadata)
+    key = None if source_key is None else harmless(require_string(source_key, "source_key")) or None
+    text = require_text(content, "content")
     return ref, as_messages(peer, text, settings, created_at=said_at, metadata=attached, source_key=key)

@@ -8,10 +8,9 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-from honcho_exec.clock import Clock
+from honcho_exec.clock import Clock, iso_time
 from honcho_exec.errors import StateError, Unavailable
 from honcho_exec.recall.cadence import Cadence
 from honcho_exec.storage.database import Database
@@ -159,7 +158,7 @@ class RecallUsage:
                     (self._destination, session, _SHOWN),
                 ).fetchall()
         found = [
-            SessionCost(row["name"], row["turns"], row["llm_calls"], row["characters"], _iso(row["used_at"]))
+            SessionCost(row["name"], row["turns"], row["llm_calls"], row["characters"], iso_time(row["used_at"]))
             for row in rows
         ]
         own = next((cost for cost in found if cost.session == session), SessionCost(session))
@@ -229,7 +228,3 @@ class RecallUsage:
         if not self._told:
             self._told = True
             _log.warning("what recall costs is not kept over a restart: %s", error)
-
-
-def _iso(at: float) -> str:
-    return datetime.fromtimestamp(at, tz=UTC).isoformat(timespec="seconds")

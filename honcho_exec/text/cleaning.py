@@ -6,7 +6,7 @@ import re
 
 from honcho_exec.text.redaction import redact
 
-__all__ = ["CONTINUED", "clean", "cut_at_word", "duration", "harmless", "plain_text", "split", "storable"]
+__all__ = ["CONTINUED", "clean", "cut_at_word", "harmless", "plain_text", "split", "storable"]
 
 CONTINUED = "[continued] "
 """Marks every part of a split message but the first, as the bundled provider does."""
@@ -104,14 +104,6 @@ def cut_at_word(text: str, limit: int) -> str:
     head = text[: limit - 1]
     space = head.rfind(" ")
     return (head[:space] if space > 0 else head).rstrip() + "…"
-
-
-def duration(seconds: float) -> str:
-    """How long something has been going, in its largest unit."""
-    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(0.0, seconds):.0f} s"
 
 
 def _without_leaks(text: str) -> str:

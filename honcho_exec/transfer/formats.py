@@ -10,11 +10,11 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
-from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from honcho_exec.clock import iso_time
 from honcho_exec.errors import HonchoExecError
 from honcho_exec.text.cleaning import plain_text
 from honcho_exec.text.host_notices import spoken
@@ -144,6 +144,6 @@ def _iso(moment: object) -> object:
     if isinstance(moment, bool) or not isinstance(moment, int | float):
         return moment
     try:
-        return datetime.fromtimestamp(moment, tz=UTC).isoformat()
+        return iso_time(moment, "auto")
     except (ValueError, OverflowError, OSError):
         return moment

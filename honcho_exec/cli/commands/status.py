@@ -15,9 +15,9 @@ from honcho_exec import __version__
 from honcho_exec.cli.context import FAILED, CliContext, command, hint, json_option, pass_cli, print_json
 from honcho_exec.cli.output import print_fields, stdout
 from honcho_exec.cli.resources import open_provider
+from honcho_exec.clock import format_duration
 from honcho_exec.provider.provider import HonchoProvider
 from honcho_exec.provider.status import Finding, Status
-from honcho_exec.text.cleaning import duration
 
 __all__ = ["look", "status", "with_hints"]
 
@@ -113,7 +113,9 @@ def _told(finding: Finding) -> str:
 
 
 def _outbox(seen: Status) -> str:
-    oldest = f" (the oldest for {duration(seen.oldest_pending_age)})" if seen.oldest_pending_age is not None else ""
+    oldest = (
+        f" (the oldest for {format_duration(seen.oldest_pending_age)})" if seen.oldest_pending_age is not None else ""
+    )
     held = f", {seen.held} held back by writeFrequency" if seen.held else ""
     return (
         f"{seen.pending} pending{oldest}, {seen.in_flight} in flight, {seen.parked} parked,"
