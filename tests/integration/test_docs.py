@@ -1,4 +1,4 @@
-"""What the documents say is true."""
+"""The documentation agrees with the code, and its links have targets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from support.paths import ROOT
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
 
-def made_by(script: str) -> ModuleType:
+def load_tool(script: str) -> ModuleType:
+    """Import a script of docs/tools."""
     spec = importlib.util.spec_from_file_location(script, ROOT / "docs" / "tools" / f"{script}.py")
     assert spec is not None
     assert spec.loader is not None
@@ -23,20 +24,27 @@ def made_by(script: str) -> ModuleType:
     return maker
 
 
-def test_the_settings_page_is_what_the_declarations_say() -> None:
-    maker = made_by("make_settings")
+def test_settings_page_matches_the_declarations() -> None:
+    maker = load_tool("make_settings")
     assert maker.PAGE.read_text(encoding="utf-8") == maker.page(), "run: python docs/tools/make_settings.py"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_link_leads_somewhere(page: Path) -> None:
-    links = re.findall(r"\]\(([^)#\s]+)", page.read_text(encoding="utf-8"))
-    local = [link for link in links if not link.startswith(("http://", "https://"))]
-    assert [link for link in local if not (page.parent / link).exists()] == []
+def test_local_links_have_targets(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)", page.read_text(encoding="utf-8"))
+    local = [link for link in links if not link[0].startswith(("http://", "https://"))]
+    assert [link for link, anchor in local if not has_target(page.parent / link if link else page, anchor)] == []
+
+
+def has_target(path: Path, anchor: str) -> bool:
+    if not anchor:
+        return path.exists()
+    headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return anchor in [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_test_that_is_named_exists(page: Path) -> None:
+def test_named_tests_exist(page: Path) -> None:
     named = set(re.findall(r"\b(test_\w+)\b", page.read_text(encoding="utf-8")))
     files = list((ROOT / "tests").rglob("test_*.py"))
     known = {path.stem for path in files}
@@ -45,7 +53,7 @@ def test_every_test_that_is_named_exists(page: Path) -> None:
     assert named - known == set()
 
 
-def test_design_names_every_folder_and_every_module_beside_them() -> None:
+def test_design_names_every_folder_and_top_level_module() -> None:
     design = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
     package = ROOT / "honcho_exec"
     folders = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
@@ -53,7 +61,7 @@ def test_design_names_every_folder_and_every_module_beside_them() -> None:
     assert {name for name in folders | modules if name not in design} == set()
 
 
-def test_the_example_in_the_readme_is_the_one_that_is_tested() -> None:
+def test_example_of_the_readme_is_tested() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     tested = (ROOT / "tests" / "integration" / "test_promises.py").read_text(encoding="utf-8").replace("'", '"')
     (example,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
@@ -61,7 +69,7 @@ def test_the_example_in_the_readme_is_the_one_that_is_tested() -> None:
         assert line.strip() in tested
 
 
-def test_every_dependency_is_listed_with_its_purpose() -> None:
+def test_every_dependency_is_listed_with_its_range() -> None:
     page = (ROOT / "docs" / "dependencies.md").read_text(encoding="utf-8")
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg", encoding="utf-8")
@@ -71,7 +79,7 @@ def test_every_dependency_is_listed_with_its_purpose() -> None:
     assert [name for name in re.findall(r"^[\w-]+", extras, re.MULTILINE) if name not in page] == []
 
 
-def test_figures_in_the_readme_are_those_of_the_benchmarks() -> None:
+def test_figures_of_the_readme_are_in_the_benchmarks() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     benchmarks = (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     figures = re.findall(r"^\| .*?(\| [\d.,]+(?: ms)? \| [\d.,]+(?: ms)? \|)$", readme, re.MULTILINE)

@@ -1,6 +1,6 @@
-"""Every block of code in the documents is run, or it is named who runs what it shows.
+"""Every block of code in the documentation runs here, or in the test that ELSEWHERE names.
 
-Of scripts that take minutes only the options are looked at.
+Of scripts that take minutes only the options are checked.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
 SERVER = "http://localhost:8000"
 BLOCK = re.compile(r"^```(\{?[\w-]*\}?)[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
-# What is not run here: too long, or another program's. Each is run by what is named, a test or a step of .ci/run.
+# Commands that take too long, or belong to another program, and the test or script that runs them.
 ELSEWHERE = {
     "pip install": ".ci/run",
     "pytest": ".ci/run",
@@ -57,13 +57,13 @@ def blocks(*languages: str) -> list[Block]:
     return [block for block in found if block.language in languages]
 
 
-def test_no_block_is_in_a_language_that_nothing_runs() -> None:
+def test_every_block_is_in_a_known_language() -> None:
     every = {language for page in PAGES for language, _ in BLOCK.findall(page.read_text(encoding="utf-8"))}
     assert every - NOT_CODE - {"python", "console", "json"} == set()
 
 
 @pytest.mark.parametrize("block", blocks("json"), ids=str)
-def test_json_is_json(block: Block) -> None:
+def test_json_is_valid(block: Block) -> None:
     json.loads(block.code)
 
 
@@ -74,7 +74,7 @@ def test_python_runs(block: Block) -> None:
 
 @pytest.fixture
 def sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: FaultyServer) -> FaultyServer:
-    """A home with what the commands in the documents take: files, a memory, and a Hermes with the bundled provider."""
+    """A home with the files, memory and Hermes configuration that the documented commands need."""
     monkeypatch.chdir(tmp_path)
     hermes = tmp_path / ".hermes"
     hermes.mkdir()
@@ -105,7 +105,7 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
         if not words:
             return
     if words in (["honcho-exec", "serve"], ["honcho-exec", "serve", "--open"]):
-        # The page is opened by tests of its own; no browser is started here.
+        # Other tests open the page; no browser is started here.
         served = start_serving(home / "state")
         assert served.end() == 0
         served.process.communicate()
@@ -124,7 +124,7 @@ def run(command: str, monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
 
 
 def make_store(path: Path) -> None:
-    """A session store of Hermes's with one message, as far as it is read."""
+    """Create the tables of Hermes's session store that are read, with one message."""
     import sqlite3
 
     with sqlite3.connect(path) as connection:
@@ -137,7 +137,7 @@ def make_store(path: Path) -> None:
     connection.close()
 
 
-def test_what_is_run_elsewhere_is_run_there() -> None:
+def test_tests_and_scripts_in_elsewhere_exist() -> None:
     tests = " ".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
     for where in ELSEWHERE.values():
         assert (ROOT / where).exists() or f"def {where}(" in tests, where
