@@ -64,7 +64,7 @@ class InvalidValueError(ApiError):
 
 
 def checked(validate: Callable[[Any], T], value: object, *loc: str | int) -> T:
-    """Return what pydantic's `validate` makes of `value`, which stands at `loc`.
+    """Return the result of pydantic's `validate` for the `value` at `loc`.
 
     Raises:
         ApiError: 422 with a FastAPI-style list of errors, which never quote the value.
@@ -80,12 +80,12 @@ def checked(validate: Callable[[Any], T], value: object, *loc: str | int) -> T:
 
 
 def dump(value: object) -> str:
-    """JSON in the one form that is stored, so that equal strings have equal encodings."""
+    """Encode JSON as it is stored, with one encoding for equal values."""
     return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
 
 def parse_json(raw: bytes) -> Any:
-    """Decode a request's body; NUL is stripped from every string.
+    """Decode a request's body; NUL is removed from every string.
 
     Raises:
         ApiError: not JSON (422), more values than any request has (413), or JSON that the real server fails on (500):
@@ -96,7 +96,7 @@ def parse_json(raw: bytes) -> Any:
     if too_many_values(raw):
         raise ApiError(413, "a large body must be UTF-8 and hold fewer values")
     try:
-        # json.loads() would decode bytes on its own, and let surrogates through.
+        # json.loads() would decode the bytes itself, and accept surrogates.
         text = raw.decode(json.detect_encoding(raw))
         value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
@@ -159,7 +159,7 @@ def _depth(value: object) -> int:
 
 
 def _tokenizable(content: str) -> str:
-    # The real server's tokenizer raises on these; a client that sends them here would be surprised there.
+    # The real server's tokenizer raises on these.
     if "<|" in content:
         if any(token in content for token in _TOKENIZER_REFUSES):
             raise ValueError("the text holds a special token of the tokenizer")
@@ -224,7 +224,7 @@ def _finite(number: str) -> float:
 
 
 def _checked_text(value: Any) -> Any:
-    """The value without NUL in its strings; a lone surrogate in one is refused."""
+    """Return the value with NUL removed from its strings; lone surrogates are an error."""
     if isinstance(value, str):
         try:
             value.encode()

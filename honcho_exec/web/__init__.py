@@ -1,1 +1,1 @@
-"""The embedded Honcho over a socket, for any Honcho client, and a page on which a person sees what is remembered."""
+"""The embedded Honcho over HTTP, with a page that shows the memory."""

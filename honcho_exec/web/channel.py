@@ -1,9 +1,9 @@
-"""Connections of the served Honcho, judged before their requests' bodies are read.
+"""A waitress server that checks a request's head before it reads the body.
 
 waitress reads a whole request, into a temporary file if it is large, before the application sees it. Here the head of
-a request decides: without the key no body is read, and with it no more than the route takes and the server has room
-for. A connection on which no request has shown the key yet is a stranger: it may stay for five seconds, and strangers
-hold at most a share of the connections.
+a request decides: without the key no body is read, and with the key no more than the limits of the route and of the
+server. A connection is unauthenticated until a request on it has the key: it is closed after five seconds, and
+unauthenticated connections are at most a share of all.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from honcho_exec.web.guard import Guard, Refusal
 
 __all__ = ["Server"]
 
-_STRANGER_SECONDS = 5.0
-_ACCEPTED_AT_ONCE = 64
+_UNAUTHENTICATED_SECONDS = 5.0
+_MAX_ACCEPTED_AT_ONCE = 64
 
 
 class _Budget:
-    """How many bytes of bodies are held at a time, over all requests."""
+    """The bytes that the bodies of all current requests may take."""
 
     def __init__(self, size: int) -> None:
         self._left = size
         self._lock = threading.Lock()
 
-    def take(self, size: int) -> bool:
+    def acquire(self, size: int) -> bool:
         with self._lock:
             if size > self._left:
                 return False
             self._left -= size
             return True
 
-    def give_back(self, size: int) -> None:
+    def release(self, size: int) -> None:
         with self._lock:
             self._left += size
 
 
 class _Request(HTTPRequestParser):
-    """A request that is refused, or answered without its body, as soon as its head is there."""
+    """A request that is refused, or answered without its body, once its head is read."""
 
     body_rcv: Any
     content_length: int
@@ -58,57 +58,57 @@ class _Request(HTTPRequestParser):
         super().__init__(adj)
         self._channel = channel
         self._server: Server = channel.server
-        self._judged = False
+        self._checked = False
         self._limit = 0
-        self._taken = 0
+        self._reserved = 0
         self._closed = False
 
     def received(self, data: bytes) -> int:
-        """Take in some of the request; return how many bytes of `data` belonged to it."""
+        """Parse data of the request; return how many bytes belonged to it."""
         consumed: int = super().received(data)
         if not self.headers_finished or self.empty or self.error is not None:
             return consumed
-        if not self._judged:
-            self._judged = True
-            self._judge()
+        if not self._checked:
+            self._checked = True
+            self._check_head()
         elif self.chunked and not self._closed:
             self._reserve(self.body_bytes_received)
         return consumed
 
     def close(self) -> None:
-        """Give back what the body took."""
+        """Release the memory of the body."""
         super().close()
         self._closed = True
-        self._server.budget.give_back(self._taken)
-        self._taken = 0
+        self._server.budget.release(self._reserved)
+        self._reserved = 0
 
-    def _judge(self) -> None:
+    def _check_head(self) -> None:
         head = {f"HTTP_{name}": value for name, value in self.headers.items()}
         head |= {"REQUEST_METHOD": self.command, "PATH_INFO": self.path}
         guard = self._server.guard
-        refusal, with_key = guard.refusal(head), guard.shows_key(head)
+        refusal, has_key = guard.refusal(head), guard.has_key(head)
         if refusal is None:
-            self._server.admitted(self._channel, with_key=with_key)
+            self._server.on_admitted(self._channel, has_key=has_key)
         if self.body_rcv is None:
             return
         if refusal is not None:
             self._refuse(refusal)
-        elif with_key:
+        elif has_key:
             self._limit = self._server.body_limit(self.path)
             self._reserve(self.content_length)
         else:
-            # Answered, as nothing in the body can matter, and closed, as what comes next is the body.
+            # A public request: answered without its unread body, and the connection closed, as the body comes next.
             self.body_rcv, self.content_length, self.chunked = None, 0, False
             self.headers |= {"CONNECTION": "close", "CONTENT_LENGTH": "0"}
             self.completed, self.expect_continue = True, False
 
     def _reserve(self, size: int) -> None:
-        """Make room for a body of that size, or refuse it."""
+        """Reserve memory for a body of that size, or refuse the request."""
         if size > self._limit:
             detail = f"the body has more than {self._limit:,} bytes, which is the most that is taken here"
             self._refuse(Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, detail))
-        elif self._server.budget.take(size - self._taken):
-            self._taken = size
+        elif self._server.budget.acquire(size - self._reserved):
+            self._reserved = size
         else:
             self._refuse(Refusal(HTTPStatus.SERVICE_UNAVAILABLE, "too many large requests at a time; try again"))
 
@@ -118,31 +118,31 @@ class _Request(HTTPRequestParser):
 
 
 class _Channel(HTTPChannel):
-    """A connection."""
+    """A connection that the server counts until it has authenticated."""
 
     def __init__(self, server: Server, connection: socket.socket, address: object, adj: Any, **options: Any) -> None:
         super().__init__(server, connection, address, adj, **options)
         self.parser_class = partial(_Request, channel=self)
-        server.arrived(self)
+        server.on_connect(self)
 
     def handle_close(self) -> None:
-        """Close it, and give back what an unfinished request took."""
+        """Close the connection, and release the memory of an unfinished request."""
         if self.request is not None:
             self.request.close()
-        self.server.gone(self)
+        self.server.on_close(self)
         super().handle_close()
 
 
 class Server(TcpWSGIServer):
-    """A waitress server that judges a request by its head.
+    """A waitress server that checks a request by its head.
 
     Args:
         guard: the application; it decides which requests are admitted.
         listening: a bound socket.
-        body_limit: how many bytes a body may have, by the path of the request.
-        most_bodies: how many bytes of bodies are held at a time.
-        stranger_share: the share of the connections that strangers may hold.
-        options: waitress's own.
+        body_limit: returns the largest body of a request, in bytes, by its path.
+        max_body_bytes: the bytes that the bodies of all current requests may take.
+        unauthenticated_share: the largest share of unauthenticated connections.
+        options: those of waitress.
     """
 
     channel_class = _Channel
@@ -153,53 +153,54 @@ class Server(TcpWSGIServer):
         listening: socket.socket,
         *,
         body_limit: Callable[[str], int],
-        most_bodies: int,
-        stranger_share: float,
+        max_body_bytes: int,
+        unauthenticated_share: float,
         **options: Any,
     ) -> None:
         self.guard = guard
         self.body_limit = body_limit
-        self.budget = _Budget(most_bodies)
-        # The oldest first.
-        self._strangers: dict[_Channel, float] = {}
+        self.budget = _Budget(max_body_bytes)
+        # When each connected, or last had a public request answered; the oldest first.
+        self._unauthenticated: dict[_Channel, float] = {}
         address = (listening.family, listening.type, listening.proto, listening.getsockname())
         super().__init__(guard, _sock=listening, bind_socket=False, sockinfo=address, **options)
-        self._most_strangers = max(1, int(self.adj.connection_limit * stranger_share))
+        self._max_unauthenticated = max(1, int(self.adj.connection_limit * unauthenticated_share))
 
-    def arrived(self, channel: _Channel) -> None:
-        """Note a new connection; the oldest stranger makes room for it if there are too many."""
-        self._strangers[channel] = time.monotonic()
-        if len(self._strangers) > self._most_strangers:
-            self._drop(next(iter(self._strangers)))
+    def on_connect(self, channel: _Channel) -> None:
+        """Record a new connection; drop the oldest unauthenticated one if there are too many."""
+        self._unauthenticated[channel] = time.monotonic()
+        if len(self._unauthenticated) > self._max_unauthenticated:
+            self._drop(next(iter(self._unauthenticated)))
 
     def handle_accept(self) -> None:
-        """Take what waits in the backlog, so that a flood of strangers does not hold up the others in it."""
-        for _ in range(_ACCEPTED_AT_ONCE):
+        """Accept the whole backlog, so that a flood of connections does not delay the others in it."""
+        for _ in range(_MAX_ACCEPTED_AT_ONCE):
             known = len(self.active_channels)
             super().handle_accept()
             if len(self.active_channels) == known or len(self._map) >= self.adj.connection_limit:
                 return
 
     def maintenance(self, now: float) -> None:
-        """Drop idle connections, and strangers whose time is over."""
+        """Drop idle connections, and those that did not authenticate in time."""
         super().maintenance(now)
-        self.drop_strangers(time.monotonic() - _STRANGER_SECONDS)
+        self.drop_unauthenticated(time.monotonic() - _UNAUTHENTICATED_SECONDS)
 
-    def drop_strangers(self, since: float) -> None:
-        """Drop the strangers that have been here since then, unless an answer to them is being made."""
-        for channel in [one for one, came in self._strangers.items() if came <= since and not one.requests]:
-            self._drop(channel)
+    def drop_unauthenticated(self, since: float) -> None:
+        """Drop unauthenticated connections from before `since` that have no request in progress."""
+        for channel, connected in list(self._unauthenticated.items()):
+            if connected <= since and not channel.requests:
+                self._drop(channel)
 
-    def admitted(self, channel: _Channel, *, with_key: bool) -> None:
-        """Note that a request was admitted: with the key it makes its connection no stranger any more."""
-        if self._strangers.pop(channel, None) is not None and not with_key:
-            self._strangers[channel] = time.monotonic()
+    def on_admitted(self, channel: _Channel, *, has_key: bool) -> None:
+        """Record an admitted request; one with the key authenticates its connection."""
+        if self._unauthenticated.pop(channel, None) is not None and not has_key:
+            self._unauthenticated[channel] = time.monotonic()
 
-    def gone(self, channel: _Channel) -> None:
-        """Forget a connection."""
-        self._strangers.pop(channel, None)
+    def on_close(self, channel: _Channel) -> None:
+        """Forget a closed connection."""
+        self._unauthenticated.pop(channel, None)
 
     def _drop(self, channel: _Channel) -> None:
-        # waitress closes it when it comes to it; closing it here would free its descriptor while events are handed out.
+        # waitress closes it later: closing it here would free its descriptor while events are dispatched.
         channel.will_close = True
-        self.gone(channel)
+        self.on_close(channel)

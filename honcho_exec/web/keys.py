@@ -1,4 +1,4 @@
-"""The key that a client of the served Honcho shows."""
+"""The key that clients of the served Honcho must send."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from honcho_exec.storage.folders import private_folder, using_folder
 __all__ = ["KEY_FILE", "VARIABLE", "serve_key"]
 
 VARIABLE = "HONCHO_SERVE_KEY"
-"""Where a person may give the key."""
+"""The environment variable that may contain the key."""
 
 KEY_FILE = "serve.key"
-"""Where it is kept, in the state folder, when nobody gave one."""
+"""The file in the state folder with the generated key."""
 
 _BYTES = 32
 
 
 def serve_key(environ: Mapping[str, str], home: Path) -> tuple[str, Path | None]:
-    """The key and, where it is kept in a file, that file (mode 0600), made when it is not there.
+    """Return the key and, unless the environment has one, its file (mode 0600), created if needed.
 
     Raises:
         ConfigurationError: HONCHO_SERVE_KEY cannot be sent in a header.
-        StateError: the file cannot be used, or others may read it.
+        StateError: the file cannot be used, or other users can read it.
     """
-    if given := environ.get(VARIABLE, "").strip():
-        if not (given.isascii() and given.isprintable()) or " " in given:
+    if key := environ.get(VARIABLE, "").strip():
+        if not (key.isascii() and key.isprintable()) or " " in key:
             raise ConfigurationError(f"{VARIABLE}: must be printable ASCII without spaces")
-        return given, None
+        return key, None
     path = private_folder(home) / KEY_FILE
     with using_folder(home):
-        _make(path)
+        _create(path)
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
-            raise StateError(f"{path} can be read by others; delete it, and a new key is made")
+            raise StateError(f"{path} can be read by other users; delete it to have a new key generated")
         key = path.read_text(encoding="ascii", errors="replace").strip()
     if not key or not (key.isascii() and key.isprintable()):
-        raise StateError(f"{path} holds no key; delete it, and a new one is made")
+        raise StateError(f"{path} holds no key; delete it to have a new one generated")
     return key, path
 
 
-def _make(path: Path) -> None:
-    """Write a new key unless there is one; of two processes at once, one makes it and both read the same."""
+def _create(path: Path) -> None:
+    """Write a new key unless the file exists; concurrent processes end up with the same key."""
     if path.exists():
         return
     new = path.with_name(f".{path.name}.{os.getpid()}.new")

@@ -1,8 +1,8 @@
-"""Open the page in a browser that then has the key, without showing the key to other users.
+"""Log a browser in without exposing the key to other users.
 
-A command line can be read by every user of a machine, and a URL stays in a browser's history. So the browser is given
-a file that only its owner can read; it sends the browser on to the page with a code, which the page exchanges for the
-key. The code works once, and for a minute.
+Command lines can be read by every user of a machine, and URLs stay in the browser's history. So the browser opens a
+file that only its owner can read; the file redirects to the page with a code, which the page exchanges for the key.
+The code is valid once, for one minute.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from honcho_exec.storage.folders import using_folder
 
 __all__ = ["OneTimeCode", "write_opener"]
 
-_SECONDS = 60.0
+_VALID_SECONDS = 60.0
 _BYTES = 32
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -34,11 +34,11 @@ _PAGE = """<!doctype html>
 
 
 class OneTimeCode:
-    """A code that is exchanged for the key once.
+    """A code that can be exchanged for the key once.
 
     Args:
         key: the key.
-        clock: seconds since any moment, which never go back.
+        clock: returns monotonic seconds.
     """
 
     def __init__(self, key: str, *, clock: Callable[[], float] = time.monotonic) -> None:
@@ -49,14 +49,14 @@ class OneTimeCode:
         self._until = 0.0
 
     def issue(self) -> str:
-        """Return a new code; one that was issued before is not valid any more."""
+        """Return a new code, which invalidates the one before."""
         code = secrets.token_urlsafe(_BYTES)
         with self._lock:
-            self._code, self._until = code.encode(), self._clock() + _SECONDS
+            self._code, self._until = code.encode(), self._clock() + _VALID_SECONDS
         return code
 
     def redeem(self, code: str) -> str | None:
-        """Return the key if the code is valid; it is not valid any more then."""
+        """Return the key if the code is valid, and invalidate the code."""
         with self._lock:
             valid = self._code is not None and self._clock() < self._until
             if not valid or self._code is None or not hmac.compare_digest(self._code, code.encode()):
@@ -66,7 +66,7 @@ class OneTimeCode:
 
 
 def write_opener(home: Path, url: str, code: str) -> Path:
-    """Write the file (mode 0600) that sends a browser to the page at `url` with the code, and return its path.
+    """Write the file (mode 0600) that redirects to the page at `url` with the code; return its path.
 
     Raises:
         StateError: the state folder `home` cannot be written to.

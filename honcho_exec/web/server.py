@@ -1,4 +1,4 @@
-"""Listening: the served Honcho behind its guard, until it is told to end."""
+"""Listen on a socket and serve the guarded Honcho until a signal."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from honcho_exec.errors import HonchoExecError
 from honcho_exec.web.channel import Server
 from honcho_exec.web.guard import Guard
 
-__all__ = ["STRANGER_SHARE", "CannotListenError", "listen", "make_server"]
+__all__ = ["UNAUTHENTICATED_SHARE", "CannotListenError", "listen", "make_server"]
 
 _log = logging.getLogger(__name__)
 
 _THREADS = 8
-_MOST_CONNECTIONS = 1_000
-# Ordinary clients let go of what they do not use after four or five seconds, so none meets a connection just closed.
-_IDLE = 20
-_LOOK_FOR_IDLE = 1
-_MOST_HEAD = 32 * 1024
-_MOST_BODIES = 64 * 1024 * 1024
-STRANGER_SHARE = 0.25
-"""The share of the connections that clients may hold which have shown no key."""
+_MAX_CONNECTIONS = 1_000
+# Common clients close idle connections after four or five seconds, so none reuses one that the server just closed.
+_IDLE_SECONDS = 20
+_IDLE_CHECK_SECONDS = 1
+_MAX_HEAD_BYTES = 32 * 1024
+_MAX_BODY_BYTES = 64 * 1024 * 1024
+UNAUTHENTICATED_SHARE = 0.25
+"""The largest share of connections without the key."""
 
 
 class CannotListenError(HonchoExecError):
@@ -42,26 +42,26 @@ def listen(
     port: int,
     *,
     body_limit: Callable[[str], int],
-    stranger_share: float,
+    unauthenticated_share: float,
     started: Callable[[str, bool], None],
 ) -> None:
-    """Serve until SIGINT or SIGTERM, then let requests that are worked on finish, at most five seconds.
+    """Serve until SIGINT or SIGTERM; running requests then have five seconds to finish.
 
     Args:
-        guard: the application that is served; called by several threads.
+        guard: the application; called from several threads.
         host: the address to listen on; `localhost` is 127.0.0.1.
-        port: 0 for any that is free.
-        body_limit: how many bytes the body of a request may have, by its path.
-        stranger_share: the share of the connections that clients may hold which have shown no key.
-        started: hears, as soon as connections are taken, the URL on this machine, and whether every address of it is
-            listened on.
+        port: 0 for any free port.
+        body_limit: returns the largest body of a request, in bytes, by its path.
+        unauthenticated_share: the largest share of connections without the key.
+        started: called once connections are accepted, with the URL on this machine and whether the server listens on
+            all addresses.
 
     Raises:
-        CannotListenError: the address is in use, or not this machine's.
+        CannotListenError: the address is in use, or not of this machine.
     """
-    with _bound(host, port) as listening:
-        server = make_server(guard, listening, body_limit=body_limit, stranger_share=stranger_share)
-        before = signal.signal(signal.SIGTERM, _end)
+    with _bind(host, port) as listening:
+        server = make_server(guard, listening, body_limit=body_limit, unauthenticated_share=unauthenticated_share)
+        before = signal.signal(signal.SIGTERM, _stop)
         try:
             address, port = listening.getsockname()[:2]
             everywhere = ipaddress.ip_address(address.partition("%")[0]).is_unspecified
@@ -79,36 +79,36 @@ def make_server(
     listening: socket.socket,
     *,
     body_limit: Callable[[str], int],
-    stranger_share: float = STRANGER_SHARE,
+    unauthenticated_share: float = UNAUTHENTICATED_SHARE,
 ) -> Server:
-    """A server with enough connections for idle clients, which it drops after 20 s."""
-    _log_as_ours()
+    """Make a server with room for idle connections, which it closes after 20 s."""
+    _redirect_logging()
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    half = _MOST_CONNECTIONS if descriptors == resource.RLIM_INFINITY else descriptors // 2
+    half = _MAX_CONNECTIONS if descriptors == resource.RLIM_INFINITY else descriptors // 2
     return Server(
         guard,
         listening,
         body_limit=body_limit,
-        most_bodies=_MOST_BODIES,
-        stranger_share=stranger_share,
+        max_body_bytes=_MAX_BODY_BYTES,
+        unauthenticated_share=unauthenticated_share,
         threads=_THREADS,
         ident="honcho-exec",
-        max_request_header_size=_MOST_HEAD,
-        max_request_body_size=_MOST_BODIES,
-        # A request may take files besides its connection.
-        connection_limit=min(_MOST_CONNECTIONS, half),
-        channel_timeout=_IDLE,
-        cleanup_interval=_LOOK_FOR_IDLE,
-        # select() ends the server at the 1,024th descriptor.
+        max_request_header_size=_MAX_HEAD_BYTES,
+        max_request_body_size=_MAX_BODY_BYTES,
+        # A request may need files in addition to its connection.
+        connection_limit=min(_MAX_CONNECTIONS, half),
+        channel_timeout=_IDLE_SECONDS,
+        cleanup_interval=_IDLE_CHECK_SECONDS,
+        # select() fails at the 1,024th descriptor.
         asyncore_use_poll=True,
     )
 
 
-def _log_as_ours() -> None:
-    """Let what waitress says be heard below `honcho_exec` like all else, and not on stderr unasked."""
-    theirs = logging.getLogger("waitress")
-    theirs.propagate = False
-    theirs.handlers = [_Forward()]
+def _redirect_logging() -> None:
+    """Pass the log records of waitress to the logger of `honcho_exec`, not to stderr."""
+    waitress = logging.getLogger("waitress")
+    waitress.propagate = False
+    waitress.handlers = [_Forward()]
 
 
 class _Forward(logging.Handler):
@@ -117,15 +117,15 @@ class _Forward(logging.Handler):
             _log.handle(record)
 
 
-def _bound(host: str, port: int) -> socket.socket:
-    """A socket on the address; waitress would leave threads behind where there is none to be had."""
+def _bind(host: str, port: int) -> socket.socket:
+    """Return a bound socket; if waitress failed to bind, it would leave threads behind."""
     address = "127.0.0.1" if host.lower() == "localhost" else host.strip("[]")
     try:
-        family, kind, _, _, where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+        family, kind, _, _, resolved = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind)
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(where)
+            listening.bind(resolved)
         except OSError:
             listening.close()
             raise
@@ -135,6 +135,6 @@ def _bound(host: str, port: int) -> socket.socket:
     return listening
 
 
-def _end(_: int, __: FrameType | None) -> NoReturn:
-    # What waitress takes as the sign to end, like Ctrl-C.
+def _stop(_: int, __: FrameType | None) -> NoReturn:
+    # waitress ends its loop on this exception, as on Ctrl-C.
     raise SystemExit

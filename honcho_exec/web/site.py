@@ -1,4 +1,4 @@
-"""The page's files, the exchange of a code for the key, the state of the outbox, and the Honcho that is served."""
+"""The page, its login and outbox state, in front of the served Honcho."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from typing import Any
 from honcho_exec.errors import HonchoExecError
 from honcho_exec.web.guard import WSGIApplication
 
-__all__ = ["Site", "needs_no_key"]
+__all__ = ["Site", "is_public"]
 
 _FILES = {
     "/": ("index.html", "text/html; charset=utf-8"),
     "/page.css": ("page.css", "text/css; charset=utf-8"),
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/dom.js": ("dom.js", "text/javascript; charset=utf-8"),
+    "/plot.js": ("plot.js", "text/javascript; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 _OUTBOX = "/local/outbox"
@@ -27,19 +29,19 @@ _POLICY = (
 )
 
 
-def needs_no_key(method: str, path: str) -> bool:
-    """Whether a request reveals nothing: the page's own files, and whether the server runs; or brings a code."""
+def is_public(method: str, path: str) -> bool:
+    """Return whether a request requires no key: the page's files, health, and the login."""
     if method == "POST":
         return path == _LOGIN
     return method in _READS and (path in _FILES or path == "/health")
 
 
 class Site:
-    """Answer for the page, and pass everything else to `honcho`.
+    """Serve the page, and pass every other request to `honcho`.
 
     Args:
         honcho: the WSGI application of the embedded Honcho.
-        outbox: the state of the outbox as JSON values.
+        outbox: returns the state of the outbox as JSON values.
         redeem: returns the key for a one-time code, or None if the code is not valid.
     """
 
@@ -65,14 +67,14 @@ class Site:
             start_response("200 OK", [*headers, ("Content-Security-Policy", _POLICY)])
             return [body]
         if reads and path == _OUTBOX:
-            return self._state(start_response)
+            return self._outbox_state(start_response)
         if method == "POST" and path == _LOGIN:
             if (key := self._redeem(str(environ.get("HTTP_HONCHO_EXEC_CODE", "")))) is None:
-                return _json(start_response, "401 Unauthorized", {"detail": "this code was used, or has expired"})
+                return _json(start_response, "401 Unauthorized", {"detail": "the code was used, or has expired"})
             return _json(start_response, "200 OK", {"key": key})
         return self._honcho(environ, start_response)
 
-    def _state(self, start_response: Callable[..., Any]) -> Iterable[bytes]:
+    def _outbox_state(self, start_response: Callable[..., Any]) -> Iterable[bytes]:
         try:
             return _json(start_response, "200 OK", self._outbox())
         except HonchoExecError as error:

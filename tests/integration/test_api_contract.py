@@ -79,7 +79,7 @@ def test_messages_keep_their_order_and_their_times(honcho: Honcho) -> None:
     assert found == [("late", "2024-02-01T00:00:00+00:00"), ("early", "2024-01-01T00:00:00.500000+00:00")]
 
 
-def test_joining_again_hides_what_was_said_before(honcho: Honcho) -> None:
+def test_joining_again_hides_earlier_messages(honcho: Honcho) -> None:
     alice, session = honcho.peer("alice"), honcho.session("s")
     session.add_peers([(alice, SessionPeerConfig(observe_me=True, observe_others=False))])
     session.add_messages(alice.message("the heron stands in the reeds"))
@@ -96,7 +96,7 @@ def test_a_message_makes_its_author_a_member(honcho: Honcho) -> None:
     assert [peer.id for peer in honcho.session("s").peers()] == ["alice"]
 
 
-def test_what_is_not_there(honcho: Honcho) -> None:
+def test_unknown_session_is_empty_and_unknown_peer_a_404(honcho: Honcho) -> None:
     alice = honcho.peer("alice")
     assert list(honcho.session("nobody-was-here").messages()) == []
     with pytest.raises(NotFoundError):

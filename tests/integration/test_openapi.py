@@ -42,7 +42,7 @@ def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Any]
 
 @schema.parametrize()
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_every_answer_is_as_the_document_has_it(case: schemathesis.Case, app: Callable[..., Any]) -> None:
+def test_every_answer_conforms_to_the_document(case: schemathesis.Case, app: Callable[..., Any]) -> None:
     answer = case.call(app=app)
     if answer.status_code == HTTPStatus.NOT_IMPLEMENTED:
         assert "not served by the embedded Honcho" in answer.json()["detail"]

@@ -25,7 +25,7 @@ from honcho_exec.web.guard import Guard, is_loopback
 from honcho_exec.web.keys import serve_key
 from honcho_exec.web.login import OneTimeCode, write_opener
 from honcho_exec.web.server import listen
-from honcho_exec.web.site import Site, needs_no_key
+from honcho_exec.web.site import Site, is_public
 
 __all__ = ["serve"]
 
@@ -71,14 +71,14 @@ def serve(cli: CliContext, host: str, port: int, *, no_auth: bool, open_page: bo
         code = None if key is None else OneTimeCode(key)
         with open_memory(cli, create=True, with_model=True) as honcho:
             site = Site(honcho.app, lambda: _state(outbox), (lambda _: None) if code is None else code.redeem)
-            guard = Guard(site, key=key, loopback_only=near, needs_no_key=needs_no_key)
+            guard = Guard(site, key=key, loopback_only=near, is_public=is_public)
 
             def started(url: str, everywhere: bool) -> None:
                 _tell(cli, url, home / MEMORY_FILE, kept, no_auth=no_auth, everywhere=everywhere)
                 if open_page:
                     _open(url, home, code, left)
 
-            listen(guard, host, port, body_limit=body_limit, stranger_share=share / 100, started=started)
+            listen(guard, host, port, body_limit=body_limit, unauthenticated_share=share / 100, started=started)
 
 
 def _open(url: str, home: Path, code: OneTimeCode | None, left: ExitStack) -> None:

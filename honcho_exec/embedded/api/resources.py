@@ -117,7 +117,7 @@ def list_peers(request: Request) -> Response:
 def list_peer_sessions(request: Request) -> Response:
     """List the sessions that a peer is a member of."""
     is_member = Condition(
-        # Not correlated with the row: it is evaluated once, however many sessions there are.
+        # The subquery is not correlated: it is evaluated once, not for each session.
         "session.key IN (SELECT session FROM member WHERE left_at IS NULL AND peer = (SELECT peer.key FROM peer "
         "JOIN workspace ON workspace.key = peer.workspace WHERE workspace.id = ? AND peer.id = ?))",
         (request.workspace, request.ids["peer_id"]),

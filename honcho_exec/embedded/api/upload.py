@@ -78,7 +78,7 @@ def _pieces(request: Request) -> list[bytes]:
     if not boundary:
         raise InvalidValueError(("body",), "a form (multipart/form-data) with a boundary is needed")
     line = rb"(?:\A|\r?\n)--%s(--)?[ \t]*(?:\Z|(?=\r?\n))" % re.escape(boundary.encode("latin-1", "replace"))
-    # After the preamble: by turns whether a boundary ends the form, and what follows it.
+    # After the preamble, end markers and parts alternate.
     _, *tokens = re.split(line, request.raw, maxsplit=_MAX_PARTS + 1)
     ends, pieces = tokens[::2], tokens[1::2]
     if b"--" not in ends:

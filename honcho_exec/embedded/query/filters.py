@@ -128,7 +128,7 @@ def _logical(operator: str, filters: object, columns: Columns, depth: int) -> Co
         raise _invalid(f"{operator} takes a list of filters")
     parts = [_group(item, columns, depth + 1) for item in filters]
     if operator == "NOT":
-        # IS NOT TRUE, so that a row whose column is unset counts as not matching.
+        # IS NOT TRUE also selects rows in which the column is null.
         parts = [part and Condition(f"({part.sql}) IS NOT TRUE", part.values) for part in parts]
     return _joined(parts, " OR " if operator == "OR" else " AND ")
 

@@ -30,7 +30,7 @@ def test_health(http: httpx.Client) -> None:
         ("GET", f"{WORKSPACE}/webhooks/test"),
     ],
 )
-def test_what_is_not_served_says_so(http: httpx.Client, method: str, path: str) -> None:
+def test_routes_of_a_real_server_only_answer_501(http: httpx.Client, method: str, path: str) -> None:
     answer = http.request(method, path)
     assert answer.status_code == 501
     assert answer.json()["detail"].startswith(f"{method} /v3/")
@@ -45,7 +45,9 @@ def test_what_is_not_served_says_so(http: httpx.Client, method: str, path: str) 
         ("GET", "/v3/workspaces", 405, "Method Not Allowed"),
     ],
 )
-def test_what_there_is_not(http: httpx.Client, method: str, path: str, status: int, detail: str) -> None:
+def test_unknown_routes_answer_404_and_405(
+    http: httpx.Client, method: str, path: str, status: int, detail: str
+) -> None:
     answer = http.request(method, path)
     assert (answer.status_code, answer.json()) == (status, {"detail": detail})
 
@@ -68,7 +70,7 @@ def test_what_is_stored_survives_a_restart(embedded: EmbeddedHoncho, honcho: Hon
     assert [message["content"] for message in found] == ["the tide is low"]
 
 
-def test_only_its_owner_can_read_it(embedded: EmbeddedHoncho, honcho: Honcho, tmp_path: Path) -> None:
+def test_files_are_readable_by_their_owner_only(embedded: EmbeddedHoncho, honcho: Honcho, tmp_path: Path) -> None:
     honcho.session("s").add_messages(honcho.peer("alice").message("private"))
     assert repr(embedded) == f"<EmbeddedHoncho {tmp_path / 'memory.db'}>"
     assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.glob("memory.db*")} == {0o600}
@@ -115,7 +117,7 @@ def test_many_threads_write_and_read_at_once(sdk: Callable[[str], Honcho]) -> No
     assert all(first[:-1] == second[:-1] for first, second in zip(stored[::2], stored[1::2], strict=True))
 
 
-def test_two_of_them_share_a_file(tmp_path: Path) -> None:
+def test_two_instances_share_a_file(tmp_path: Path) -> None:
     stores = [EmbeddedHoncho(tmp_path / "memory.db") for _ in range(2)]
     clients = [httpx.Client(transport=httpx.WSGITransport(app=one.app), base_url="http://x") for one in stores]
     for client in clients:

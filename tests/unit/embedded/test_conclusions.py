@@ -37,13 +37,13 @@ def test_conclusions_are_searched_within_their_pair(pair: Honcho) -> None:
     assert view.query("mountains") == []
 
 
-def test_none_is_derived_from_another(pair: Honcho, http: httpx.Client) -> None:
+def test_no_conclusion_is_derived_from_another(pair: Honcho, http: httpx.Client) -> None:
     (created,) = pair.peer("bot").conclusions_of("alice").create([{"content": "likes green tea"}])
     found = http.post(f"{CONCLUSIONS}/list", json={"filters": {"source_ids": {"contains": created.id}}})
     assert (found.status_code, found.json()["items"]) == (200, [])
 
 
-def test_nothing_is_deduplicated(pair: Honcho) -> None:
+def test_equal_conclusions_are_stored_twice(pair: Honcho) -> None:
     view = pair.peer("bot").conclusions_of("alice")
     for _ in range(2):
         view.create([{"content": "likes tea"}])

@@ -113,7 +113,7 @@ def test_filters_find_what_the_real_server_finds(stored: Honcho, filters: dict[s
         {"OR": [{"peer_id": "x"}] * 101},
     ],
 )
-def test_filters_that_make_no_sense_are_refused(stored: Honcho, filters: dict[str, Any]) -> None:
+def test_invalid_filters_are_refused(stored: Honcho, filters: dict[str, Any]) -> None:
     with pytest.raises(UnprocessableEntityError):
         found(stored, filters)
 
@@ -128,7 +128,7 @@ def test_every_list_has_its_own_columns(stored: Honcho) -> None:
         stored.peers(filters={"is_active": True})
 
 
-def test_filters_confine_a_search(stored: Honcho) -> None:
+def test_filters_limit_a_search(stored: Honcho) -> None:
     stored.session("t").add_messages(stored.peer("alice").message("two teas", metadata={"turn": "t"}))
 
     def search(**filters: object) -> list[str]:
@@ -205,7 +205,7 @@ def test_any_filter_is_either_run_or_refused(store: Store, filters: dict[str, An
         connection.execute(f"SELECT count(*) FROM message WHERE {condition.sql}", condition.values).fetchall()
 
 
-def test_a_filter_spells_nothing_of_the_request_into_sql() -> None:
+def test_no_value_of_a_request_is_part_of_the_sql() -> None:
     evil = "x' OR 1=1 --"
     condition = compile_filters({"peer_id": evil, "metadata": {evil: evil, "n": {"gt": evil}}}, MESSAGE_COLUMNS)
     assert evil not in condition.sql

@@ -73,14 +73,14 @@ def test_the_model_answers_from_what_is_stored_and_is_named(ask: Ask, api: Scrip
 
 
 @pytest.mark.usefixtures("ask")
-def test_it_is_asked_about_a_whole_workspace_as_well(http: httpx.Client, api: ScriptedModel) -> None:
+def test_model_answers_about_a_whole_workspace(http: httpx.Client, api: ScriptedModel) -> None:
     answer = http.post("/v3/workspaces/default/chat", json={"query": "Who lives in Lisbon?"}).json()
     assert answer == {"content": f"From stored memory, by small-1:\n\n{ASIDE}"}
     (request,) = api.requests
     assert "alice: I moved to Lisbon last spring." in request["messages"][1]["content"]
 
 
-def test_what_it_reads_is_data(ask: Ask, api: ScriptedModel) -> None:
+def test_excerpts_are_marked_as_data(ask: Ask, api: ScriptedModel) -> None:
     ask()
     user = api.requests[0]["messages"][1]["content"]
     assert "alice keeps a boat" in user
@@ -103,9 +103,7 @@ def test_what_it_reads_is_data(ask: Ask, api: ScriptedModel) -> None:
     ],
     ids=lambda one: one.name if isinstance(one, Fault) else "",
 )
-def test_a_model_that_fails_is_told_and_the_memory_quoted(
-    ask: Ask, api: ScriptedModel, fault: Fault, told: str
-) -> None:
+def test_failing_model_is_reported_and_the_memory_quoted(ask: Ask, api: ScriptedModel, fault: Fault, told: str) -> None:
     api.server.rule(match=CHAT, fault=fault)
     start = time.monotonic()
     answer = ask()
@@ -116,7 +114,7 @@ def test_a_model_that_fails_is_told_and_the_memory_quoted(
     assert "secret" not in answer
 
 
-def test_thinking_is_left_out_and_nothing_is_nothing(ask: Ask, api: ScriptedModel) -> None:
+def test_thinking_is_removed_and_nothing_means_no_answer(ask: Ask, api: ScriptedModel) -> None:
     api.server.rule(match=CHAT, fault=answering("<think>Lisbon?</think>\n\nIn Lisbon."), times=1)
     assert ask() == "From stored memory, by small-1:\n\nIn Lisbon."
     api.server.rule(match=CHAT, fault=answering("NOTHING."))

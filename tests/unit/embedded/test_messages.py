@@ -30,12 +30,12 @@ def test_messages_come_back_as_they_were_sent(honcho: Honcho) -> None:
     assert honcho.session("s").get_message(message.id).content == "héllo 😀"
 
 
-def test_the_clock_dates_what_carries_no_date(honcho: Honcho) -> None:
+def test_messages_without_a_time_get_the_present_one(honcho: Honcho) -> None:
     (message,) = honcho.session("s").add_messages(honcho.peer("alice").message("now"))
     assert message.created_at == datetime.fromtimestamp(NOON, UTC)
 
 
-def test_the_order_is_that_of_insertion_whatever_the_dates_say(honcho: Honcho) -> None:
+def test_messages_are_in_insertion_order_whatever_their_dates(honcho: Honcho) -> None:
     alice, session = honcho.peer("alice"), honcho.session("s")
     for batch in (("c", "2024-03-01"), ("a", "2024-01-01")), (("b", "2024-02-01"),):
         session.add_messages([alice.message(text, created_at=f"{day}T00:00:00Z") for text, day in batch])
@@ -49,7 +49,7 @@ def test_the_same_batch_twice_is_stored_twice(honcho: Honcho) -> None:
     assert contents(honcho) == ["again", "again"]
 
 
-def test_a_session_and_a_workspace_that_never_were_are_made(http: httpx.Client, honcho: Honcho) -> None:
+def test_posting_messages_creates_session_and_workspace(http: httpx.Client, honcho: Honcho) -> None:
     assert post(http, {"content": "hi", "peer_id": "alice"}).status_code == 201
     assert [session.id for session in honcho.sessions()] == ["s"]
     assert [peer.id for peer in honcho.session("s").peers()] == ["alice"]
@@ -79,7 +79,7 @@ def test_one_bad_message_refuses_its_batch(http: httpx.Client, honcho: Honcho, b
 
 
 @pytest.mark.parametrize("token", ["<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"])
-def test_text_on_which_the_real_server_fails_fails_here(http: httpx.Client, honcho: Honcho, token: str) -> None:
+def test_special_tokens_that_break_the_real_server_are_a_500(http: httpx.Client, honcho: Honcho, token: str) -> None:
     answer = post(http, {"content": "good", "peer_id": "alice"}, {"content": f"a {token}", "peer_id": "alice"})
     assert answer.status_code == 500
     assert contents(honcho) == []
@@ -87,7 +87,7 @@ def test_text_on_which_the_real_server_fails_fails_here(http: httpx.Client, honc
 
 
 @pytest.mark.parametrize("raw", [rb'"\ud800"', rb'"a\udfff b"', b"NaN", b"Infinity", b"-1e999"])
-def test_json_on_which_the_real_server_fails_fails_here(http: httpx.Client, honcho: Honcho, raw: bytes) -> None:
+def test_json_that_breaks_the_real_server_is_a_500(http: httpx.Client, honcho: Honcho, raw: bytes) -> None:
     body = b'{"messages": [{"content": "x", "peer_id": "alice", "metadata": {"k": %b}}]}' % raw
     answer = http.post(MESSAGES, content=body, headers={"content-type": "application/json"})
     assert (answer.status_code, answer.json() != {"detail": "An unexpected error occurred"}) == (500, True)
@@ -95,7 +95,7 @@ def test_json_on_which_the_real_server_fails_fails_here(http: httpx.Client, honc
 
 
 @pytest.mark.parametrize("raw", [b"{", b"\xff", b'{"messages": [}', b'{"messages": "\xed\xa0\x80"}'])
-def test_what_is_not_json_is_refused(http: httpx.Client, raw: bytes) -> None:
+def test_invalid_json_is_refused(http: httpx.Client, raw: bytes) -> None:
     answer = http.post(MESSAGES, content=raw)
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["type"] == "json_invalid"
@@ -138,7 +138,7 @@ def test_an_unknown_message_is_a_404(honcho: Honcho) -> None:
         honcho.session("other").get_message(message.id)
 
 
-def test_an_author_who_is_a_member_keeps_when_it_joined(honcho: Honcho, clock: HandClock) -> None:
+def test_posting_keeps_the_join_time_of_a_member(honcho: Honcho, clock: HandClock) -> None:
     alice, session = honcho.peer("alice"), honcho.session("s")
     session.add_messages(alice.message("first tide"))
     clock.seconds += 60
@@ -146,7 +146,7 @@ def test_an_author_who_is_a_member_keeps_when_it_joined(honcho: Honcho, clock: H
     assert len(honcho.search("tide", filters={"peer_perspective": "alice"})) == 2
 
 
-def test_joining_again_hides_what_was_said_before(honcho: Honcho, clock: HandClock) -> None:
+def test_joining_again_hides_earlier_messages(honcho: Honcho, clock: HandClock) -> None:
     alice, session = honcho.peer("alice"), honcho.session("s")
     session.add_messages(alice.message("first tide"))
     clock.seconds += 60
@@ -158,7 +158,7 @@ def test_joining_again_hides_what_was_said_before(honcho: Honcho, clock: HandClo
     assert [hit.content for hit in honcho.search("tide", filters={"peer_perspective": "alice"})] == ["second tide"]
 
 
-def test_who_left_sees_what_was_said_until_then(honcho: Honcho, clock: HandClock) -> None:
+def test_former_member_sees_messages_until_it_left(honcho: Honcho, clock: HandClock) -> None:
     alice, bob, session = honcho.peer("alice"), honcho.peer("bob"), honcho.session("s")
     session.add_messages([alice.message("first tide"), bob.message("low tide")])
     clock.seconds += 60

@@ -23,7 +23,7 @@ def talked(honcho: Honcho) -> Honcho:
     return honcho
 
 
-def test_a_representation_holds_conclusions_and_what_was_said(talked: Honcho) -> None:
+def test_representation_has_conclusions_and_messages(talked: Honcho) -> None:
     lines = talked.peer("bot").representation(target="alice").splitlines()
     assert lines == [
         "Conclusions:",
@@ -36,7 +36,7 @@ def test_a_representation_holds_conclusions_and_what_was_said(talked: Honcho) ->
     ]
 
 
-def test_what_a_query_asks_for_comes_first(talked: Honcho) -> None:
+def test_matches_of_a_query_come_first(talked: Honcho) -> None:
     lines = talked.peer("bot").representation(target="alice", search_query="where is Lisbon").splitlines()
     assert lines == [
         "Conclusions on this:",
@@ -56,14 +56,14 @@ def test_what_a_query_asks_for_comes_first(talked: Honcho) -> None:
     assert "patient" not in few
 
 
-def test_a_representation_is_confined_to_sessions(talked: Honcho) -> None:
+def test_representation_is_limited_to_sessions(talked: Honcho) -> None:
     inside = talked.peer("bot").representation(target="alice", session="s")
     assert "clocks" in inside
     assert "patient" not in inside
     assert talked.peer("bot").representation(target="alice", session="elsewhere") == ""
 
 
-def test_what_was_said_to_others_is_not_told(honcho: Honcho) -> None:
+def test_messages_to_others_are_not_revealed(honcho: Honcho) -> None:
     bot = honcho.peer("bot")
     for name in ("alice", "eve"):
         session = honcho.session(f"with-{name}")
@@ -78,11 +78,11 @@ def test_what_was_said_to_others_is_not_told(honcho: Honcho) -> None:
         assert "eve" not in str(text)
 
 
-def test_who_took_no_part_knows_nothing_of_what_was_said(talked: Honcho) -> None:
+def test_peer_outside_a_session_knows_nothing_of_it(talked: Honcho) -> None:
     assert talked.peer("carol").representation(target="alice") == ""
 
 
-def test_chat_quotes_what_is_stored_and_says_so(talked: Honcho) -> None:
+def test_chat_quotes_stored_items_and_says_so(talked: Honcho) -> None:
     answer = talked.peer("bot").chat("Where does she live, Lisbon?", target="alice")
     assert isinstance(answer, str)
     assert answer.splitlines()[0] == CHAT_PREFACE
@@ -105,7 +105,7 @@ def test_chat_says_nothing_when_nothing_is_relevant(talked: Honcho, http: httpx.
 
 
 @pytest.mark.usefixtures("talked")
-def test_chat_is_confined_to_sessions(http: httpx.Client) -> None:
+def test_chat_is_limited_to_sessions(http: httpx.Client) -> None:
     def ask(**body: object) -> httpx.Response:
         return http.post("/v3/workspaces/home/peers/alice/chat", json={"query": "clocks", **body})
 
@@ -122,7 +122,7 @@ def test_chat_is_confined_to_sessions(http: httpx.Client) -> None:
 
 
 @pytest.mark.usefixtures("talked")
-def test_a_workspace_is_asked_about_anybody_in_it(http: httpx.Client) -> None:
+def test_workspace_chat_covers_every_peer(http: httpx.Client) -> None:
     def ask(query: str, workspace: str = "home", **body: object) -> str | None:
         answer = http.post(f"/v3/workspaces/{workspace}/chat", json={"query": query, **body})
         assert answer.status_code == 200
@@ -141,7 +141,7 @@ def test_chat_streams(talked: Honcho) -> None:
     assert "".join(talked.peer("bot").chat_stream("volcanoes", target="alice")) == ""
 
 
-def test_a_card_is_what_was_set(talked: Honcho) -> None:
+def test_card_is_returned_as_set(talked: Honcho) -> None:
     alice, bot = talked.peer("alice"), talked.peer("bot")
     assert alice.get_card() is None
     assert bot.set_card(["likes clocks"], target="alice") == ["likes clocks"]
@@ -161,7 +161,7 @@ def test_the_context_of_a_peer(talked: Honcho) -> None:
 
 
 @pytest.mark.usefixtures("talked")
-def test_what_is_unknown_has_no_card_and_no_context(http: httpx.Client) -> None:
+def test_unknown_peers_have_no_card_and_no_context(http: httpx.Client) -> None:
     for path in ("home/peers/nobody/card", "home/peers/nobody/context", "nowhere/peers/alice/card"):
         assert http.get(f"/v3/workspaces/{path}").status_code == 404
     answer = http.post("/v3/workspaces/home/peers/nobody/representation", json={})
@@ -187,7 +187,7 @@ def test_a_context_keeps_the_latest_messages_that_fit(talked: Honcho) -> None:
     assert talked.session("s").context(tokens=1).messages == []
 
 
-def test_what_is_unknown_has_an_empty_context(http: httpx.Client) -> None:
+def test_unknown_sessions_have_an_empty_context(http: httpx.Client) -> None:
     answer = http.get("/v3/workspaces/home/sessions/nowhere/context")
     assert answer.json() == {
         "id": "nowhere", "messages": [], "summary": None, "peer_representation": None, "peer_card": None,

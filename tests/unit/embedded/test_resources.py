@@ -17,7 +17,7 @@ from honcho_exec.embedded import EmbeddedHoncho
 HOME = "/v3/workspaces/home"
 
 
-def test_making_answers_201_and_getting_200(http: httpx.Client) -> None:
+def test_creating_answers_201_and_getting_200(http: httpx.Client) -> None:
     for path in ("/v3/workspaces", f"{HOME}/peers", f"{HOME}/sessions"):
         assert [http.post(path, json={"id": "home"}).status_code for _ in range(2)] == [201, 200]
 
@@ -141,7 +141,7 @@ def test_names_of_sessions_deleted_by_an_earlier_version_are_free(honcho: Honcho
         again.close()
 
 
-def test_nothing_of_a_deleted_session_is_left_in_the_files(honcho: Honcho, tmp_path: Path) -> None:
+def test_deleted_sessions_leave_no_trace_in_the_files(honcho: Honcho, tmp_path: Path) -> None:
     session = honcho.session("s")
     session.add_messages([honcho.peer("alice").message(f"the password is zanzibar{n}") for n in range(50)])
     session.delete()
@@ -194,7 +194,7 @@ def test_a_session_is_cloned_up_to_a_message(honcho: Honcho, clock: HandClock) -
     assert len(list(session.messages())) == 3
 
 
-def test_what_cannot_be_cloned_makes_nothing(honcho: Honcho) -> None:
+def test_failed_clone_creates_nothing(honcho: Honcho) -> None:
     session, other = honcho.session("s"), honcho.session("t")
     elsewhere = other.add_messages(honcho.peer("alice").message("elsewhere"))[0]
     for clone in (
@@ -225,13 +225,13 @@ def test_lists_are_paged_in_the_order_of_insertion(honcho: Honcho, clock: HandCl
 
 
 @pytest.mark.parametrize("query", ["page=0", "size=0", "size=101", "page=x", "reverse=maybe"])
-def test_pages_that_cannot_be_are_refused(http: httpx.Client, query: str) -> None:
+def test_invalid_pages_are_refused(http: httpx.Client, query: str) -> None:
     answer = http.post(f"{HOME}/sessions/list?{query}")
     assert answer.status_code == 422
     assert answer.json()["detail"][0]["loc"] == ["query", query.partition("=")[0]]
 
 
-def test_what_is_unknown_lists_as_empty(http: httpx.Client) -> None:
+def test_unknown_resources_list_as_empty(http: httpx.Client) -> None:
     for path in ("peers/list", "sessions/list", "conclusions/list", "peers/x/sessions", "sessions/x/messages/list"):
         answer = http.post(f"/v3/workspaces/nowhere/{path}")
         assert answer.status_code == 200

@@ -20,7 +20,7 @@ def hits(honcho: Honcho, query: str, limit: int = 10) -> list[str]:
     return [hit.content for hit in honcho.search(query, limit=limit)]
 
 
-def test_what_is_stored_is_found_at_once(honcho: Honcho) -> None:
+def test_stored_messages_are_found_at_once(honcho: Honcho) -> None:
     store(honcho, "The harbour was full of painted boats.")
     for query in ("boats", "BOAT", "painting", "harbour?", "a full harbour"):
         assert hits(honcho, query) == ["The harbour was full of painted boats."]
@@ -55,7 +55,7 @@ def test_neighbours_come_from_the_same_session_and_obey_the_filter(honcho: Honch
     assert [hit.content for hit in honcho.session("b").search("tea")] == []
 
 
-def test_who_is_named_comes_first(honcho: Honcho) -> None:
+def test_messages_of_a_named_peer_come_first(honcho: Honcho) -> None:
     store(honcho, "the boat is blue", session="a", peer="bob-jones")
     store(honcho, "the boat is green", session="b", peer="carol")
     assert hits(honcho, "which boat has Bob")[0] == "the boat is blue"
@@ -144,7 +144,7 @@ def test_the_limit_is_kept(honcho: Honcho) -> None:
             honcho.search("tea", limit=limit)
 
 
-def test_what_is_unknown_is_searched_as_empty(honcho: Honcho, sdk: Callable[[str], Honcho]) -> None:
+def test_search_of_an_unknown_workspace_is_empty(honcho: Honcho, sdk: Callable[[str], Honcho]) -> None:
     post = honcho._http._client.post
     store(honcho, "tea")
     for place in ("home/peers/nobody", "home/sessions/nowhere", "nowhere", "nowhere/peers/nobody"):

@@ -13,6 +13,6 @@ def test_a_question_reaches_the_words_of_its_answer(asked: str, said: str) -> No
     assert asked in related_words([said])
 
 
-def test_what_was_asked_is_not_repeated() -> None:
+def test_related_words_exclude_the_query() -> None:
     assert not {"live", "moved"} & set(related_words(["live", "moved"]))
     assert related_words(["quaternion"]) == []

@@ -68,7 +68,7 @@ def test_text_is_stored_as_it_is(http: httpx.Client, content: bytes, media_type:
     ],
     ids=lambda value: str(value)[:20],
 )
-def test_what_is_no_text_is_refused_and_nothing_stored(
+def test_files_without_text_are_refused(
     http: httpx.Client, honcho: Honcho, content: bytes, media_type: str, status: int
 ) -> None:
     assert upload(http, content, media_type).status_code == status
@@ -101,7 +101,7 @@ def test_an_empty_part_does_not_break_a_form(http: httpx.Client) -> None:
     assert [message["content"] for message in answer.json()] == ["one\n--y\r\n\rtwo"]
 
 
-def test_a_body_that_is_no_form_is_refused(http: httpx.Client) -> None:
+def test_bodies_other_than_forms_are_refused(http: httpx.Client) -> None:
     for content_type in ("multipart/form-data", "multipart/form-data; boundary=x", "application/json", None):
         headers = {"Content-Type": content_type} if content_type else {}
         assert http.post(UPLOAD, content=b"--y\r\nnonsense", headers=headers).status_code == 422
@@ -127,9 +127,7 @@ PART = b'--x\r\nContent-Disposition: form-data; name="%s"; filename="a"\r\nConte
     ],
     ids=["cut", "cut at what looks like an end", "two files", "many parts", "many headers"],
 )
-def test_a_form_that_is_cut_off_or_too_much_is_refused(
-    http: httpx.Client, honcho: Honcho, form: bytes, why: str
-) -> None:
+def test_truncated_and_oversized_forms_are_refused(http: httpx.Client, honcho: Honcho, form: bytes, why: str) -> None:
     answer = http.post(UPLOAD, content=form, headers={"Content-Type": "multipart/form-data; boundary=x"})
     assert (answer.status_code, why in answer.json()["detail"][0]["msg"]) == (422, True)
     assert list(honcho.session("s").messages()) == []

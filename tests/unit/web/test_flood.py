@@ -105,7 +105,7 @@ def test_no_body_is_read_without_the_key(
             assert b"\r\nConnection: close\r\n" in told
 
 
-def test_a_client_that_asks_before_it_sends_is_not_told_to_go_on_without_the_key(serve: Serve) -> None:
+def test_expect_continue_without_the_key_is_refused(serve: Serve) -> None:
     served = serve()
     with ExitStack() as stack:
         sock = connect(served, stack)
@@ -119,7 +119,7 @@ def test_a_client_that_asks_before_it_sends_is_not_told_to_go_on_without_the_key
         assert answer(sock).startswith(b"HTTP/1.1 422 ")
 
 
-def test_large_bodies_take_a_bounded_amount_of_memory(serve: Serve) -> None:
+def test_large_bodies_take_bounded_memory(serve: Serve) -> None:
     served = serve()
     full = {"messages": [{"peer_id": "ada", "content": "😀" * 25_000} for _ in range(100)]}
     bodies = {
@@ -146,7 +146,7 @@ def test_large_bodies_take_a_bounded_amount_of_memory(serve: Serve) -> None:
     assert usage.ru_maxrss < 500_000
 
 
-def test_bodies_in_chunks_are_bounded_too(serve: Serve) -> None:
+def test_chunked_bodies_are_bounded(serve: Serve) -> None:
     served = serve()
     headers = {"Authorization": f"Bearer {served.key}", "Content-Type": "application/json"}
     with httpx.Client(base_url=served.url, headers=headers, trust_env=False, timeout=60) as http:
@@ -156,7 +156,7 @@ def test_bodies_in_chunks_are_bounded_too(serve: Serve) -> None:
 
 
 @pytest.mark.usefixtures("many_files")
-def test_strangers_are_dropped_and_keep_nobody_out(serve: Serve) -> None:
+def test_unauthenticated_connections_are_dropped_and_block_nobody(serve: Serve) -> None:
     served = serve("--unauthenticated-share", "5")
     headers = {"Authorization": f"Bearer {served.key}"}
     with (
@@ -195,13 +195,13 @@ def test_strangers_are_dropped_and_keep_nobody_out(serve: Serve) -> None:
         assert keeps.post("/v3/workspaces/list", json={}).status_code == 200
 
 
-def test_how_large_a_body_may_be_depends_on_its_route() -> None:
+def test_body_limit_depends_on_the_route() -> None:
     assert body_limit(MESSAGES) == body_limit("/v3/workspaces/w/conclusions") == 16 * MIB
     assert body_limit(f"{MESSAGES}/upload") == 6 * MIB
     assert body_limit(f"{MESSAGES}/list") == body_limit("/v3/workspaces") == MIB
 
 
-def test_values_are_counted_outside_of_texts() -> None:
+def test_json_values_are_counted_outside_of_strings() -> None:
     text = json.dumps({"messages": [{"content": '[{,"\\"[{,' * 2_000} for _ in range(100)]}).encode()
     assert len(text) > MIB
     assert not too_many_values(text)

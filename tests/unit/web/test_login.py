@@ -41,7 +41,7 @@ def redeem(served: Served, code: str, **headers: str) -> httpx.Response:
     return httpx.post(f"{served.url}/local/login", headers={"Honcho-Exec-Code": code} | headers, trust_env=False)
 
 
-def test_the_browser_is_passed_a_code_that_works_once(serve: Serve, tmp_path: Path) -> None:
+def test_browser_gets_a_code_that_works_once(serve: Serve, tmp_path: Path) -> None:
     opened = Opened(tmp_path)
     served = serve("--open", **opened.environ)
     arguments = opened.arguments()
@@ -59,14 +59,14 @@ def test_the_browser_is_passed_a_code_that_works_once(serve: Serve, tmp_path: Pa
     assert not opener.exists()
 
 
-def test_without_a_key_the_page_itself_is_opened(serve: Serve, tmp_path: Path) -> None:
+def test_without_a_key_the_page_is_opened_directly(serve: Serve, tmp_path: Path) -> None:
     opened = Opened(tmp_path)
     served = serve("--open", "--no-auth", **opened.environ)
     assert opened.arguments() == f"{served.url}/"
     assert redeem(served, "x").status_code == 401
 
 
-def test_a_code_is_valid_for_a_minute_and_until_there_is_a_newer_one() -> None:
+def test_code_is_valid_for_a_minute_or_until_the_next_one() -> None:
     now = 0.0
     codes = OneTimeCode("key", clock=lambda: now)
     assert codes.redeem("") is None
@@ -92,7 +92,7 @@ if CHROMIUM.exists():
                 protocol = browser.run("location.protocol")
 
     @pytest.mark.usefixtures("remembered")
-    def test_a_real_browser_is_logged_in_and_its_history_holds_no_code(serve: Serve, tmp_path: Path) -> None:
+    def test_browser_is_logged_in_without_a_code_in_its_history(serve: Serve, tmp_path: Path) -> None:
         opened = Opened(tmp_path)
         served = serve("--open", **opened.environ)
         opener = opener_of(opened.arguments())

@@ -27,7 +27,7 @@ IDLE = "!document.getElementById('content').hasAttribute('aria-busy')"
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_any_honcho_client_can_use_it_until_it_is_told_to_end(serve: Serve, number: signal.Signals) -> None:
+def test_honcho_clients_are_served_until_a_signal(serve: Serve, number: signal.Signals) -> None:
     served = serve()
     with httpx.Client(trust_env=False) as http:
         right, wrong = (
@@ -43,7 +43,7 @@ def test_any_honcho_client_can_use_it_until_it_is_told_to_end(serve: Serve, numb
         httpx.get(f"{served.url}/health", trust_env=False)
 
 
-def test_a_provider_can_use_it_as_its_server(serve: Serve, tmp_path: Path) -> None:
+def test_provider_can_use_the_served_honcho(serve: Serve, tmp_path: Path) -> None:
     served = serve(HONCHO_SERVE_KEY="a-key-of-mine")
     environ = {"HOME": str(tmp_path), "HONCHO_BASE_URL": served.url, "HONCHO_API_KEY": "a-key-of-mine"}
     with HonchoProvider("s", environ=environ, home=tmp_path / "client") as provider:
@@ -52,29 +52,29 @@ def test_a_provider_can_use_it_as_its_server(serve: Serve, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "pi.lan"])  # noqa: S104 - nothing listens there
-def test_elsewhere_it_does_not_listen_without_a_key(host: str) -> None:
+def test_no_auth_is_refused_on_other_addresses(host: str) -> None:
     refused = CliRunner().invoke(main, ["serve", "--host", host, "--no-auth"])
     assert (refused.exit_code, "--no-auth is for this machine only" in refused.output) == (2, True)
 
 
-def test_no_address_is_wrong_use() -> None:
+def test_empty_host_is_a_usage_error() -> None:
     refused = CliRunner().invoke(main, ["serve", "--host", ""])
     assert (refused.exit_code, "--host needs an address: 127.0.0.1" in refused.output) == (2, True)
 
 
-def test_listening_everywhere_it_says_where_it_is_on_this_machine(serve: Serve) -> None:
+def test_on_all_addresses_the_local_url_is_printed(serve: Serve) -> None:
     served = serve("--host", "0.0.0.0")  # noqa: S104 - with a key, and for the test only
     assert served.url.startswith("http://127.0.0.1:")
     assert httpx.get(f"{served.url}/health", trust_env=False).status_code == 200
 
 
-def test_a_port_that_is_in_use_is_named(serve: Serve) -> None:
+def test_port_in_use_is_reported(serve: Serve) -> None:
     port = serve("--no-auth").url.rpartition(":")[2]
     refused = CliRunner().invoke(main, ["serve", "--port", port])
     assert (refused.exit_code, f"cannot listen on 127.0.0.1:{port}" in refused.output) == (1, True)
 
 
-def test_those_who_keep_a_connection_keep_nobody_out(serve: Serve) -> None:
+def test_open_connections_block_nobody(serve: Serve) -> None:
     served = serve("--no-auth")
     with ExitStack() as stack:
         for _ in range(130):
@@ -83,11 +83,11 @@ def test_those_who_keep_a_connection_keep_nobody_out(serve: Serve) -> None:
         assert httpx.get(f"{served.url}/health", trust_env=False).status_code == 200
 
 
-def test_an_idle_connection_is_let_go_and_logs_go_where_all_others_do() -> None:
+def test_idle_connections_are_closed_and_logs_are_forwarded() -> None:
     logged = BufferingHandler(10)
     logging.getLogger("honcho_exec").addHandler(logged)
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        guard = Guard(lambda _, __: [], key=None, loopback_only=False, needs_no_key=lambda _, __: False)
+        guard = Guard(lambda _, __: [], key=None, loopback_only=False, is_public=lambda _, __: False)
         server = make_server(guard, listening, body_limit=lambda _: 0)
         try:
             with socket.create_connection(listening.getsockname()) as half:
@@ -107,7 +107,7 @@ def test_an_idle_connection_is_let_go_and_logs_go_where_all_others_do() -> None:
 
 
 @pytest.mark.usefixtures("remembered")
-def test_the_state_of_the_outbox_tells_how_long_deliveries_took(serve: Serve) -> None:
+def test_outbox_state_has_the_latency_of_deliveries(serve: Serve) -> None:
     served = serve("--no-auth")
     state = httpx.get(f"{served.url}/local/outbox", trust_env=False).json()
     assert state["counts"]["pending"] == 0
@@ -140,13 +140,13 @@ if CHROMIUM.exists():
         browser.wait(f"{IDLE} && document.querySelector('#tabs [aria-current]').hash === '#/{route.split('/')[1]}'")
         return str(browser.run("document.getElementById('content').innerText"))
 
-    def test_a_person_sees_what_is_remembered(browser: Browser) -> None:
+    def test_page_shows_the_memory(browser: Browser) -> None:
         assert "talks" in go(browser, "#/sessions")
         assert HOSTILE in go(browser, "#/sessions/talks")
         assert "Lives by a lake" in go(browser, "#/peers/ada")
         assert "Ada likes herons" in go(browser, "#/peers/ada")
         assert "The heron stands in the reeds." in go(browser, "#/search/heron")
-        assert "Nothing waits" in go(browser, "#/outbox")
+        assert "No pending or parked rows." in go(browser, "#/outbox")
         assert browser.run("document.querySelectorAll('svg.plot circle').length") > 0
         colours = []
         for dark in (False, True):
@@ -161,7 +161,7 @@ if CHROMIUM.exists():
             assert browser.run(f"{box}.height") > 10, part
             assert browser.run("document.documentElement.scrollWidth") <= 360
 
-    def test_every_workspace_can_be_chosen_and_a_failure_has_its_own_title(browser: Browser) -> None:
+    def test_page_lists_all_workspaces_and_titles_failures(browser: Browser) -> None:
         browser.run(
             "Promise.all([...Array(101).keys()].map((number) => fetch('/v3/workspaces', {method: 'POST', body:"
             " JSON.stringify({id: `w${number}`}), headers: {'Content-Type': 'application/json',"
@@ -175,7 +175,7 @@ if CHROMIUM.exists():
         assert "not found" in browser.run("document.getElementById('status').textContent")
         browser.errors.clear()
 
-    def test_a_conclusion_is_deleted_by_keyboard_after_a_question(browser: Browser, remembered: HonchoProvider) -> None:
+    def test_conclusion_is_deleted_by_keyboard_after_confirmation(browser: Browser, remembered: HonchoProvider) -> None:
         go(browser, "#/conclusions")
         for answer, left in (("Escape", 2), ("Enter", 2), ("Tab Enter", 1)):
             browser.run("[...document.querySelectorAll('#content .danger')].at(-1).focus()")
@@ -200,9 +200,15 @@ if CHROMIUM.exists():
 
 else:
 
-    def test_the_page_is_served_and_asks_for_no_assets_of_others(serve: Serve) -> None:
+    def test_page_loads_no_foreign_assets(serve: Serve) -> None:
         served = serve("--no-auth")
         with httpx.Client(base_url=served.url, trust_env=False) as http:
-            page = http.get("/").text + http.get("/page.css").text + http.get("/page.js").text
+            page = (
+                http.get("/").text
+                + http.get("/page.css").text
+                + http.get("/page.js").text
+                + http.get("/dom.js").text
+                + http.get("/plot.js").text
+            )
         assert "innerHTML" not in page
         assert "https://" not in page
