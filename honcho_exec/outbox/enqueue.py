@@ -33,7 +33,7 @@ _COLUMNS = (
     "ai_peer",
     "turn",
     "payload",
-    "dedup",
+    "dedup_key",
     "admitted_at",
     "key",
     "admitted_by",
@@ -112,7 +112,7 @@ class Enqueuer:
             *self._columns(ref, write, owner),
             turn,
             payload,
-            self._dedup(ref, write),
+            self._dedup_key(ref, write),
             now,
             row_key(turn, position, ref.session, payload, now),
             self._file.opening,
@@ -141,7 +141,7 @@ class Enqueuer:
             ref.ai_peer,
         )
 
-    def _dedup(self, ref: SessionRef, write: Write) -> str | None:
+    def _dedup_key(self, ref: SessionRef, write: Write) -> str | None:
         match write:
             case Message(source_key=str() as key):
                 return json.dumps([self._destination, "message", ref.scope, key])
@@ -165,7 +165,7 @@ class _Turn(Change):
         self._listener.begin()
 
     def apply(self, connection: Connection) -> None:
-        added = _insert(connection, self.rows, self.max_rows, "ON CONFLICT (dedup) DO NOTHING")
+        added = _insert(connection, self.rows, self.max_rows, "ON CONFLICT (dedup_key) DO NOTHING")
         carrier = self.turn if added else _carrier(connection, self.rows)
         self.admitted = None if carrier is None else Admitted(carrier, added)
 
@@ -217,10 +217,10 @@ def _chunks(turns: Sequence[_Turn]) -> Iterator[list[_Turn]]:
 
 def _carrier(connection: Connection, rows: Sequence[_Row]) -> str | None:
     """Return the pending turn that has a write of these rows already."""
-    dedup = [row[_COLUMNS.index("dedup")] for row in rows]
+    keys = [row[_COLUMNS.index("dedup_key")] for row in rows]
     found = connection.execute(
-        "SELECT turn FROM rows WHERE dedup IN (SELECT value FROM json_each(?)) ORDER BY id DESC LIMIT 1",
-        (json.dumps(dedup),),
+        "SELECT turn FROM rows WHERE dedup_key IN (SELECT value FROM json_each(?)) ORDER BY id DESC LIMIT 1",
+        (json.dumps(keys),),
     ).fetchone()
     return None if found is None else str(found["turn"])
 

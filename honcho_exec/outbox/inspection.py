@@ -62,12 +62,13 @@ class Inspection:
         with self._file.reading() as connection:
             row = connection.execute(
                 "SELECT count(*) FILTER (WHERE here AND parked_at IS NULL) AS pending,"
-                " count(*) FILTER (WHERE here AND parked_at IS NULL AND look) AS in_flight,"
+                " count(*) FILTER (WHERE here AND parked_at IS NULL AND must_verify) AS in_flight,"
                 " count(*) FILTER (WHERE here AND parked_at IS NOT NULL) AS parked,"
                 " count(*) FILTER (WHERE NOT here) AS elsewhere,"
                 " count(*) FILTER (WHERE here AND parked_at IS NULL AND held) AS held,"
                 " min(admitted_at) FILTER (WHERE here AND parked_at IS NULL AND NOT held) AS oldest_at"
-                " FROM (SELECT destination = ? AS here, owner LIKE ? AS held, parked_at, look, admitted_at FROM rows)",
+                " FROM (SELECT destination = ? AS here, owner LIKE ? AS held, parked_at, must_verify, admitted_at"
+                " FROM rows)",
                 (self._destination, f"%{HELD}"),
             ).fetchone()
         counts = Counts(*row)
@@ -120,8 +121,8 @@ class Inspection:
         """Let parked rows be sent again, by any process; return how many there were."""
         with self._file.writing() as connection:
             return connection.execute(
-                "UPDATE rows SET parked_at = NULL, batch = NULL, look = 0, settle_at = 0, attempts = 0, owner = '',"
-                " admitted_by = ''"
+                "UPDATE rows SET parked_at = NULL, batch = NULL, must_verify = 0, ambiguous_until = 0, attempts = 0,"
+                " owner = '', admitted_by = ''"
                 " WHERE parked_at IS NOT NULL AND id IN (SELECT value FROM json_each(?))",
                 (json.dumps(list(ids)),),
             ).rowcount
@@ -130,7 +131,8 @@ class Inspection:
         """Delete rows, except those that are being sent; return how many there were."""
         with self._file.writing() as connection:
             return connection.execute(
-                "DELETE FROM rows WHERE (parked_at IS NOT NULL OR NOT look) AND id IN (SELECT value FROM json_each(?))",
+                "DELETE FROM rows WHERE (parked_at IS NOT NULL OR NOT must_verify)"
+                " AND id IN (SELECT value FROM json_each(?))",
                 (json.dumps(list(ids)),),
             ).rowcount
 

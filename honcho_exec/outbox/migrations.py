@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from sqlite3 import Connection
 
@@ -107,14 +108,22 @@ MIGRATIONS = (
     "ALTER TABLE rows ADD COLUMN session_key TEXT NOT NULL DEFAULT '';",
     # Few rows are under way: looking for those behind a batch does not read the backlog.
     "CREATE INDEX rows_under_way ON rows (stream, id) WHERE look;",
+    """
+    ALTER TABLE rows RENAME COLUMN look TO must_verify;
+    ALTER TABLE rows RENAME COLUMN settle_at TO ambiguous_until;
+    ALTER TABLE rows RENAME COLUMN dedup TO dedup_key;
+    """,
 )
 
 
-def import_spill(path: Path, connection: Connection, now: float) -> None:
-    """Store the turns in `outbox.spill`, in order and each once, and remove the file.
+_RENAMED = {"look": "must_verify", "settle_at": "ambiguous_until", "dedup": "dedup_key"}
 
-    Earlier versions kept turns there while another process locked the outbox. A file with a line that cannot be read
-    is kept under another name.
+
+def import_spill(path: Path, connection: Connection, now: float) -> None:
+    """Store the turns in `outbox.spill`, in order and each once, and rename the file.
+
+    Earlier versions kept turns there while another process locked the outbox. The file is kept as a backup, or as
+    damaged if a line cannot be read.
 
     Args:
         path: the file.
@@ -138,22 +147,24 @@ def import_spill(path: Path, connection: Connection, now: float) -> None:
             except (ValueError, TypeError, KeyError):
                 unread += 1
                 continue
-            # If the process dies between the commit and the removal, the file is imported again.
+            # If the process dies between the commit and the renaming, the file is read again.
             if connection.execute("INSERT OR IGNORE INTO taken VALUES (?, ?)", (key, now)).rowcount:
                 for row in rows:
                     _store(connection, row)
         connection.execute("COMMIT")
-        if unread:
-            path.rename(path.with_name(f"{path.name}.damaged-{int(now)}"))
+        if lines:
+            what = "damaged" if unread else "backup"
+            path.rename(path.with_name(f"{path.name}.{what}-{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%S}"))
         else:
             path.unlink()
 
 
 def _store(connection: Connection, row: Mapping[str, Value]) -> None:
     columns = {column for (column,) in connection.execute("SELECT name FROM pragma_table_info('rows')")} - {"id"}
-    values = {column: value for column, value in row.items() if column in columns}
+    values = {_RENAMED.get(column, column): value for column, value in row.items()}
+    values = {column: value for column, value in values.items() if column in columns}
     connection.execute(
         f"INSERT INTO rows ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})"
-        " ON CONFLICT (dedup) DO NOTHING",
+        " ON CONFLICT (dedup_key) DO NOTHING",
         list(values.values()),
     )

@@ -142,7 +142,7 @@ class Outbox:
         with self.file.reading() as connection:
             rows = connection.execute(
                 "SELECT * FROM rows WHERE batch = (SELECT batch FROM rows INDEXED BY rows_under_way WHERE stream = ?"
-                " AND parked_at IS NULL AND id > ? AND look AND owner = ? AND batch <> ? ORDER BY id LIMIT 1)"
+                " AND parked_at IS NULL AND id > ? AND must_verify AND owner = ? AND batch <> ? ORDER BY id LIMIT 1)"
                 " ORDER BY id",
                 (batch.stream, batch.rows[-1].id, self._holder.name, batch.id),
             ).fetchall()
@@ -164,7 +164,7 @@ class Outbox:
         left = batch.ambiguous_until.since(latest)
         if not batch.must_verify or (left is not None and left <= 0):
             return batch
-        self._update(batch, "ambiguous_boot = ?, settle_at = ?", latest.boot, latest.seconds)
+        self._update(batch, "ambiguous_boot = ?, ambiguous_until = ?", latest.boot, latest.seconds)
         return replace(batch, ambiguous_until=latest)
 
     def _in(self, seconds: float) -> BootTime:
@@ -184,7 +184,7 @@ class Outbox:
 
         def begin(connection: Connection) -> set[int]:
             found = connection.execute(
-                "UPDATE rows SET attempts = attempts + 1, look = 1, ambiguous_boot = ?, settle_at = ?"
+                "UPDATE rows SET attempts = attempts + 1, must_verify = 1, ambiguous_boot = ?, ambiguous_until = ?"
                 f" WHERE {_THESE_ROWS} RETURNING id",
                 (until.boot, until.seconds, _keys(rows)),
             ).fetchall()
@@ -195,12 +195,18 @@ class Outbox:
 
     def mark_not_sent(self, batch: Batch, error: str) -> None:
         """Record that the attempt certainly was not done."""
-        self._update(batch, "look = 0, settle_at = 0, error = ?", error)
+        self._update(batch, "must_verify = 0, ambiguous_until = 0, error = ?", error)
 
     def mark_ambiguous(self, batch: Batch, error: str, *, may_land_for: float) -> None:
         """Record that the attempt may have been done, or may be done within that many seconds."""
         until = self._in(may_land_for)
-        self._update(batch, "look = 1, ambiguous_boot = ?, settle_at = ?, error = ?", until.boot, until.seconds, error)
+        self._update(
+            batch,
+            "must_verify = 1, ambiguous_boot = ?, ambiguous_until = ?, error = ?",
+            until.boot,
+            until.seconds,
+            error,
+        )
 
     def delete_delivered(self, rows: Sequence[OutboxRow]) -> None:
         """Delete rows that Honcho has, and record their delivery."""
@@ -216,7 +222,8 @@ class Outbox:
         middle = batch.rows[len(batch.rows) // 2].id
         with self.file.writing() as connection:
             connection.execute(
-                "UPDATE rows SET batch = CASE WHEN id < ? THEN ? ELSE ? END, look = 0, settle_at = 0 WHERE batch = ?",
+                "UPDATE rows SET batch = CASE WHEN id < ? THEN ? ELSE ? END, must_verify = 0, ambiguous_until = 0"
+                " WHERE batch = ?",
                 (middle, self._clock.new_id(), self._clock.new_id(), batch.id),
             )
 

@@ -58,8 +58,8 @@ def split_destination(destination: str) -> tuple[str, str]:
 def find_elsewhere(connection: Connection, backend: str, alive: Callable[[str], bool]) -> list[Elsewhere]:
     """Count the rows for other backends than `backend`, by destination, that of the oldest row first."""
     groups = connection.execute(
-        "SELECT destination, owner, parked_at IS NOT NULL AS parked, look, count(*) AS rows, min(admitted_at) AS oldest"
-        " FROM rows GROUP BY destination, owner, parked, look"
+        "SELECT destination, owner, parked_at IS NOT NULL AS parked, must_verify, count(*) AS rows,"
+        " min(admitted_at) AS oldest FROM rows GROUP BY destination, owner, parked, must_verify"
     ).fetchall()
     found = []
     for destination in dict.fromkeys(str(group["destination"]) for group in groups):
@@ -68,7 +68,7 @@ def find_elsewhere(connection: Connection, backend: str, alive: Callable[[str], 
         counts = {"movable": 0, "ambiguous": 0, "parked": 0, "held": 0}
         own = [group for group in groups if group["destination"] == destination]
         for group in own:
-            counts[_kind(group["parked"], alive(group["owner"]), group["look"])] += int(group["rows"])
+            counts[_kind(group["parked"], alive(group["owner"]), group["must_verify"])] += int(group["rows"])
         found.append(Elsewhere(destination, **counts, oldest_at=min(group["oldest"] for group in own)))
     return sorted(found, key=lambda elsewhere: elsewhere.oldest_at)
 
@@ -92,25 +92,25 @@ def redirect(
     wanted, living = set(kinds), dict[str, bool]()
     moved = duplicates = 0
     rows = connection.execute(
-        "SELECT id, owner, parked_at IS NOT NULL AS parked, look, stream, dedup FROM rows WHERE destination = ?"
-        " ORDER BY id",
+        "SELECT id, owner, parked_at IS NOT NULL AS parked, must_verify, stream, dedup_key FROM rows"
+        " WHERE destination = ? ORDER BY id",
         (source,),
     ).fetchall()
     for row in rows:
         owner = str(row["owner"])
         if owner not in living:
             living[owner] = alive(owner)
-        if _kind(row["parked"], living[owner], row["look"]) not in wanted:
+        if _kind(row["parked"], living[owner], row["must_verify"]) not in wanted:
             continue
-        dedup = None if row["dedup"] is None else _with_destination(row["dedup"], target)
-        if dedup and connection.execute("SELECT 1 FROM rows WHERE dedup = ?", (dedup,)).fetchone():
+        dedup_key = None if row["dedup_key"] is None else _with_destination(row["dedup_key"], target)
+        if dedup_key and connection.execute("SELECT 1 FROM rows WHERE dedup_key = ?", (dedup_key,)).fetchone():
             connection.execute("DELETE FROM rows WHERE id = ?", (row["id"],))
             duplicates += 1
             continue
         # The attempts were made at the other server: no batch of this one has overtaken these rows.
         connection.execute(
-            "UPDATE rows SET destination = ?, stream = ?, dedup = ?, owner = '', attempts = 0 WHERE id = ?",
-            (target, _with_destination(row["stream"], target), dedup, row["id"]),
+            "UPDATE rows SET destination = ?, stream = ?, dedup_key = ?, owner = '', attempts = 0 WHERE id = ?",
+            (target, _with_destination(row["stream"], target), dedup_key, row["id"]),
         )
         moved += 1
     return Redirected(moved, duplicates)

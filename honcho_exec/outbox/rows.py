@@ -183,7 +183,7 @@ def read_row(row: Row) -> OutboxRow:
         write=_load(row["kind"], row["payload"]),
         admitted_at=row["admitted_at"],
         attempts=row["attempts"],
-        in_flight=bool(row["look"]),
+        in_flight=bool(row["must_verify"]),
         error=row["error"],
         parked_at=row["parked_at"],
         key=row["key"],
@@ -203,8 +203,8 @@ def read_batch(rows: Sequence[Row]) -> Batch:
         rows=tuple(read_row(row) for row in rows),
         attempts=first["attempts"],
         first_sent_at=first["first_sent_at"],
-        must_verify=bool(first["look"]),
-        ambiguous_until=BootTime(first["ambiguous_boot"], first["settle_at"]),
+        must_verify=bool(first["must_verify"]),
+        ambiguous_until=BootTime(first["ambiguous_boot"], first["ambiguous_until"]),
     )
 
 

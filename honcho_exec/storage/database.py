@@ -18,7 +18,7 @@ from honcho_exec.forks import ADVICE, PerProcess, block_forks, fork_count, on_fo
 from honcho_exec.storage.error_translation import translated_errors
 from honcho_exec.storage.file_lock import exclusive
 from honcho_exec.storage.folders import private_folder, secure_file
-from honcho_exec.storage.migration import migrate
+from honcho_exec.storage.migration import create_tables, upgrade
 from honcho_exec.storage.pool import (
     Incident,
     Moved,
@@ -71,7 +71,8 @@ class Database:
             that file if there is one; returns how many rows were pending in it, None if that is not known.
 
     Raises:
-        StateError: the file cannot be opened, is not a database, or was written by a newer version.
+        StateError: the file cannot be opened, is not a database, was written by a newer version, or must be upgraded
+            while another process uses it.
     """
 
     def __init__(
@@ -277,7 +278,7 @@ class Database:
         raise StateError(f"the state file {self.path} cannot be used: it is removed or replaced again and again")
 
     def _prepare(self, pool: Pool) -> None:
-        """Create the file if there is none, and its tables."""
+        """Create the file and its tables, or upgrade a file of an earlier version."""
         if not self._secure():
             with self._creation_lock():
                 if not self._secure():
@@ -288,11 +289,18 @@ class Database:
         # Only SQLite opens a file that exists: closing it again would drop this process's locks on it. The next process
         # to close it would then take itself for the last one, and remove the log.
         connection = pool.acquire()
-        if connection is not None:
-            try:
-                retry_while_busy(partial(migrate, connection, self.path, self._migrations), self._busy_timeout)
-            finally:
-                pool.release(connection)
+        if connection is None:
+            return
+        try:
+            complete = retry_while_busy(
+                partial(create_tables, connection, self.path, self._migrations), self._busy_timeout
+            )
+        finally:
+            pool.release(connection)
+        if not complete:
+            pool.close_idle()
+            with self._creation_lock():
+                upgrade(self.path, self._migrations)
 
     def _secure(self) -> bool:
         """Make the file and its logs private; return whether the file exists."""

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from honcho_exec.forks import PerProcess, before_fork, block_forks, on_fork_in_child
 
@@ -28,6 +29,8 @@ __all__ = [
     "report",
     "retry_while_busy",
 ]
+
+T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
@@ -256,7 +259,7 @@ def incidents(path: Path) -> list[Incident]:
     return [incident for incident in _incidents.copy() if path in (incident.path, incident.path.parent)]
 
 
-def retry_while_busy(action: Callable[[], object], seconds: float) -> None:
+def retry_while_busy(action: Callable[[], T], seconds: float) -> T:
     """Call `action` again while another process creates the same file.
 
     SQLite does not wait when two processes switch a new file to WAL, or one closes it as the other opens it.
@@ -265,13 +268,11 @@ def retry_while_busy(action: Callable[[], object], seconds: float) -> None:
     pause = threading.Event()
     while True:
         try:
-            action()
+            return action()
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= ends:
                 raise
             pause.wait(_RETRY_SECONDS)
-        else:
-            return
 
 
 @before_fork

@@ -32,6 +32,7 @@ DELIVERY = "tests/unit/delivery/test_delivery.py"
 OUTBOX = "tests/unit/outbox/test_outbox.py"
 MOVED = "tests/unit/outbox/test_outbox_moved.py"
 WRITER = "tests/unit/outbox/test_writer.py"
+MIGRATION = "tests/unit/storage/test_migration.py"
 DURABILITY = "tests/integration/test_durability.py"
 OUTAGE = "tests/integration/test_outage.py"
 KILL = "tests/reliability/test_kill.py"
@@ -156,7 +157,7 @@ PROTECTIONS = (
     Protection(
         "a request is recorded before it is sent",
         "outbox/outbox.py",
-        "SET attempts = attempts + 1, look = 1, ambiguous_boot = ?",
+        "SET attempts = attempts + 1, must_verify = 1, ambiguous_boot = ?",
         "SET attempts = attempts + 1, ambiguous_boot = ?",
         (f"{MACHINE}::test_each_failure_by_itself",),
     ),
@@ -378,8 +379,8 @@ PROTECTIONS = (
     Protection(
         "what is being sent cannot be dropped",
         "outbox/inspection.py",
-        '"DELETE FROM rows WHERE (parked_at IS NOT NULL OR NOT look) AND id IN',
-        '"DELETE FROM rows WHERE id IN',
+        '"DELETE FROM rows WHERE (parked_at IS NOT NULL OR NOT must_verify)"',
+        '"DELETE FROM rows WHERE true"',
         (f"{DELIVERY}::test_a_turn_that_a_person_drops_is_told_to_whoever_waits", f"{OUTBOX_MACHINE}::TestOutbox"),
     ),
     Protection(
@@ -388,6 +389,20 @@ PROTECTIONS = (
         "            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))\n",
         "            path.with_name(path.name + suffix).unlink()\n",
         (f"{OUTBOX}::test_a_damaged_file_is_set_aside_and_a_new_one_begun",),
+    ),
+    Protection(
+        "a file that another process uses is not upgraded",
+        "storage/migration.py",
+        'connection.execute("PRAGMA locking_mode=EXCLUSIVE")\n',
+        "pass\n",
+        (f"{MIGRATION}::test_file_that_another_process_uses_is_not_upgraded",),
+    ),
+    Protection(
+        "rows are copied before a file is upgraded",
+        "storage/migration.py",
+        "            _back_up(connection, path)\n",
+        "            pass\n",
+        (f"{MIGRATION}::test_backup_is_private_and_as_the_earlier_version_left_the_file",),
     ),
     Protection(
         "a file that was moved is seen to be",

@@ -162,6 +162,7 @@ def _look(cli: CliContext, loaded: LoadedSettings, chosen: PurgeFilter, *, do: b
         if do and chosen.everything and not outbox.file.shrink():
             found.left.append(_NOT_SHRUNK.format(outbox.path.name))
         found.left += [f"{path.name}, which was damaged and set aside, may hold some" for path in _aside(home)]
+        found.left += [f"{path.name}, a backup of an earlier version, may hold some" for path in _backups(home)]
         if chosen.text is not None and (do or found.nothing):
             found.left += _still(home, chosen.text)
     return found
@@ -230,6 +231,12 @@ def _from_other_files(home: Path, outbox: Outbox, chosen: PurgeFilter) -> None:
 
 def _aside(home: Path) -> list[Path]:
     return sorted(path for path in home.glob("*.damaged-*") if not path.name.endswith(("-wal", "-shm")))
+
+
+def _backups(home: Path) -> list[Path]:
+    return sorted(
+        path for path in home.glob("*.backup-*") if path.name.startswith(("outbox.", "known.", "recall.", "memory."))
+    )
 
 
 def _still(home: Path, words: str) -> Iterator[str]:

@@ -291,7 +291,8 @@ def spilled(home: Path, *texts: str) -> bytes:
         process.admit(text)
         with process.outbox.file.reading() as connection:
             row = dict(connection.execute("SELECT * FROM rows ORDER BY id DESC LIMIT 1").fetchone())
-        row = {name: row[name] for name in row if name not in {"id", "batch"}}
+        earlier = {"must_verify": "look", "ambiguous_until": "settle_at", "dedup_key": "dedup"}
+        row = {earlier.get(name, name): row[name] for name in row if name not in {"id", "batch"}}
         lines += json.dumps({"key": row["turn"], "rows": [row], "origin": None, "last": 0}).encode() + b"\n"
     process.close()
     return lines
@@ -304,6 +305,7 @@ def test_spill_of_an_earlier_version_is_imported_first_and_once(home: Path) -> N
     process = Process(home)
     process.admit("three")
     assert not (home / "outbox.spill").exists()
+    assert [path.read_bytes() for path in home.glob("outbox.spill.backup-*")] == [lines]
     assert process.deliver() == ["one", "two", "three"]
     process.close()
     # As if the process had been killed before it could remove the file.
