@@ -61,6 +61,13 @@ def test_design_names_every_folder_and_top_level_module() -> None:
     assert {name for name in folders | modules if name not in design} == set()
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_named_modules_exist(page: Path) -> None:
+    named = re.findall(r"`([\w/]+/\w+\.py)", page.read_text(encoding="utf-8"))
+    folders = (ROOT, ROOT / "honcho_exec")
+    assert [name for name in named if not any((folder / name).exists() for folder in folders)] == []
+
+
 def test_example_of_the_readme_is_tested() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     tested = (ROOT / "tests" / "integration" / "test_promises.py").read_text(encoding="utf-8").replace("'", '"')
