@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from honcho_exec.errors import ConfigurationError, StateError
 from honcho_exec.storage.folders import private_folder, using_folder
+from honcho_exec.storage.private_file import write_atomically
 
 __all__ = ["KEY_FILE", "VARIABLE", "serve_key"]
 
@@ -48,14 +49,5 @@ def _create(path: Path) -> None:
     """Write a new key unless the file exists; concurrent processes end up with the same key."""
     if path.exists():
         return
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(secrets.token_urlsafe(_BYTES) + "\n")
-        try:
-            path.hardlink_to(new)
-        except FileExistsError:
-            return
-    finally:
-        new.unlink()
+    with suppress(FileExistsError), write_atomically(path, overwrite=False) as file:
+        file.write(f"{secrets.token_urlsafe(_BYTES)}\n".encode())

@@ -8,7 +8,6 @@ The code is valid once, for one minute.
 from __future__ import annotations
 
 import hmac
-import os
 import secrets
 import threading
 import time
@@ -17,6 +16,7 @@ from html import escape
 from pathlib import Path
 
 from honcho_exec.storage.folders import using_folder
+from honcho_exec.storage.private_file import write_atomically
 
 __all__ = ["OneTimeCode", "write_opener"]
 
@@ -72,9 +72,6 @@ def write_opener(home: Path, url: str, code: str) -> Path:
         StateError: the state folder `home` cannot be written to.
     """
     path = home.absolute() / f"open-{url.rpartition(':')[2]}.html"
-    with using_folder(home):
-        path.unlink(missing_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
-            file.write(_PAGE.format(url=escape(f"{url}/#code={code}")))
+    with using_folder(home), write_atomically(path) as file:
+        file.write(_PAGE.format(url=escape(f"{url}/#code={code}")).encode("ascii"))
     return path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -20,6 +19,7 @@ from honcho_exec.client.api import SOURCE_KEY
 from honcho_exec.embedded.wire import ApiError, parse_json
 from honcho_exec.errors import InputError
 from honcho_exec.settings import load
+from honcho_exec.storage.private_file import write_atomically
 from honcho_exec.text.redaction import redact_json, redact_key
 from honcho_exec.transfer.importer import Progress
 from honcho_exec.transfer.sources import InputFile, NothingToRead
@@ -131,12 +131,5 @@ def _private(file: str) -> Iterator[BinaryIO]:
     path = path.resolve()
     if not path.parent.is_dir():
         raise InputError(f"{file} cannot be written: {path.parent} is not a folder")
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as out:
-            yield out
-        new.replace(path)
-    except BaseException:
-        new.unlink(missing_ok=True)
-        raise
+    with write_atomically(path) as out:
+        yield out

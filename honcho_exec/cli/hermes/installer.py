@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from honcho_exec.cli.hermes.config_yaml import read_provider
 from honcho_exec.cli.hermes.dashboard import schema_source
 from honcho_exec.errors import StateError
+from honcho_exec.storage.private_file import write_atomically
 
 __all__ = ["Installed", "install", "replace_file", "uninstall"]
 
@@ -92,11 +92,8 @@ def uninstall(hermes_home: Path) -> Installed:
 
 def replace_file(path: Path, content: bytes) -> None:
     """Replace a file atomically and keep its mode: a reader has the old or the new content, whole."""
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    new.write_bytes(content)
-    if path.exists():
-        new.chmod(path.stat().st_mode & 0o7777)
-    new.replace(path)
+    with write_atomically(path, mode=path.stat().st_mode & 0o7777 if path.exists() else 0o644) as file:
+        file.write(content)
 
 
 def _folder(hermes_home: Path) -> Path:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from honcho_exec.settings import LoadedSettings
+from honcho_exec.storage.private_file import write_atomically
 
 __all__ = ["GrantFile", "Tokens"]
 
@@ -80,17 +79,8 @@ class GrantFile:
         block["apiKey"] = tokens.access
         block["oauth"] = {**(block.get("oauth") or {}), **_block(tokens)}
         text = json.dumps(root, indent=2, ensure_ascii=False) + "\n"
-        draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                draft.unlink()
-            raise
+        with write_atomically(path) as file:
+            file.write(text.encode())
 
 
 def _tokens(block: dict[str, object]) -> Tokens | None:

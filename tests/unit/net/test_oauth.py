@@ -230,7 +230,7 @@ def test_what_cannot_be_written_down_is_not_bought_and_what_was_bought_is_not_lo
     assert "cannot be renewed" in str(provider.sync_turn("kept", "").exception(10))
     assert server.count(*RENEW) == 0
     in_the_way.rmdir()
-    (draft := file.with_name(f".config.json.{os.getpid()}.tmp")).mkdir()
+    (draft := file.with_name(f".config.json.{os.getpid()}.new")).mkdir()
     assert provider.flush(20) == 0
     assert block(file)["apiKey"] != login.access
     draft.rmdir()
