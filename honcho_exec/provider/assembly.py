@@ -108,7 +108,7 @@ def assemble(
         with usage.llm_call(ref.session) if settings.has_model else nullcontext():
             yield
         if recall is not None:
-            recall.asked_by_hand(ref)
+            recall.note_question(ref)
 
     tools = Tools(conversation, settings, asking, shared=shared)
     conversation.begin()

@@ -43,13 +43,13 @@ class HostHooks:
         recalled for an earlier run.
         """
         recalling = self._lifecycle.recalling(session_id)
-        return "" if recalling is None else recalling[0].before(recalling[1], spoken(plain_text(query) or ""))
+        return "" if recalling is None else recalling[0].prefetch(recalling[1], spoken(plain_text(query) or ""))
 
     @offloaded
     def queue_prefetch(self, query: object, *, session_id: str = "") -> None:
         """Begin to fetch what is put before the next turn; `query` is the last turn's."""
         if (recalling := self._lifecycle.recalling(session_id)) is not None:
-            recalling[0].after(recalling[1], spoken(plain_text(query) or ""))
+            recalling[0].queue_prefetch(recalling[1], spoken(plain_text(query) or ""))
 
     @offloaded
     @errors_in_future

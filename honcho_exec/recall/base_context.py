@@ -1,4 +1,4 @@
-"""The base context: what is known of the user and the session without asking a language model."""
+"""Fetch the base context: what Honcho knows of user and session without a language model."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ if TYPE_CHECKING:
 __all__ = ["DIALECTIC_RANK", "fetch_base_context", "presentable"]
 
 DIALECTIC_RANK = 1
-"""Where an answer of the dialectic stands when not everything fits: behind the user's card."""
+"""The rank of a dialectic answer if not everything fits: after the user's card."""
 
 # Room for Honcho's longest summary, of 4,000 tokens, and not for every message of the session.
 _SUMMARY_TOKENS = 10_000
 
-# What a server looks for; it travels in a URL, and embedding models take no more.
-_MAX_QUERY = 2_000
+# The query travels in a URL, and embedding models take no more.
+_MAX_QUERY_CHARS = 2_000
 
 
 def fetch_base_context(api: HonchoApi, ref: SessionRef, query: str, *, observer: str, shared: bool) -> list[Section]:
-    """The session's summary, the user's representation and card as `observer` has them, and the assistant's own.
+    """Return the session's summary, the user's representation and card as `observer` has them, and the assistant's own.
 
-    Where several people share the assistant, what it knows of itself is that of this session: it answered the others,
-    and may have said what they told it.
+    If several people share the assistant, its own representation is that of this session: it answered the others, and
+    may have repeated what they said.
 
     Raises:
         RequestError: a request failed.
     """
     target = ref.user_peer if observer != ref.user_peer else None
-    asked = cut_at_word(query, _MAX_QUERY)
+    query = cut_at_word(query, _MAX_QUERY_CHARS)
     summary = without_thinking(_known(lambda: api.session_context(ref.session, tokens=_SUMMARY_TOKENS)).summary)
-    user = _known(lambda: api.peer_context(observer, target, query=asked))
-    itself = (
+    user = _known(lambda: api.peer_context(observer, target, query=query))
+    own_context = (
         partial(api.self_context, ref.ai_peer, ref.session, ref.user_peer)
         if shared
         else partial(api.peer_context, ref.ai_peer, None)
     )
-    assistant = _known(itself)
+    assistant = _known(own_context)
     return [
         Section("Session summary", presentable(summary), rank=3),
         Section("User representation", presentable(user.representation), rank=2),
@@ -57,12 +57,12 @@ def fetch_base_context(api: HonchoApi, ref: SessionRef, query: str, *, observer:
 
 
 def presentable(text: str) -> str:
-    """Recalled text as it may stand before a turn: without leaked recall, and without what passes for structure."""
+    """Return recalled text without leaked recall, and without marks that look like structure."""
     return defuse(clean(text))
 
 
 def _known(request: Callable[[], Context]) -> Context:
-    """A context; empty for a peer that Honcho does not know yet, and for a session that was deleted."""
+    """Return a context; empty for an unknown peer or a deleted session."""
     try:
         return request()
     except Rejected as error:

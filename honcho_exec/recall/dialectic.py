@@ -1,4 +1,4 @@
-"""The dialectic: one to three passes of questions about the user to Honcho's language model."""
+"""Ask Honcho's language model about the user, in one to three passes."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from honcho_exec.text.cleaning import cut_at_word
 __all__ = ["Chat", "Rewriter", "ask", "levels", "rewritten"]
 
 Chat = Callable[[str, str], str]
-"""Asks one question at one reasoning level; the answer is empty when nothing is known."""
+"""Asks a question at a reasoning level; the answer is empty if nothing is known."""
 
 Rewriter = Callable[[str], str]
-"""Makes of a user's message a question to a memory; empty when it cannot."""
+"""Turns a user's message into a question to a memory; empty if it cannot."""
 
 _log = logging.getLogger(__name__)
 
 _LEVELS: tuple[str, ...] = get_args(Level)
 
-# From how many characters of the request on the level is raised by one, and by one more.
-_RAISED_FROM = (120, 400)
+# Lengths of a request, in characters, from which its level is raised by one, and by one more.
+_RAISED_FROM_CHARS = (120, 400)
 
-# An answer of so many characters, or of so many with a list or headings in it, needs no further pass.
-_STRONG = 300
-_STRONG_WITH_STRUCTURE = 100
+# An answer longer than this, or this long with a list or headings in it, needs no further pass.
+_STRONG_CHARS = 300
+_STRONG_STRUCTURED_CHARS = 100
 _STRUCTURE = re.compile(r"^[^\S\n]*(?:[-*•]|\d+[.)]|#+)[^\S\n]", re.MULTILINE)
 
 _COLD = (
@@ -56,47 +56,47 @@ _RECONCILE = (
 def ask(
     chat: Chat, settings: Settings, query: str, *, warm: bool, current: bool = False, question: str | None = None
 ) -> str:
-    """Ask in `dialecticDepth` passes and return the deepest answer that says something, empty when none does.
+    """Ask in `dialecticDepth` passes and return the last answer that is not empty.
 
-    A pass after a strong answer is spared; one after an empty answer asks the first question again.
+    There is no pass after a strong answer; a pass after an empty answer asks the first question again.
 
     Args:
-        chat: asks Honcho; what it raises ends the passes.
-        settings: how many passes, how deep, how much text.
+        chat: asks Honcho; its exceptions end the passes.
+        settings: the number of passes, their levels, and the length of questions.
         query: the user's latest message.
         warm: whether there is a conversation to ask about, and not only a user.
         current: whether `query` is the request that is about to be answered.
-        question: what to ask first instead.
+        question: replaces the first question.
     """
     first = question or _first_question(query, warm=warm, current=current)
     answers: list[str] = []
     for level in levels(settings, query):
         if answers and _is_strong(answers[-1]):
             break
-        asked = [first, f"{_GAPS}\n\n{_quoted(answers)}", f"{_RECONCILE}\n\n{_quoted(answers)}"][len(answers)]
-        if answer := chat(cut_at_word(asked, settings.dialectic_max_input_chars), level).strip():
+        asking = [first, f"{_GAPS}\n\n{_quoted(answers)}", f"{_RECONCILE}\n\n{_quoted(answers)}"][len(answers)]
+        if answer := chat(cut_at_word(asking, settings.dialectic_max_input_chars), level).strip():
             answers.append(answer)
     return answers[-1] if answers else ""
 
 
 def levels(settings: Settings, query: str) -> list[str]:
-    """The reasoning level of each pass: the given ones, else a light beginning and then the base level.
+    """Return the reasoning level of each pass: those of the settings, else a light one and then the base level.
 
-    The base level is raised with the length of `query`, where that is wanted, and capped.
+    The base level is raised with the length of `query`, up to a cap, if the settings say so.
     """
     base: str = settings.dialectic_reasoning_level
     if settings.reasoning_heuristic:
-        raised = _LEVELS.index(base) + sum(len(query) >= length for length in _RAISED_FROM)
+        raised = _LEVELS.index(base) + sum(len(query) >= length for length in _RAISED_FROM_CHARS)
         base = _LEVELS[min(raised, _LEVELS.index(settings.reasoning_level_cap))]
     proportional = {1: (base,), 2: ("minimal", base), 3: ("minimal", base, "low")}[settings.dialectic_depth]
-    given = tuple(settings.dialectic_depth_levels or ())[: settings.dialectic_depth]
-    return [*given, *proportional[len(given) :]]
+    chosen = tuple(settings.dialectic_depth_levels or ())[: settings.dialectic_depth]
+    return [*chosen, *proportional[len(chosen) :]]
 
 
 def rewritten(rewrite: Rewriter, query: str, timeout: float) -> str:
-    """What the rewriter makes of `query`; empty when it fails or takes longer than `timeout` seconds.
+    """Return the rewritten `query`; empty if the rewriter fails or takes longer than `timeout` seconds.
 
-    It runs on a daemon thread of its own: it is the host's, nothing can cut it, and no exit must wait for it.
+    It runs on a daemon thread of its own: it belongs to the host, nothing can cut it, and no exit must wait for it.
     """
     outcome: Future[str] = Future()
 
@@ -123,4 +123,6 @@ def _quoted(answers: Sequence[str]) -> str:
 
 
 def _is_strong(answer: str) -> bool:
-    return len(answer) > _STRONG or (len(answer) >= _STRONG_WITH_STRUCTURE and _STRUCTURE.search(answer) is not None)
+    return len(answer) > _STRONG_CHARS or (
+        len(answer) >= _STRONG_STRUCTURED_CHARS and _STRUCTURE.search(answer) is not None
+    )

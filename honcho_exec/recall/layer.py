@@ -1,4 +1,4 @@
-"""One kind of recall: its thread, its cadence, and what it holds for the next turn."""
+"""One kind of recall: its cadence, and the result that it holds for the next turn."""
 
 from __future__ import annotations
 
@@ -6,37 +6,31 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from honcho_exec.errors import Closed, HonchoExecError, Unavailable
 from honcho_exec.recall.cadence import Cadence
 from honcho_exec.runtime.shared_pool import Strand
 
-__all__ = ["Layer"]
+__all__ = ["PrefetchSlot"]
 
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Held(Generic[T]):
-    asked: int
-    value: T
+class PrefetchSlot(Generic[T]):
+    """Fetches in the background, one request at a time, and holds the result with the turn it was fetched after.
 
-
-class Layer(Generic[T]):
-    """Asks on a thread at most once at a time, and keeps what came of it with the turn after which it was asked.
-
-    A layer belongs to one stretch of a conversation: what comes after `end` is dropped.
+    A slot belongs to one segment of a conversation: results that arrive after `close` are dropped.
 
     Args:
-        name: what is asked for, in the log.
-        strand: runs the asking.
-        cadence: when to ask again.
-        dear: each asking costs money, so what fails is not asked again at once.
-        around: called on the thread before the cadence is looked at, and after the asking.
+        name: what is fetched, for the log.
+        strand: runs the fetching.
+        cadence: when to fetch again.
+        expensive: whether each request costs money; a failed one is then not repeated in the next turn.
+        before: called on the strand before the cadence is consulted.
+        after: called on the strand after fetching.
     """
 
     def __init__(
@@ -45,85 +39,86 @@ class Layer(Generic[T]):
         strand: Strand,
         cadence: Cadence,
         *,
-        dear: bool = False,
-        around: tuple[Callable[[], None], Callable[[], None]] = (lambda: None, lambda: None),
+        expensive: bool = False,
+        before: Callable[[], None] = lambda: None,
+        after: Callable[[], None] = lambda: None,
     ) -> None:
         self.cadence = cadence
         self._name = name
         self._strand = strand
-        self._dear = dear
-        self._before, self._after = around
+        self._expensive = expensive
+        self._before = before
+        self._after = after
         self._lock = threading.Lock()
-        self._held: _Held[T] | None = None
-        self._asking: Future[T | None] | None = None
-        self._ended = False
+        self._held: tuple[int, T] | None = None
+        self._future: Future[T | None] | None = None
+        self._closed = False
 
-    def ask(self, turn: int, fetch: Callable[[], T | None], *, anew: bool = False) -> Future[T | None]:
-        """Ask after this turn, if that is due; returns the Future of what comes, or of what is asked already.
+    def fetch(self, turn: int, request: Callable[[], T | None], *, again: bool = False) -> Future[T | None]:
+        """Fetch after this turn if that is due; return the Future of the result, or of a fetch in progress.
 
         Args:
-            turn: after which turn it is asked.
-            fetch: asks; what it returns is kept, None is an answer that holds nothing.
-            anew: ask also while something is asked for already.
+            turn: the number of the turn.
+            request: returns the result; None if it holds nothing.
+            again: fetch even if a fetch is in progress.
         """
         with self._lock:
-            if self._asking is None or self._asking.done() or anew:
+            if self._future is None or self._future.done() or again:
                 try:
-                    self._asking = self._strand.submit(lambda: self._ask(turn, fetch))
+                    self._future = self._strand.submit(lambda: self._fetch(turn, request))
                 except Closed:
-                    self._asking = Future()
-                    self._asking.set_result(None)
+                    self._future = Future()
+                    self._future.set_result(None)
                 else:
-                    self._asking.add_done_callback(_record)
-            return self._asking
+                    self._future.add_done_callback(_log_failure)
+            return self._future
 
-    def look(self, turn: int) -> T | None:
-        """What is held, unless it is too old for this turn."""
+    def peek(self, turn: int) -> T | None:
+        """Return the held result, unless it is too old for this turn."""
         with self._lock:
             return self._fresh(turn)
 
-    def take(self, turn: int) -> T | None:
-        """The same, and hold it no longer."""
+    def pop(self, turn: int) -> T | None:
+        """Return the result as `peek` does, and drop it."""
         with self._lock:
             value, self._held = self._fresh(turn), None
             return value
 
-    def end(self) -> None:
-        """Ask no more, and drop what is still to come."""
-        self._ended = True
+    def close(self) -> None:
+        """Fetch nothing more, and drop a result that is still to come."""
+        self._closed = True
 
     def _fresh(self, turn: int) -> T | None:
-        held = self._held
-        return None if held is None or self.cadence.stale(held.asked, turn) else held.value
+        if self._held is None:
+            return None
+        fetched, value = self._held
+        return None if self.cadence.is_stale(fetched, turn) else value
 
-    def _ask(self, turn: int, fetch: Callable[[], T | None]) -> T | None:
-        if self._ended:
+    def _fetch(self, turn: int, request: Callable[[], T | None]) -> T | None:
+        if self._closed:
             return None
         self._before()
-        if not self.cadence.due(turn):
+        if not self.cadence.is_due(turn):
             return None
         value = None
         try:
-            value = fetch()
+            value = request()
         except (HonchoExecError, TimeoutError) as error:
             _log.info("no %s for the next turn: %s", self._name, error)
-            surely_not_asked = isinstance(error, Unavailable | Closed)
-            if self._dear and not surely_not_asked and not self._ended:
+            cost_nothing = isinstance(error, Unavailable | Closed)
+            if self._expensive and not cost_nothing and not self._closed:
                 self.cadence.note_nothing(turn)
         else:
-            self._keep(turn, value)
+            with self._lock:
+                if value is None:
+                    self.cadence.note_nothing(turn)
+                else:
+                    self.cadence.note_answer(turn)
+                    self._held = (turn, value)
         self._after()
         return value
 
-    def _keep(self, turn: int, value: T | None) -> None:
-        with self._lock:
-            if value is None:
-                self.cadence.note_nothing(turn)
-            else:
-                self.cadence.note_answer(turn)
-                self._held = _Held(turn, value)
 
-
-def _record(asking: Future[T]) -> None:
-    if not asking.cancelled() and (error := asking.exception()) is not None:
+def _log_failure(future: Future[T]) -> None:
+    if not future.cancelled() and (error := future.exception()) is not None:
         _log.error("recall failed", exc_info=error)

@@ -1,4 +1,4 @@
-"""What is put before a turn: fetched in the background, on threads of its own, never late and never stale."""
+"""Fetch in the background what is put before a turn, on threads of its own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from honcho_exec.model import SessionRef
 from honcho_exec.recall.base_context import DIALECTIC_RANK, fetch_base_context, presentable
 from honcho_exec.recall.cadence import Cadence, is_trivial
 from honcho_exec.recall.dialectic import Rewriter, ask, rewritten
-from honcho_exec.recall.layer import Layer
+from honcho_exec.recall.layer import PrefetchSlot
 from honcho_exec.recall.usage import RecallUsage
 from honcho_exec.runtime.shared_pool import SharedPool, Strand
 from honcho_exec.settings import Settings
@@ -31,23 +31,23 @@ __all__ = ["Recall"]
 
 T = TypeVar("T")
 
-# A gateway's conversations share these threads; two kinds, so that an answer that takes long holds nothing else back.
+# The conversations of a gateway share these threads; a slow dialectic answer delays no base context.
 _base_pool = PerProcess(partial(SharedPool, "honcho-recall", 16))
 _dialectic_pool = PerProcess(partial(SharedPool, "honcho-dialectic", 16))
 
-# How long a turn waits in the current-query mode, where the request timeout is longer (seconds).
-_LONGEST_SYNC = 5.0
+# The longest wait of a turn with `recallSync`.
+_MAX_SYNC_SECONDS = 5.0
 
 
-class _Stretch:
-    """The turns from one switch of the session to the next; nothing of it is shown in another.
+class _Segment:
+    """The turns between two switches of the session; its results are not shown in another segment.
 
     Attributes:
-        turns: how many have begun in this stretch.
-        ended: how many have ended; one that was interrupted never does.
-        announced: whether the last was announced and has not been recalled for yet.
-        before: how many turns the session had when this stretch began; None until that is known.
-        base_shown: whether the base context has been put before a turn.
+        turns: how many turns have begun.
+        ended: how many have ended; a turn that was interrupted never does.
+        announced: whether the last turn was announced and not recalled for yet.
+        before: how many turns the session had before this segment; None until that is known.
+        base_shown: whether the base context was put before a turn.
     """
 
     def __init__(self, ref: SessionRef) -> None:
@@ -57,26 +57,26 @@ class _Stretch:
         self.announced = False
         self.before: int | None = None
         self.base_shown = False
-        self.base: Layer[list[Section]]
-        self.dialectic: Layer[str]
+        self.base: PrefetchSlot[list[Section]]
+        self.dialectic: PrefetchSlot[str]
 
-    def end(self) -> None:
-        self.base.end()
-        self.dialectic.end()
+    def close(self) -> None:
+        self.base.close()
+        self.dialectic.close()
 
 
 class Recall:
-    """Base context and dialectic of a conversation, each in its own cadence and beside each other.
+    """Recalls the base context and the dialectic of a conversation, each in its own cadence.
 
-    A turn waits for neither, save the first one and in the current-query mode, and then as long as the settings say.
-    Without a language model there is no dialectic: the embedded Honcho would quote what the base context quotes.
+    A turn waits for them only if it is the first, or with `recallSync`, and as long as the settings say. Without a
+    language model there is no dialectic: the embedded Honcho would quote what the base context quotes.
 
     Args:
-        connect: gives the API once the session is there, waiting for it until the deadline; called on the threads.
-        decided: gives the session to read, once it is there; see `Conversation.decided`.
-        settings: which of all that is wanted, how often, and how much of it.
-        ledger: where is counted what it costs, and where the cadence survives a restart.
-        clock: where time comes from.
+        connect: returns the API when the session is open, waiting until the deadline; called on the recall threads.
+        decided: returns the session to read; see `Conversation.decided`.
+        settings: what is recalled, how often, and how much of it.
+        usage: counts the costs, and keeps the cadence over a restart.
+        clock: the source of times.
         rewrite: the host's query rewriter, if it has one.
         shared: whether other people talk to the same assistant.
         abandon: a method that cuts the requests when the interpreter exits.
@@ -86,7 +86,7 @@ class Recall:
         self,
         connect: Callable[[Deadline], HonchoApi],
         settings: Settings,
-        ledger: RecallUsage,
+        usage: RecallUsage,
         clock: Clock,
         *,
         decided: Callable[[SessionRef], SessionRef] = lambda ref: ref,
@@ -97,7 +97,7 @@ class Recall:
         self._connect = connect
         self._decided = decided
         self._settings = settings
-        self._ledger = ledger
+        self._usage = usage
         self._clock = clock
         self._shared = shared
         self._rewrite = rewrite if settings.query_rewrite else None
@@ -105,205 +105,206 @@ class Recall:
         self._lock = threading.Lock()
         self._base_strand = Strand(_base_pool(), abandon=abandon)
         self._dialectic_strand = Strand(_dialectic_pool(), abandon=abandon)
-        self._stretch: _Stretch | None = None
+        self._segment: _Segment | None = None
         self._switched = False
         self._announces = False
 
     def announce(self, ref: SessionRef) -> None:
-        """A turn begins, for which `before` may be called or not."""
+        """Count a turn that begins, with or without a following `prefetch`."""
         with self._lock:
             self._announces = True
             self._begin_turn(ref).announced = True
 
-    def before(self, ref: SessionRef, query: str) -> str:
-        """What to put before the turn that answers `query`; the first turn waits for it as long as the settings say."""
+    def prefetch(self, ref: SessionRef, query: str) -> str:
+        """Return what to put before the turn that answers `query`."""
         query = storable(query, mask=self._settings.redact)
         with self._lock:
-            stretch = self._current(ref)
+            segment = self._current(ref)
             # A host that announces its turns may ask several times in one.
-            if not stretch.announced and not (self._announces and stretch.ended < stretch.turns):
+            if not segment.announced and not (self._announces and segment.ended < segment.turns):
                 self._begin_turn(ref)
-            stretch.announced = False
+            segment.announced = False
         if self._settings.recall_sync:
-            text = "" if is_trivial(query) else self._now(stretch, query)
+            text = "" if is_trivial(query) else self._current_query(segment, query)
         else:
             if not is_trivial(query):
-                self._warm_up(stretch, query)
-            text = self._at_hand(stretch)
-        self._ledger.count(ref.session, characters=len(text))
+                self._warm_up(segment, query)
+            text = self._at_hand(segment)
+        self._usage.count(ref.session, characters=len(text))
         return text
 
-    def after(self, ref: SessionRef, query: str) -> None:
-        """Begin to fetch what is put before the turn after this one, as far as it is due."""
+    def queue_prefetch(self, ref: SessionRef, query: str) -> None:
+        """Begin to fetch what is put before the next turn, as far as it is due."""
         query = storable(query, mask=self._settings.redact)
         with self._lock:
-            stretch = self._current(ref)
-            stretch.announced = False
-            stretch.ended += 1
-            if stretch.ended > stretch.turns:
+            segment = self._current(ref)
+            segment.announced = False
+            segment.ended += 1
+            if segment.ended > segment.turns:
                 self._begin_turn(ref)
         if self._settings.recall_sync or is_trivial(query):
-            self._base_strand.post(lambda: self._save(stretch))
+            self._base_strand.post(lambda: self._save(segment))
             return
-        if self._wants_base(stretch):
-            self._ask_base(stretch, stretch.turns, query)
+        if self._wants_base(segment):
+            self._fetch_base(segment, segment.turns, query)
         if self._settings.has_model:
-            self._ask_dialectic(stretch, stretch.turns, query)
+            self._fetch_dialectic(segment, segment.turns, query)
 
-    def asked_by_hand(self, ref: SessionRef) -> None:
-        """The model has asked Honcho itself in this turn: that takes the dialectic's turn."""
+    def note_question(self, ref: SessionRef) -> None:
+        """Record that the model asked Honcho in this turn, which replaces a dialectic question."""
         with self._lock:
-            stretch = self._stretch
-        if stretch is not None and stretch.ref == ref:
-            stretch.dialectic.cadence.note_answer(stretch.turns)
+            segment = self._segment
+        if segment is not None and segment.ref == ref:
+            segment.dialectic.cadence.note_answer(segment.turns)
 
     def switch(self) -> None:
-        """The conversation goes on elsewhere, or is not what it was: drop all that was asked for."""
+        """Drop all results: the conversation goes on in another session, or its last turns were taken back."""
         with self._lock:
-            if self._stretch is not None:
-                self._leave(self._stretch)
+            if self._segment is not None:
+                self._leave(self._segment)
 
     def close(self) -> None:
-        """Ask no more; a request under way is cut by closing the backend."""
+        """Fetch nothing more; a request in progress is cut when the backend is closed."""
         with self._lock:
-            stretch = self._stretch
-        if stretch is not None:
-            stretch.end()
+            segment = self._segment
+        if segment is not None:
+            segment.close()
         self._base_strand.close()
         self._dialectic_strand.close()
-        if stretch is not None:
-            self._save(stretch)
+        if segment is not None:
+            self._save(segment)
 
-    def _current(self, ref: SessionRef) -> _Stretch:
-        if self._stretch is not None and self._stretch.ref != ref:
-            self._leave(self._stretch)
-        if self._stretch is None:
-            self._stretch = self._new_stretch(ref)
-        return self._stretch
+    def _current(self, ref: SessionRef) -> _Segment:
+        if self._segment is not None and self._segment.ref != ref:
+            self._leave(self._segment)
+        if self._segment is None:
+            self._segment = self._new_segment(ref)
+        return self._segment
 
-    def _leave(self, stretch: _Stretch) -> None:
-        stretch.end()
-        self._base_strand.post(lambda: self._save(stretch))
-        self._stretch, self._switched = None, True
+    def _leave(self, segment: _Segment) -> None:
+        segment.close()
+        self._base_strand.post(lambda: self._save(segment))
+        self._segment, self._switched = None, True
 
-    def _new_stretch(self, ref: SessionRef) -> _Stretch:
-        stretch = _Stretch(ref)
+    def _new_segment(self, ref: SessionRef) -> _Segment:
+        segment = _Segment(ref)
 
         def save() -> None:
-            self._save(stretch)
+            self._save(segment)
 
         def restore() -> None:
-            if stretch.before is None:
-                stretch.before = self._ledger.restore(ref.session, stretch.dialectic.cadence)
+            if segment.before is None:
+                segment.before = self._usage.restore(ref.session, segment.dialectic.cadence)
 
-        stretch.base = Layer(
-            "base context", self._base_strand, Cadence(self._settings.context_cadence), around=(lambda: None, save)
+        segment.base = PrefetchSlot(
+            "base context", self._base_strand, Cadence(self._settings.context_cadence), after=save
         )
-        stretch.dialectic = Layer(
+        segment.dialectic = PrefetchSlot(
             "dialectic",
             self._dialectic_strand,
             Cadence(self._settings.dialectic_cadence),
-            dear=True,
-            around=(restore, save),
+            expensive=True,
+            before=restore,
+            after=save,
         )
-        return stretch
+        return segment
 
-    def _begin_turn(self, ref: SessionRef) -> _Stretch:
-        stretch = self._current(ref)
-        stretch.turns += 1
-        self._ledger.count(ref.session, turns=1)
-        return stretch
+    def _begin_turn(self, ref: SessionRef) -> _Segment:
+        segment = self._current(ref)
+        segment.turns += 1
+        self._usage.count(ref.session, turns=1)
+        return segment
 
-    def _warm_up(self, stretch: _Stretch, query: str) -> None:
-        """Ask for what is not at hand; the first turn waits for it."""
-        completed = stretch.turns - 1
+    def _warm_up(self, segment: _Segment, query: str) -> None:
+        """Fetch what is missing; the first turn waits for it."""
+        completed = segment.turns - 1
         start = self._clock.monotonic()
         waits: list[tuple[Future[Any], float]] = []
-        if self._wants_base(stretch) and stretch.base.look(stretch.turns) is None:
-            waits.append((self._ask_base(stretch, completed, query), self._settings.first_turn_base_wait))
+        if self._wants_base(segment) and segment.base.peek(segment.turns) is None:
+            waits.append((self._fetch_base(segment, completed, query), self._settings.first_turn_base_wait))
         if completed == 0 and not self._switched and self._settings.has_model:
-            # After a switch the answer that was asked for last is lost already, and paid for.
-            waits.append((self._ask_dialectic(stretch, completed, query), self._settings.first_turn_dialectic_wait))
-        for job, seconds in waits if completed == 0 else ():
-            concurrent.futures.wait([job], max(0.0, start + seconds - self._clock.monotonic()))
+            # After a switch not: the last answer was paid for and dropped.
+            waits.append((self._fetch_dialectic(segment, completed, query), self._settings.first_turn_dialectic_wait))
+        for future, seconds in waits if completed == 0 else ():
+            concurrent.futures.wait([future], max(0.0, start + seconds - self._clock.monotonic()))
 
-    def _at_hand(self, stretch: _Stretch) -> str:
-        base = stretch.base.look(stretch.turns) if self._wants_base(stretch) else None
-        return self._composed(stretch, base or [], stretch.dialectic.take(stretch.turns))
+    def _at_hand(self, segment: _Segment) -> str:
+        base = segment.base.peek(segment.turns) if self._wants_base(segment) else None
+        return self._composed(segment, base or [], segment.dialectic.pop(segment.turns))
 
-    def _now(self, stretch: _Stretch, query: str) -> str:
-        """What comes of asking for this very query in time; what is late or fails is left out."""
-        deadline = Deadline.after(min(self._settings.timeout, _LONGEST_SYNC), self._clock)
-        completed = stretch.turns - 1
-        answer = self._ask_dialectic(stretch, completed, query, deadline) if self._settings.has_model else None
-        base = self._ask_base(stretch, completed, query, deadline) if self._wants_base(stretch) else None
-        asked: list[Future[Any]] = [job for job in (answer, base) if job is not None]
-        concurrent.futures.wait(asked, deadline.remaining())
-        return self._composed(stretch, _outcome(base) or [], _outcome(answer))
+    def _current_query(self, segment: _Segment, query: str) -> str:
+        """Return what can be fetched for this query in time."""
+        deadline = Deadline.after(min(self._settings.timeout, _MAX_SYNC_SECONDS), self._clock)
+        completed = segment.turns - 1
+        answer = self._fetch_dialectic(segment, completed, query, deadline) if self._settings.has_model else None
+        base = self._fetch_base(segment, completed, query, deadline) if self._wants_base(segment) else None
+        futures: list[Future[Any]] = [future for future in (answer, base) if future is not None]
+        concurrent.futures.wait(futures, deadline.remaining())
+        return self._composed(segment, _outcome(base) or [], _outcome(answer))
 
-    def _wants_base(self, stretch: _Stretch) -> bool:
-        return self._settings.injection_frequency == "every-turn" or not stretch.base_shown
+    def _wants_base(self, segment: _Segment) -> bool:
+        return self._settings.injection_frequency == "every-turn" or not segment.base_shown
 
-    def _ask_base(
-        self, stretch: _Stretch, turn: int, query: str, deadline: Deadline | None = None
+    def _fetch_base(
+        self, segment: _Segment, turn: int, query: str, deadline: Deadline | None = None
     ) -> Future[list[Section] | None]:
-        ref = stretch.ref
+        ref = segment.ref
         observer = ref.ai_peer if self._observes_others else ref.user_peer
 
-        def fetch() -> list[Section]:
+        def request() -> list[Section]:
             until = deadline or Deadline.after(self._settings.timeout, self._clock)
             api = self._connect(until)
             with api.within(until):
                 return fetch_base_context(api, self._decided(ref), query, observer=observer, shared=self._shared)
 
-        return stretch.base.ask(turn, fetch, anew=deadline is not None)
+        return segment.base.fetch(turn, request, again=deadline is not None)
 
-    def _ask_dialectic(
-        self, stretch: _Stretch, turn: int, query: str, deadline: Deadline | None = None
+    def _fetch_dialectic(
+        self, segment: _Segment, turn: int, query: str, deadline: Deadline | None = None
     ) -> Future[str | None]:
-        def fetch() -> str | None:
+        def request() -> str | None:
             question = None
             if self._rewrite is not None:
-                self._ledger.count(stretch.ref.session, llm_calls=1)
+                self._usage.count(segment.ref.session, llm_calls=1)
                 patience = self._settings.timeout if deadline is None else deadline.remaining()
                 question = rewritten(self._rewrite, query, patience)
             answer = ask(
-                lambda question, level: self._chat(stretch.ref, question, level, deadline),
+                lambda question, level: self._chat(segment.ref, question, level, deadline),
                 self._settings,
                 query,
-                warm=(stretch.before or 0) + turn > 0,
+                warm=(segment.before or 0) + turn > 0,
                 current=deadline is not None,
                 question=question,
             )
             return presentable(without_thinking(answer)) or None
 
-        return stretch.dialectic.ask(turn, fetch, anew=deadline is not None)
+        return segment.dialectic.fetch(turn, request, again=deadline is not None)
 
     def _chat(self, ref: SessionRef, question: str, level: str, deadline: Deadline | None) -> str:
         until = deadline or Deadline.after(self._settings.timeout, self._clock)
         api = self._connect(until)
         observer, target = (ref.ai_peer, ref.user_peer) if self._observes_others else (ref.user_peer, None)
-        with self._ledger.llm_call(ref.session), api.within(until):
+        with self._usage.llm_call(ref.session), api.within(until):
             return api.chat(question, observer=observer, target=target, level=level)
 
-    def _composed(self, stretch: _Stretch, base: list[Section], answer: str | None) -> str:
-        stretch.base_shown = stretch.base_shown or any(section.text for section in base)
-        said, limit = answer or "", self._settings.dialectic_max_chars
+    def _composed(self, segment: _Segment, base: list[Section], answer: str | None) -> str:
+        segment.base_shown = segment.base_shown or any(section.text for section in base)
+        answer, limit = answer or "", self._settings.dialectic_max_chars
         if limit:
-            said = cut_at_word(said, limit)
+            answer = cut_at_word(answer, limit)
         tokens = self._settings.context_tokens
-        sections = [*base, Section("What matters now", said, rank=DIALECTIC_RANK)]
+        sections = [*base, Section("What matters now", answer, rank=DIALECTIC_RANK)]
         return compose(sections, tokens * CHARS_PER_TOKEN if tokens is not None else None)
 
-    def _save(self, stretch: _Stretch) -> None:
-        if stretch.before is None:
-            self._ledger.flush()
+    def _save(self, segment: _Segment) -> None:
+        if segment.before is None:
+            self._usage.flush()
         else:
-            self._ledger.flush(stretch.ref.session, stretch.dialectic.cadence, before=stretch.before)
+            self._usage.flush(segment.ref.session, segment.dialectic.cadence, before=segment.before)
 
 
-def _outcome(asked: Future[T | None] | None) -> T | None:
-    """What came of it by now."""
-    if asked is None or not asked.done() or asked.cancelled() or asked.exception() is not None:
+def _outcome(future: Future[T | None] | None) -> T | None:
+    """Return the result, if there is one by now."""
+    if future is None or not future.done() or future.cancelled() or future.exception() is not None:
         return None
-    return asked.result()
+    return future.result()

@@ -1,4 +1,4 @@
-"""What recall has cost in each session and where its cadence stands, kept over restarts in `recall.db`."""
+"""Per-session recall usage and cadence state, persisted across restarts in `recall.db`."""
 
 from __future__ import annotations
 
@@ -37,22 +37,21 @@ _MIGRATIONS = (
     ) WITHOUT ROWID;
     """,
 )
-_BUSY = 1.0
-
-# Sessions that are remembered; the ones not used for longest are forgotten.
-_MOST = 5_000
-_SHOWN = 20
+_BUSY_SECONDS = 1.0
+# The sessions not used for longest are deleted.
+_MAX_SESSIONS = 5_000
+_MAX_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
 class SessionCost:
-    """What recall has cost in one session.
+    """The recall usage of one session.
 
     Attributes:
-        turns: how many turns were recalled for.
+        turns: turns with recall.
         llm_calls: requests that a language model answered: the dialectic's, honcho_reasoning's, and rewritings.
-        characters: how many were put before turns.
-        used_at: when it was last used, ISO 8601; None for a session in which nothing was recalled.
+        characters: characters put before turns.
+        used_at: the last use, ISO 8601; None if nothing was recalled.
     """
 
     session: str
@@ -63,14 +62,14 @@ class SessionCost:
 
 
 class RecallUsage:
-    """Counts in memory, at no cost for the caller; `flush` writes to the disk.
+    """Counts in memory; `flush` writes to the disk.
 
-    A file that cannot be used costs the memory of earlier runs and nothing else: that is logged once.
+    If the file cannot be used, only the usage of earlier runs is missing; that is logged once.
 
     Args:
-        path: the database file; made by the first `flush`.
-        destination: whose sessions these are: backend and workspace.
-        clock: where times come from.
+        path: the database file, created by the first `flush`.
+        destination: backend and workspace of the sessions.
+        clock: the source of times.
     """
 
     def __init__(self, path: Path, *, destination: str, clock: Clock) -> None:
@@ -78,23 +77,23 @@ class RecallUsage:
         self._destination = destination
         self._clock = clock
         self._lock = threading.Lock()
-        # Who counts must not wait for the disk.
+        # Counting must not wait for the disk.
         self._disk = threading.Lock()
         self._opening = threading.Lock()
         self._counted: dict[str, Counter[str]] = {}
         self._database: Database | None = None
         self._closed = False
-        self._told = False
+        self._logged = False
 
     def count(self, session: str, *, turns: int = 0, llm_calls: int = 0, characters: int = 0) -> None:
-        """Add to what a session has cost."""
+        """Add to the usage of a session."""
         with self._lock:
             counts = self._counted.setdefault(session, Counter())
             counts.update(turns=turns, llm_calls=llm_calls, characters=characters)
 
     @contextmanager
     def llm_call(self, session: str) -> Iterator[None]:
-        """Count a request that a language model answers, made inside, unless it surely was not done."""
+        """Count the request made inside, which a language model answers, unless it was certainly not made."""
         self.count(session, llm_calls=1)
         try:
             yield
@@ -103,17 +102,17 @@ class RecallUsage:
             raise
 
     def restore(self, session: str, cadence: Cadence) -> int:
-        """Set a cadence to where it stood, in turns counted from now on; returns how many turns there were."""
+        """Restore a cadence, in turns counted from now on; return how many turns there were."""
         row = None
         try:
-            if (database := self._opened(make=False)) is not None:
+            if (database := self._opened(create=False)) is not None:
                 with database.connection() as connection:
                     row = connection.execute(
                         "SELECT turns, answered, tried, empty FROM session WHERE destination = ? AND name = ?",
                         (self._destination, session),
                     ).fetchone()
         except StateError as error:
-            self._tell(error)
+            self._log_once(error)
         if row is None:
             return 0
         turns = int(row["turns"])
@@ -123,12 +122,12 @@ class RecallUsage:
         return turns
 
     def flush(self, session: str | None = None, cadence: Cadence | None = None, *, before: int = 0) -> None:
-        """Write what was counted, and where a session's cadence stands.
+        """Write the counts, and the cadence of a session.
 
         Args:
-            session: whose cadence it is.
-            cadence: where it stands, in turns of which the first came after `before` others.
-            before: what `restore` returned.
+            session: the session of the cadence.
+            cadence: the cadence, in turns of which the first came after `before` others.
+            before: the number that `restore` returned.
         """
         with self._disk:
             with self._lock:
@@ -138,63 +137,65 @@ class RecallUsage:
             try:
                 self._write(counted, session, cadence, before)
             except StateError as error:
-                self._tell(error)
+                self._log_once(error)
                 with self._lock:
                     for name, counts in counted.items():
                         self._counted.setdefault(name, Counter()).update(counts)
 
     def costs(self, session: str) -> tuple[SessionCost, list[SessionCost]]:
-        """What one session has cost, and the 20 sessions that were used last.
+        """Return the usage of one session, and of the 20 sessions used last.
 
         Raises:
             StateError: the file cannot be read.
         """
         self.flush()
         rows = []
-        if (database := self._opened(make=False)) is not None:
+        if (database := self._opened(create=False)) is not None:
             with database.connection() as connection:
                 rows = connection.execute(
                     "SELECT * FROM session WHERE destination = ? ORDER BY name = ? DESC, used_at DESC LIMIT ?",
-                    (self._destination, session, _SHOWN),
+                    (self._destination, session, _MAX_SHOWN),
                 ).fetchall()
-        found = [
+        costs = [
             SessionCost(row["name"], row["turns"], row["llm_calls"], row["characters"], iso_time(row["used_at"]))
             for row in rows
         ]
-        own = next((cost for cost in found if cost.session == session), SessionCost(session))
-        return own, sorted(found, key=lambda cost: cost.used_at or "", reverse=True)
+        own = next((cost for cost in costs if cost.session == session), SessionCost(session))
+        return own, sorted(costs, key=lambda cost: cost.used_at or "", reverse=True)
 
-    def purge(self, chosen: PurgeFilter) -> None:
-        """Forget the costs of sessions that a person wants forgotten, whatever the destination.
+    def purge(self, purge_filter: PurgeFilter) -> None:
+        """Delete the usage of the sessions of a filter, whatever their destination.
 
         Raises:
             StateError: the file cannot be changed.
         """
-        if (database := self._opened(make=False)) is not None:
+        if (database := self._opened(create=False)) is not None:
             with database.writing() as connection:
-                connection.execute("DELETE FROM session WHERE ? OR name = ?", (chosen.everything, chosen.session))
+                connection.execute(
+                    "DELETE FROM session WHERE ? OR name = ?", (purge_filter.everything, purge_filter.session)
+                )
 
     def close(self) -> None:
-        """Close the file; what is counted after that is lost."""
+        """Close the file; later counts are lost."""
         with self._disk:
             self._closed = True
             if self._database is not None:
                 self._database.close()
 
-    def _opened(self, *, make: bool) -> Database | None:
-        """The file; None when it is not there and must not be made, or is closed."""
+    def _opened(self, *, create: bool) -> Database | None:
+        """Return the file; None if it is closed, or does not exist and must not be created."""
         with self._opening:
-            if self._closed or (self._database is None and not make and not self._path.exists()):
+            if self._closed or (self._database is None and not create and not self._path.exists()):
                 return None
             if self._database is None:
                 private_folder(self._path.parent)
-                self._database = Database(self._path, _MIGRATIONS, busy_timeout=_BUSY)
+                self._database = Database(self._path, _MIGRATIONS, busy_timeout=_BUSY_SECONDS)
             return self._database
 
     def _write(
         self, counted: dict[str, Counter[str]], session: str | None, cadence: Cadence | None, before: int
     ) -> None:
-        database = self._opened(make=True)
+        database = self._opened(create=True)
         if database is None:
             return
         now = self._clock.now()
@@ -221,10 +222,10 @@ class RecallUsage:
                 DELETE FROM session WHERE (SELECT count(*) FROM session) > ? AND used_at <
                     (SELECT used_at FROM session ORDER BY used_at DESC LIMIT 1 OFFSET ?)
                 """,
-                (_MOST, _MOST - 1),
+                (_MAX_SESSIONS, _MAX_SESSIONS - 1),
             )
 
-    def _tell(self, error: StateError) -> None:
-        if not self._told:
-            self._told = True
+    def _log_once(self, error: StateError) -> None:
+        if not self._logged:
+            self._logged = True
             _log.warning("what recall costs is not kept over a restart: %s", error)

@@ -44,7 +44,8 @@ def at_the_end(provider: HonchoProvider) -> None:
 
 
 def at_a_switch(provider: HonchoProvider) -> None:
-    provider._context = provider._context.__class__(cwd="/elsewhere")
+    sessions = provider._lifecycle.sessions
+    sessions._context = sessions._context.__class__(cwd="/elsewhere")
     provider.on_session_switch("other")
     assert provider.flush(10) == 0
 

@@ -37,12 +37,12 @@ def levels(server: FaultyServer) -> list[str]:
 
 
 def under_way(provider: HonchoProvider) -> list[Future[Any]]:
-    """What is being recalled for the present stretch of the conversation, or was last."""
+    """What is being recalled for the present segment of the conversation, or was last."""
     recall = provider._lifecycle.components and provider._lifecycle.components.recall
     assert recall is not None
-    stretch = recall._stretch
-    layers = (stretch.base, stretch.dialectic) if stretch is not None else ()
-    return [layer._asking for layer in layers if layer._asking is not None]
+    segment = recall._segment
+    slots = (segment.base, segment.dialectic) if segment is not None else ()
+    return [slot._future for slot in slots if slot._future is not None]
 
 
 def at_rest(provider: HonchoProvider) -> None:

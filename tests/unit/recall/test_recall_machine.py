@@ -57,12 +57,12 @@ class RecallMachine(RuleBasedStateMachine):
         self.every = {"fact": base, "answer": dialectic}
         self.honcho = Echo()
         self.folder = tempfile.TemporaryDirectory()
-        self.ledger = RecallUsage(Path(self.folder.name) / "recall.db", destination="here", clock=HandClock())
+        self.usage = RecallUsage(Path(self.folder.name) / "recall.db", destination="here", clock=HandClock())
         chosen = Settings(
             base_url="http://h", context_cadence=base, dialectic_cadence=dialectic, first_turn_base_wait=0,
             first_turn_dialectic_wait=0,
         )  # fmt: skip
-        self.recall = Recall(lambda _: self.honcho, chosen, self.ledger, HandClock())  # type: ignore[arg-type,return-value]
+        self.recall = Recall(lambda _: self.honcho, chosen, self.usage, HandClock())  # type: ignore[arg-type,return-value]
         self.bases, self.dialectics = ManualExecutor(), ManualExecutor()
         self.recall._base_strand = Lane(self.bases)  # type: ignore[assignment] # it submits as a strand does
         self.recall._dialectic_strand = Lane(self.dialectics)  # type: ignore[assignment]
@@ -79,14 +79,14 @@ class RecallMachine(RuleBasedStateMachine):
     @rule(trivial=st.booleans())
     def turn_begins(self, trivial: bool) -> None:
         self.turns += 1
-        self.see(self.recall.before(self.ref, "ok" if trivial else self.question(self.turns - 1)))
+        self.see(self.recall.prefetch(self.ref, "ok" if trivial else self.question(self.turns - 1)))
 
     @rule(trivial=st.booleans())
     def turn_ends(self, trivial: bool) -> None:
         self.ended += 1
         if self.ended > self.turns:
             self.turns += 1
-        self.recall.after(self.ref, "ok" if trivial else self.question(self.turns))
+        self.recall.queue_prefetch(self.ref, "ok" if trivial else self.question(self.turns))
 
     @rule(silent=st.booleans())
     def whole_turn(self, silent: bool) -> None:
@@ -135,9 +135,9 @@ class RecallMachine(RuleBasedStateMachine):
                 assert one != other or later - earlier >= self.every[kind]
 
     def teardown(self) -> None:
-        if hasattr(self, "ledger"):
+        if hasattr(self, "usage"):
             self.recall.close()
-            self.ledger.close()
+            self.usage.close()
             self.folder.cleanup()
 
 

@@ -18,12 +18,12 @@ def opened(path: Path, destination: str = "here", clock: HandClock | None = None
 
 
 def test_counting_touches_no_disk_and_flushing_keeps_it(tmp_path: Path) -> None:
-    ledger = opened(tmp_path / "state")
-    ledger.count("a", turns=1, characters=100)
-    ledger.count("a", turns=1, llm_calls=2)
+    usage = opened(tmp_path / "state")
+    usage.count("a", turns=1, characters=100)
+    usage.count("a", turns=1, llm_calls=2)
     assert not (tmp_path / "state").exists()
-    ledger.flush()
-    ledger.close()
+    usage.flush()
+    usage.close()
     assert stat.S_IMODE((tmp_path / "state" / "recall.db").stat().st_mode) == 0o600
     again = opened(tmp_path / "state")
     own, recent = again.costs("a")
@@ -51,7 +51,7 @@ def test_a_cadence_stands_where_it_stood(tmp_path: Path) -> None:
     second, cadence = opened(tmp_path), Cadence(3)
     assert second.restore("a", cadence) == 5
     assert cadence == Cadence(3, answered=-1, tried=0, empty=2)
-    assert [cadence.due(turn) for turn in range(3)] == [False, False, True]
+    assert [cadence.is_due(turn) for turn in range(3)] == [False, False, True]
     second.count("a", turns=2)
     second.flush("a", cadence, before=5)
     third, later = opened(tmp_path), Cadence(3)
@@ -62,36 +62,36 @@ def test_a_cadence_stands_where_it_stood(tmp_path: Path) -> None:
 
 
 def test_a_request_that_surely_was_not_done_costs_nothing(tmp_path: Path) -> None:
-    ledger = opened(tmp_path)
-    with pytest.raises(Unavailable), ledger.llm_call("a"):
+    usage = opened(tmp_path)
+    with pytest.raises(Unavailable), usage.llm_call("a"):
         raise Unavailable("refused", cause="connection")
-    with pytest.raises(Ambiguous), ledger.llm_call("a"):
+    with pytest.raises(Ambiguous), usage.llm_call("a"):
         raise Ambiguous("timeout", cause="timeout")
-    assert ledger.costs("a")[0].llm_calls == 1
-    ledger.close()
+    assert usage.costs("a")[0].llm_calls == 1
+    usage.close()
 
 
 def test_a_file_that_cannot_be_used_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "recall.db").write_bytes(b"not a database" * 100)
-    ledger = opened(tmp_path)
+    usage = opened(tmp_path)
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            ledger.count("a", turns=1)
-            assert ledger.restore("a", Cadence(1)) == 0
-            ledger.flush()
+            usage.count("a", turns=1)
+            assert usage.restore("a", Cadence(1)) == 0
+            usage.flush()
     assert len(caplog.records) == 1
     with pytest.raises(StateError):
-        ledger.costs("a")
-    ledger.close()
+        usage.costs("a")
+    usage.close()
 
 
 def test_the_sessions_not_used_for_longest_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST", 3)
+    monkeypatch.setattr(module, "_MAX_SESSIONS", 3)
     clock = HandClock()
-    ledger = opened(tmp_path, clock=clock)
+    usage = opened(tmp_path, clock=clock)
     for number in range(5):
         clock.seconds += 1
-        ledger.count(f"s{number}", turns=1)
-        ledger.flush()
-    assert [cost.session for cost in ledger.costs("s4")[1]] == ["s4", "s3", "s2"]
-    ledger.close()
+        usage.count(f"s{number}", turns=1)
+        usage.flush()
+    assert [cost.session for cost in usage.costs("s4")[1]] == ["s4", "s3", "s2"]
+    usage.close()
