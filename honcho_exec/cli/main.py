@@ -37,7 +37,7 @@ COMMANDS = {
     "import": ("commands.export_import:import_", "Read what `export` wrote into this machine's memory."),
     "push": ("commands.push:push", "Send this machine's memory to the Honcho server in use."),
     "migrate": ("hermes.migrate:migrate", "Move Hermes over from its bundled Honcho provider."),
-    "purge": ("commands.purge:purge", "Forget what you name, wherever it is kept, after asking."),
+    "purge": ("commands.purge:purge", "Delete what you name, in every place that has it, after asking."),
 }
 """Each command's module and function, and its short help, which is shown without importing it."""
 

@@ -1,4 +1,4 @@
-"""Forgetting on a Honcho server: what it lets a client delete is deleted, and the rest is said."""
+"""Delete data on a Honcho server as far as its API can, and report the rest."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ from honcho_exec.client.rest import RawApi, part, workspace_path
 from honcho_exec.errors import Rejected
 from honcho_exec.text.purge_filter import PurgeFilter
 
-__all__ = ["Forgetting", "ServerForgetting"]
+__all__ = ["PurgeResult", "ServerPurge"]
 
-# How long to look through cards, and through the messages of sessions (seconds each); what is left out is reported.
-_LOOK_SECONDS = 300.0
+# The limit for reading cards, and again for reading messages; what is not read in time is reported.
+_READ_SECONDS = 300.0
 
 
 @dataclass(slots=True)
-class Forgetting:
-    """What was found and, unless it was only looked, taken out; and what could not be, with the reason."""
+class PurgeResult:
+    """What was found and, unless in a dry run, deleted; and what could not be, with the reason."""
 
-    gone: Counter[str] = field(default_factory=Counter)
+    deleted: Counter[str] = field(default_factory=Counter)
     left: list[str] = field(default_factory=list)
 
 
-class ServerForgetting:
-    """Forgets in one workspace of a server.
+class ServerPurge:
+    """Deletes data in one workspace of a server.
 
     A Honcho server deletes sessions and conclusions and overwrites cards. It deletes no single message and no peer.
 
     Args:
         api: the server.
-        workspace: which of its workspaces.
-        dry_run: only look.
+        workspace: the workspace.
+        dry_run: only count.
     """
 
     def __init__(self, api: RawApi, workspace: str, *, dry_run: bool) -> None:
@@ -41,13 +41,13 @@ class ServerForgetting:
         self._path = workspace_path(workspace)
         self._dry_run = dry_run
 
-    def forget(self, chosen: PurgeFilter) -> Forgetting:
-        """Look for what is chosen, and delete what can be.
+    def purge(self, chosen: PurgeFilter) -> PurgeResult:
+        """Find what the filter matches, and delete what can be deleted.
 
         Raises:
-            RequestError: the server fails, or refuses the key; running it again goes on from here.
+            RequestError: the server fails or refuses the key; another call continues.
         """
-        done = Forgetting()
+        done = PurgeResult()
         with self._api.understood():
             for id_ in self._conclusions(chosen):
                 self._delete(f"conclusions/{part(id_)}", done, "conclusion")
@@ -93,7 +93,7 @@ class ServerForgetting:
             return self._api.ids(f"{self._path}/sessions")
         return self._api.ids(f"{self._path}/sessions", {"id": chosen.session}) & {str(chosen.session)}
 
-    def _cards(self, chosen: PurgeFilter, done: Forgetting) -> None:
+    def _cards(self, chosen: PurgeFilter, done: PurgeResult) -> None:
         if chosen.session is not None:
             return
         peers = sorted(self._api.ids(f"{self._path}/peers"))
@@ -103,47 +103,47 @@ class ServerForgetting:
             for target in peers
             if chosen.peer is None or chosen.peer in (observer, target)
         ]
-        until = time.monotonic() + _LOOK_SECONDS
+        until = time.monotonic() + _READ_SECONDS
         for number, (observer, target) in enumerate(pairs):
             if time.monotonic() > until:
-                done.left.append(f"{len(pairs) - number} possible cards were not looked at in time; run it again")
+                done.left.append(f"{len(pairs) - number} possible cards were not read in time; run it again")
                 return
             self._card(observer, target, chosen, done)
 
-    def _card(self, observer: str, target: str, chosen: PurgeFilter, done: Forgetting) -> None:
+    def _card(self, observer: str, target: str, chosen: PurgeFilter, done: PurgeResult) -> None:
         path = f"{self._path}/peers/{part(observer)}/card?target={part(target)}"
         lines = self._api.request("GET", path).json()["peer_card"] or []
         left = [line for line in lines if chosen.text is not None and not chosen.holds(line)]
         if left != lines:
-            done.gone["card"] += 1
+            done.deleted["card"] += 1
             if not self._dry_run:
                 self._api.request("PUT", path, {"peer_card": left})
 
-    def _messages(self, chosen: PurgeFilter, done: Forgetting) -> None:
-        """Say which sessions hold messages that a server cannot delete one by one."""
+    def _messages(self, chosen: PurgeFilter, done: PurgeResult) -> None:
+        """Report the sessions with matching messages, which a server cannot delete one by one."""
         sessions = sorted(self._api.ids(f"{self._path}/sessions"))
-        until = time.monotonic() + _LOOK_SECONDS
+        until = time.monotonic() + _READ_SECONDS
         for number, session in enumerate(sessions):
             if time.monotonic() > until:
-                done.left.append(f"the messages of {len(sessions) - number} sessions, which were not looked at in time")
+                done.left.append(f"the messages of {len(sessions) - number} sessions, which were not read in time")
                 return
-            count = sum(1 for _ in self._said(session, chosen))
+            count = sum(1 for _ in self._matching_messages(session, chosen))
             if count:
                 done.left.append(
                     f"{count} message{'' if count == 1 else 's'} of the session {session}: a server deletes only whole"
                     f" sessions (purge --session {session})"
                 )
 
-    def _said(self, session: str, chosen: PurgeFilter) -> Iterator[object]:
+    def _matching_messages(self, session: str, chosen: PurgeFilter) -> Iterator[object]:
         path = f"{self._path}/sessions/{part(session)}/messages/list"
         filters = {} if chosen.peer is None else {"filters": {"peer_id": chosen.peer}}
         for message in self._api.pages("POST", path, filters):
-            said = chosen.holds(message["content"]) or chosen.holds_beside(message["metadata"] or {})
-            if message["peer_id"] == chosen.peer or said:
+            has_text = chosen.holds(message["content"]) or chosen.holds_beside(message["metadata"] or {})
+            if message["peer_id"] == chosen.peer or has_text:
                 yield message
 
-    def _delete(self, path: str, done: Forgetting, kind: str) -> None:
-        done.gone[kind] += 1
+    def _delete(self, path: str, done: PurgeResult, kind: str) -> None:
+        done.deleted[kind] += 1
         if self._dry_run:
             return
         try:
@@ -152,5 +152,5 @@ class ServerForgetting:
             if error.cause == "auth":
                 raise
             if error.cause != "not_found":
-                done.gone[kind] -= 1
+                done.deleted[kind] -= 1
                 done.left.append(f"{path}: {error}")

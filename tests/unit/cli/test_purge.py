@@ -85,7 +85,7 @@ def test_first_it_only_looks(cli: Cli, kept: Any) -> None:
         assert done.exit_code == 0
     told = cli("purge", "--text", SECRET.lower()).stdout
     assert "2 messages, 1 conclusion, 1 card" in told
-    assert "Nothing of that is kept" in cli("purge", "--peer", "nobody").stdout
+    assert "Nothing matches" in cli("purge", "--peer", "nobody").stdout
     assert kept() == before
     for args in ([], ["--peer", "a", "--text", "b"], ["--text", " "]):
         assert cli("purge", *args).exit_code == 2
@@ -195,7 +195,7 @@ def test_everything_gives_the_space_back_or_says_what_is_in_the_way(
         assert (home / name).stat().st_size > 1_500_000
     with locked(home / "memory.db", "BEGIN;SELECT count(*) FROM message"):
         done = cli("purge", "--everything", "--all-workspaces", "--yes")
-        assert "Stays: the empty space in memory.db, as long as another process reads it" in done.stderr
+        assert "Not deleted: the empty space in memory.db, as long as another process reads it" in done.stderr
     assert (home / "outbox.db").stat().st_size < 200_000
     assert cli("purge", "--everything", "--all-workspaces", "--yes").stderr == ""
     assert (home / "memory.db").stat().st_size < 200_000

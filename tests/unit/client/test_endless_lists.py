@@ -20,7 +20,7 @@ from honcho_exec.embedded import EmbeddedHoncho
 from honcho_exec.errors import Unavailable
 from honcho_exec.settings import Settings
 from honcho_exec.text.purge_filter import PurgeFilter
-from honcho_exec.transfer.purge import ServerForgetting
+from honcho_exec.transfer.purge import ServerPurge
 
 WORKSPACE = "/v3/workspaces/hermes"
 Lie = Callable[[dict[str, Any], int], dict[str, Any]]
@@ -153,7 +153,7 @@ def test_purge_of_endless_lists_ends_and_says_so(
     app.lie = endless
     server.clear()
     with pytest.raises(Unavailable, match=r"does not end: 40 items were read, and the rest was left out"):
-        ServerForgetting(api, "hermes", dry_run=True).forget(PurgeFilter(workspace="hermes", peer="ada"))
+        ServerPurge(api, "hermes", dry_run=True).purge(PurgeFilter(workspace="hermes", peer="ada"))
     assert len(server.requests) <= 60
 
 
@@ -162,7 +162,7 @@ def test_purge_asks_for_the_chosen_only(liar: tuple[FaultyServer, Liar], backend
     api = RawApi(backend)
     api.request("POST", f"{WORKSPACE}/sessions", {"id": "s1"})
     server.clear()
-    done = ServerForgetting(api, "hermes", dry_run=False).forget(PurgeFilter(workspace="hermes", session="s1"))
-    assert done.gone["session"] == 1
+    done = ServerPurge(api, "hermes", dry_run=False).purge(PurgeFilter(workspace="hermes", session="s1"))
+    assert done.deleted["session"] == 1
     filters = [seen.body_json["filters"] for seen in server.requests if seen.path.endswith("/list")]
     assert filters == [{"session_id": "s1"}, {"id": "s1"}]
