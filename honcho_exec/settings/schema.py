@@ -75,9 +75,9 @@ class Settings(BaseModel):
     )
     environment: Literal["production", "local"] = _declare(
         "production",
-        "Which known server to use when a key is set and no URL: Honcho's cloud, or localhost:8000.",
+        "Server to use if a key but no URL is set: production (Honcho's cloud) or local (localhost:8000).",
     )
-    enabled: bool = _declare(True, "False: nothing is stored, recalled or sent, and status says so.")
+    enabled: bool = _declare(True, "False: nothing is stored, recalled or sent.")
     workspace: Name = _declare(
         HOST,
         "Honcho workspace. By default the host key: hermes, or hermes_<profile>.",
@@ -87,43 +87,43 @@ class Settings(BaseModel):
     ai_peer: Name = _declare(HOST, "The assistant's peer. By default the host key.")
     timeout: Seconds = _declare(
         30.0,
-        "Wall clock for one request, from its start to the last byte.",
+        "Wall clock limit of one request, from its start to the last byte.",
         unit="s",
         file=("requestTimeout",),
     )
     sync_join_timeout: Seconds = _declare(
         10.0, "How long a tool call or the session's end waits for the pending sync.", unit="s"
     )
-    retry_attempts: Annotated[int, Field(ge=1, le=20)] = _declare(3, "Calls of one request, the first included.")
-    retry_max_wait: Seconds = _declare(2.0, "Longest wait between two of them; caps Retry-After.", unit="s")
-    retry_deadline: Seconds = _declare(15.0, "No further call of one request is begun after this.", unit="s")
-    shutdown_timeout: Seconds = _declare(5.0, "Closing drains the outbox at most this long.", unit="s")
+    retry_attempts: Annotated[int, Field(ge=1, le=20)] = _declare(3, "Attempts of one request, including the first.")
+    retry_max_wait: Seconds = _declare(2.0, "Longest wait between two attempts; caps Retry-After.", unit="s")
+    retry_deadline: Seconds = _declare(15.0, "No further attempt of a request begins after this time.", unit="s")
+    shutdown_timeout: Seconds = _declare(5.0, "Closing delivers pending rows for at most this time.", unit="s")
     breaker_threshold: Annotated[int, Field(ge=1, le=1000)] = _declare(
-        5, "Failures in a row, of the connection or of the server, after which nothing is tried for a while."
+        5, "Failures in a row, of the connection or the server, that open the circuit breaker."
     )
     breaker_cooldown: Seconds = _declare(
         10.0,
-        "How long that while is; then one request is let through. Where there is no connection, delivery tries sooner.",
+        "How long the circuit breaker stays open before it lets one request through.",
         unit="s",
     )
     outbox_max_rows: Annotated[int, Field(ge=1)] = _declare(
-        100_000, "Rows the outbox may hold; a turn beyond them fails with Overloaded.", unit="rows"
+        100_000, "Largest number of rows in the outbox; further turns fail with Overloaded.", unit="rows"
     )
-    pin_user_peer: bool = _declare(False, "Every runtime user is `peerName`.", file=("pinPeerName",))
-    user_peer_aliases: Aliases = _declare({}, "Runtime user id to peer, as a JSON object.")
-    runtime_peer_prefix: str = _declare("", "Put before the id of a runtime user without an alias.")
+    pin_user_peer: bool = _declare(False, "True: every runtime user is the peer `peerName`.", file=("pinPeerName",))
+    user_peer_aliases: Aliases = _declare({}, "Maps runtime user ids to peers, as a JSON object.")
+    runtime_peer_prefix: str = _declare("", "Prefix for the id of a runtime user without an alias.")
     session_strategy: Literal["per-directory", "per-session", "per-repo", "global"] = _declare(
-        "per-directory", "What makes two conversations of the host the same session."
+        "per-directory", "Which conversations of the host share a session."
     )
-    session_peer_prefix: bool = _declare(False, "Put the user's peer before the session's name.")
-    sessions: JsonMap = _declare({}, "Directory to session name, as a JSON object.")
-    save_messages: bool = _declare(True, "False: no message is written by itself, anywhere.")
+    session_peer_prefix: bool = _declare(False, "True: the user's peer is put before the session's name.")
+    sessions: JsonMap = _declare({}, "Maps directories to session names, as a JSON object.")
+    save_messages: bool = _declare(True, "False: no message is stored automatically.")
     write_frequency: WriteFrequency = _declare(
         "async",
         "When turns are sent; they are stored at once in any case. async: in the background; turn: sync_turn waits for"
         " it, at most the sync join timeout; session: at the session's end; a number: when so many turns are gathered.",
     )
-    save_assistant_messages: bool = _declare(True, "False: only the user's side of a turn is written.")
+    save_assistant_messages: bool = _declare(True, "False: only the user's side of a turn is stored.")
     message_max_chars: Annotated[int, Field(ge=100, le=25_000)] = _declare(
         25_000, "Longer messages are split into marked parts.", unit="characters"
     )
@@ -134,8 +134,8 @@ class Settings(BaseModel):
     context_tokens: Budget | None = _declare(
         None, "Budget of what is injected, at about 4 characters a token. Unset or 0: no cap.", unit="tokens"
     )
-    context_cadence: Turns = _declare(1, "The base context is fetched anew at most every so many turns.", unit="turns")
-    dialectic_cadence: Turns = _declare(1, "The dialectic is asked at most every so many turns.", unit="turns")
+    context_cadence: Turns = _declare(1, "The base context is fetched at most once in so many turns.", unit="turns")
+    dialectic_cadence: Turns = _declare(1, "The dialectic is asked at most once in so many turns.", unit="turns")
     injection_frequency: Literal["every-turn", "first-turn"] = _declare(
         "every-turn", "first-turn: the base context is injected once; the dialectic keeps its own cadence."
     )
@@ -143,7 +143,7 @@ class Settings(BaseModel):
         False, "In the recall mode `tools`: create the session at the start, not at the first turn or tool call."
     )
     first_turn_base_wait: Wait = _declare(
-        3.0, "The first turn waits at most so long for the base context; later turns never wait.", unit="s"
+        3.0, "The longest time that the first turn waits for the base context; later turns never wait.", unit="s"
     )
     first_turn_dialectic_wait: Wait = _declare(2.0, "The same for the dialectic's first answer.", unit="s")
     recall_sync: bool = _declare(
@@ -151,10 +151,10 @@ class Settings(BaseModel):
         "True: recall asks with the current request and is waited for, at most `timeout` or 5 s; what is late or fails"
         " is left out.",
     )
-    query_rewrite: bool = _declare(False, "Let the host's query rewriter word the dialectic's first question.")
+    query_rewrite: bool = _declare(False, "True: the host's query rewriter words the dialectic's first question.")
     dialectic_depth: Annotated[int, Field(ge=1, le=3)] = _declare(1, "Passes of the dialectic.", unit="passes")
     dialectic_depth_levels: Levels | None = _declare(
-        None, "Reasoning level of each pass, as words between commas or a JSON list. Unset: in proportion to the depth."
+        None, "Reasoning level of each pass, separated by commas or as a JSON list. Unset: depends on the depth."
     )
     dialectic_reasoning_level: Level = _declare("low", "Reasoning level of the dialectic and of honcho_reasoning.")
     dialectic_dynamic: bool = _declare(True, "Whether the model may choose the reasoning level of a call.")
@@ -185,10 +185,10 @@ class Settings(BaseModel):
     )
     llm_base_url: Endpoint | None = _declare(
         None,
-        "OpenAI-compatible endpoint that the embedded Honcho asks to answer questions; else it quotes what was said.",
+        "OpenAI-compatible endpoint that the embedded Honcho asks to answer questions; otherwise it quotes messages.",
     )
     llm_model: Name | None = _declare(None, "The model to ask there.")
-    llm_api_key: Key | None = _declare(None, "Bearer key of that endpoint, where it needs one.")
+    llm_api_key: Key | None = _declare(None, "Bearer key of that endpoint, if it requires one.")
 
     @property
     def has_model(self) -> bool:

@@ -48,7 +48,7 @@ def test_a_person_reads_a_table(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> No
     lines = cli("config").stdout.splitlines()
     (timeout,) = (line for line in lines if line.startswith("timeout "))
     assert timeout.split(maxsplit=4)[:4] == ["timeout", "2.5", "s", "HONCHO_TIMEOUT"]
-    assert "Wall clock for one request" in timeout
+    assert "Wall clock limit of one request" in timeout
     assert "  warning  HONCHO_TIMOUT is not a setting; did you mean HONCHO_TIMEOUT?" in lines
 
 
