@@ -12,7 +12,7 @@ from honcho_exec.client.session_store import Known
 from honcho_exec.delivery.futures import is_stored
 from honcho_exec.model import Message, Receipt, SessionRef
 from honcho_exec.settings import Settings
-from honcho_exec.settings.identity import safe_id
+from honcho_exec.settings.names import safe_id
 from honcho_exec.text.messages import as_messages
 
 __all__ = ["store_memory_files"]

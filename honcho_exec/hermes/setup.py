@@ -13,7 +13,7 @@ from hermes_cli.secret_prompt import masked_secret_prompt
 from honcho_exec.errors import ConfigurationError, HonchoExecError
 from honcho_exec.provider.provider import HonchoProvider
 from honcho_exec.settings import EMBEDDED, Settings, load, variables
-from honcho_exec.settings.identity import safe_id
+from honcho_exec.settings.names import safe_id
 
 __all__ = ["walk_through"]
 

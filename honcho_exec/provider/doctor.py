@@ -17,7 +17,7 @@ from honcho_exec.clock import SystemClock, format_duration
 from honcho_exec.errors import HonchoExecError
 from honcho_exec.provider.status import Finding, Status
 from honcho_exec.settings import Settings
-from honcho_exec.settings.identity import mapped_name
+from honcho_exec.settings.names import mapped_name
 
 if TYPE_CHECKING:
     from honcho_exec.conversation.conversation import Conversation

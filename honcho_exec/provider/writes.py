@@ -11,7 +11,8 @@ from honcho_exec.delivery.futures import done, failed
 from honcho_exec.errors import Disabled, HonchoExecError, InputError
 from honcho_exec.model import Message, Receipt, SessionRef
 from honcho_exec.settings import Settings
-from honcho_exec.settings.identity import named_ref, safe_id
+from honcho_exec.settings.identity import named_ref
+from honcho_exec.settings.names import safe_id
 from honcho_exec.text.cleaning import harmless
 from honcho_exec.text.host_notices import spoken
 from honcho_exec.text.messages import as_messages

@@ -1,49 +1,50 @@
-"""Names of the workspace, the session and the peers of a conversation.
+"""Name the workspace, the session and the peers of a conversation.
 
-A name that the operator or a single person chose (peers, aliases, the `sessions` map, titles, directories) is made safe
-character by character, as Honcho's own plugin does. An identifier that other people can influence (a gateway's chat
-keys and user ids, names that a program passes) is kept only if no other identifier can produce it; otherwise a digest
-of the original is appended, so that two identifiers never share a name.
+Chosen names are peers, aliases, the `sessions` map, titles and directories. Identifiers that other people can
+influence are a gateway's chat keys and user ids, and names that a program passes; see `names`.
 """
 
 from __future__ import annotations
 
 import getpass
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from honcho_exec.errors import InputError
 from honcho_exec.model import SessionRef
 from honcho_exec.settings import Settings
+from honcho_exec.settings.names import (
+    MAX_PEER,
+    MAX_SESSION,
+    SHORT_DIGEST_CHARS,
+    bounded_name,
+    digest,
+    ends_like_digest,
+    mapped_name,
+    plain_name,
+    replace_unsafe,
+    safe_id,
+    short_name,
+    slug,
+    unique_name,
+    with_digest,
+)
 
 __all__ = [
     "HostContext",
     "SessionChoice",
     "choice_of",
     "is_shared",
-    "mapped_name",
     "named_ref",
     "observer_of",
     "resolve",
-    "safe_id",
     "session_name",
     "user_peer",
 ]
 
-_UNSAFE = re.compile(r"[^a-zA-Z0-9_-]")
-_UNSAFE_RUN = re.compile(r"[^a-zA-Z0-9_-]+")
 # A chat key whose separators can be told from its segments after the separators have become hyphens.
 _PLAIN_KEY = re.compile(r"[a-zA-Z0-9_]+(:[a-zA-Z0-9_]+)*")
-_MAX_SESSION = 100
-_MAX_PEER = 512
-# 80 bits: too many to search for a second identifier with the same digest. The length is not a usual one for ids.
-_DIGEST_CHARS = 20
-_SHORT_DIGEST_CHARS = 8
-_ENDS_LIKE_DIGEST = re.compile(rf".*-[0-9a-f]{{{_DIGEST_CHARS}}}", re.DOTALL)
-_ENDS_LIKE_ANY_DIGEST = re.compile(rf".*-([0-9a-f]{{{_SHORT_DIGEST_CHARS}}}|[0-9a-f]{{{_DIGEST_CHARS}}})", re.DOTALL)
 _WORD = re.compile(r"[a-zA-Z0-9_]+")
 # A chat of these kinds may have several human members.
 _GROUPS = "group|channel|thread|forum|supergroup|room"
@@ -52,19 +53,19 @@ _GROUP_KEY = re.compile(rf"agent:[^:]+:[^:]+:({_GROUPS})(:.*)?", re.DOTALL)
 _GATEWAY_NAME = re.compile(rf"agent-[a-zA-Z0-9_]+-[a-zA-Z0-9_]+-(dm|{_GROUPS})(-.*)?")
 _MEMORY_FILES = "memory-files-"
 
-# What a key is made from: a gateway's chat, a gateway's user (in a directory, or in a run), a name from a program, a
-# single person's own name.
+# The kinds of keys: a gateway's chat, a gateway's user (in a directory, or in a run), a name from a program, a single
+# person's own name.
 _CHAT, _USER, _RUN, _NAME, _SELF = "chat:", "user:", "runs:", "name:", "self:"
 
 
 @dataclass(frozen=True, slots=True)
 class HostContext:
-    """What the host says of a conversation; every field may be empty.
+    """A conversation as the host describes it; every field may be empty.
 
     Attributes:
         session_id: the host's id of this run.
-        session: a session name that the program chose itself; nothing else is then looked at.
-        session_title_source: `user`, or `derived` or `llm` for a title that a machine made.
+        session: a session name that the program chose; it overrides every other rule.
+        session_title_source: `user`, or `derived` or `llm` for a generated title.
         cwd: the working directory.
     """
 
@@ -81,7 +82,7 @@ class HostContext:
 
     @property
     def writes(self) -> bool:
-        """Whether this conversation is a person's: cron, flush, subagent and read runs write and inject nothing."""
+        """Whether memory is written and injected: not in cron, flush, subagent and read runs."""
         return self.agent_context not in {"cron", "flush", "subagent", "read"} and self.platform != "cron"
 
     @property
@@ -92,7 +93,7 @@ class HostContext:
 
 @dataclass(frozen=True, slots=True)
 class SessionChoice:
-    """The sessions that a key can go to; the lane decides between them, see `SessionCache.session`.
+    """The two sessions that a key can mean; the lane chooses one, see `SessionCache.session`.
 
     Attributes:
         own: a name that no other key has.
@@ -109,7 +110,7 @@ class SessionChoice:
 
 
 def is_shared(settings: Settings, context: HostContext) -> bool:
-    """Whether other people may talk to the same assistant: the users of a gateway, unless all are one peer."""
+    """Whether other people may use the same assistant: users of a gateway, unless all are one peer."""
     pinned = settings.pin_user_peer and settings.peer_name is not None
     return not pinned and bool(context.user_id or context.user_id_alt or context.gateway_session_key)
 
@@ -119,99 +120,84 @@ def resolve(settings: Settings, context: HostContext, environ: Mapping[str, str]
     peer = user_peer(settings, context, environ)
     session, key = _session(settings, context, peer)
     return SessionRef(
-        workspace=_short(settings.workspace, limit=_MAX_PEER),
+        workspace=short_name(settings.workspace, limit=MAX_PEER),
         session=session,
         user_peer=peer,
-        ai_peer=_plain(settings.ai_peer),
+        ai_peer=plain_name(settings.ai_peer),
         key=key,
     )
 
 
 def named_ref(ref: SessionRef, name: str) -> SessionRef:
-    """A session that a program chose by name, with the peers of `ref`."""
+    """Return the session that a program chose by name, with the peers of `ref`."""
     session = safe_id(name)
     return SessionRef(ref.workspace, session, ref.user_peer, ref.ai_peer, "" if session == name else _NAME + name)
 
 
 def choice_of(ref: SessionRef) -> SessionChoice:
-    """The sessions between which the lane decides for a `ref` that has a key."""
+    """Return the two sessions that the key of `ref` can mean."""
     kind, raw = ref.key[: len(_CHAT)], ref.key[len(_CHAT) :]
     if kind == _NAME:
-        return SessionChoice(own=ref.session, earlier=_short(raw))
+        return SessionChoice(own=ref.session, earlier=short_name(raw))
     if kind != _CHAT:
-        own = _with_digest(ref.session, f"{raw}\n{ref.session}")
+        own = with_digest(ref.session, f"{raw}\n{ref.session}")
         return SessionChoice(own, earlier=ref.session, is_new=kind != _USER, is_open=kind == _SELF)
     is_plain = _is_plain_key(raw)
     return SessionChoice(
-        own=_with_digest(_slug(raw) or "chat", raw),
-        earlier=_bounded(_slug(raw), raw),
+        own=with_digest(slug(raw) or "chat", raw),
+        earlier=bounded_name(slug(raw), raw),
         is_new=is_plain,
         is_open=is_plain and _GROUP_KEY.fullmatch(raw) is not None,
     )
 
 
 def user_peer(settings: Settings, context: HostContext, environ: Mapping[str, str]) -> str:
-    """The user's peer: pinned name, alias, prefixed or plain runtime id, `peerName`, the system's user."""
+    """Return the user's peer: pinned name, alias, runtime id, `peerName`, or the system's user."""
     if settings.pin_user_peer and settings.peer_name:
-        return _plain(settings.peer_name)
+        return plain_name(settings.peer_name)
     # Not stripped: two ids that differ in blanks are two users.
     runtime_ids = [value for value in (context.user_id, context.user_id_alt) if value.strip()]
     for runtime_id in runtime_ids:
         if alias := settings.user_peer_aliases.get(runtime_id, "").strip():
-            return _plain(alias)
+            return plain_name(alias)
     chosen = (settings.peer_name, settings.ai_peer, *settings.user_peer_aliases.values())
-    taken = {_plain(name) for name in chosen if name}
+    taken = {plain_name(name) for name in chosen if name}
     if settings.peer_name:
-        local = _plain(settings.peer_name)
+        local = plain_name(settings.peer_name)
     else:
-        name = _plain(_system_user(environ))
+        name = plain_name(_system_user(environ))
         # In a container the user is often called like the assistant.
-        local = f"{name}-{_digest(name, _SHORT_DIGEST_CHARS)}" if name in taken else name
+        local = f"{name}-{digest(name, SHORT_DIGEST_CHARS)}" if name in taken else name
     if not runtime_ids:
         return local
     return _runtime_peer(settings.runtime_peer_prefix.strip(), runtime_ids[0], taken | {local})
 
 
 def _runtime_peer(prefix: str, runtime_id: str, taken: set[str]) -> str:
-    """The peer of a gateway's user: no other id gives it, and no person chose it."""
+    """Return a peer that no other runtime id produces, and that no person chose."""
     raw = prefix + runtime_id
-    safe = _UNSAFE.sub("-", raw)
-    fits = len(safe) <= _MAX_PEER - 1 - _SHORT_DIGEST_CHARS
-    if safe == raw and fits and safe not in taken and not _ENDS_LIKE_ANY_DIGEST.fullmatch(raw):
+    safe = replace_unsafe(raw)
+    fits = len(safe) <= MAX_PEER - 1 - SHORT_DIGEST_CHARS
+    if safe == raw and fits and safe not in taken and not ends_like_digest(raw, short=True):
         return safe
-    if fits and _WORD.fullmatch(runtime_id) and (short := f"{safe}-{_digest(raw, _SHORT_DIGEST_CHARS)}") not in taken:
+    if fits and _WORD.fullmatch(runtime_id) and (short := f"{safe}-{digest(raw, SHORT_DIGEST_CHARS)}") not in taken:
         # No other id reads the same after it was made safe, so the digest need not tell ids apart.
         return short
-    return _with_digest(safe, raw, _MAX_PEER)
+    return with_digest(safe, raw, MAX_PEER)
 
 
 def observer_of(settings: Settings, ref: SessionRef, peer: str) -> str:
-    """Whose view of a peer counts: the assistant's, or the peer's own where the assistant observes nobody else."""
+    """Return whose view of a peer is used: the assistant's, or the peer's own if it observes nobody else."""
     return ref.ai_peer if peer == ref.ai_peer or settings.observes(ai=True)[1] else peer
 
 
 def session_name(settings: Settings, context: HostContext, peer: str) -> str:
-    """The session of a conversation, by the first rule that applies."""
+    """Return the session of a conversation, by the first rule that applies."""
     return _session(settings, context, peer)[0]
 
 
-def mapped_name(raw: str) -> str:
-    """The session that a name in the operator's `sessions` map means; empty for an empty one."""
-    return _bounded(_plain(raw), raw.strip())
-
-
-def safe_id(raw: str) -> str:
-    """`raw` as an id that Honcho takes, and that no other `raw` maps to.
-
-    Raises:
-        InputError: it is empty.
-    """
-    _require_name(raw)
-    return _unique(raw)
-
-
 def _session(settings: Settings, context: HostContext, peer: str) -> tuple[str, str]:
-    """The session's name, and its key if the lane decides where it really is; see `SessionRef.key`."""
+    """Return the session's name, and its key if the lane chooses the session; see `SessionRef.key`."""
     if context.session:
         session = safe_id(context.session)
         return session, "" if session == context.session else _NAME + context.session
@@ -227,14 +213,14 @@ def _session(settings: Settings, context: HostContext, peer: str) -> tuple[str, 
     if mapped_name(mapped) and not run:
         return mapped_name(mapped), ""
     if run:
-        safe, raw = prefix + _plain(run), prefix + run
-    elif _slug(title):
-        safe, raw = prefix + _slug(title), prefix + title
+        safe, raw = prefix + plain_name(run), prefix + run
+    elif slug(title):
+        safe, raw = prefix + slug(title), prefix + title
     elif directory:
-        safe, raw = prefix + _plain(directory), prefix + directory
+        safe, raw = prefix + plain_name(directory), prefix + directory
     else:
-        safe, raw = _plain(settings.workspace), settings.workspace
-    name = _unique(raw) if run and shared else _personal(safe, raw)
+        safe, raw = plain_name(settings.workspace), settings.workspace
+    name = unique_name(raw) if run and shared else _personal(safe, raw)
     if not shared:
         return name, _SELF + name
     # Several users of a gateway can work in one directory: each gets a session.
@@ -242,73 +228,24 @@ def _session(settings: Settings, context: HostContext, peer: str) -> tuple[str, 
 
 
 def _chat_name(key: str) -> str:
-    """The name of a gateway chat: the key with hyphens, and a digest unless only this key produces that."""
-    return key.replace(":", "-") if _is_plain_key(key) else _with_digest(_slug(key) or "chat", key)
+    """Return the key with hyphens, and with a digest unless no other key gives the same name."""
+    return key.replace(":", "-") if _is_plain_key(key) else with_digest(slug(key) or "chat", key)
 
 
 def _is_plain_key(key: str) -> bool:
     """Whether no other key gives the same name after its colons have become hyphens."""
     plain = key.replace(":", "-")
-    reserved = plain.startswith(_MEMORY_FILES) or _ENDS_LIKE_DIGEST.fullmatch(plain)
-    return len(plain) <= _MAX_SESSION and _PLAIN_KEY.fullmatch(key) is not None and not reserved
+    reserved = plain.startswith(_MEMORY_FILES) or ends_like_digest(plain)
+    return len(plain) <= MAX_SESSION and _PLAIN_KEY.fullmatch(key) is not None and not reserved
 
 
 def _personal(name: str, raw: str) -> str:
-    """The name of a person's own session, which must not be one of a gateway's chats."""
-    return _with_digest(name, raw) if _GATEWAY_NAME.fullmatch(name) else _bounded(name, raw)
-
-
-def _unique(raw: str) -> str:
-    """A session's name that no other `raw` produces."""
-    safe = _UNSAFE.sub("-", raw)
-    kept = safe == raw and len(safe) <= _MAX_SESSION and not _ENDS_LIKE_DIGEST.fullmatch(safe)
-    return safe if kept else _with_digest(safe, raw)
-
-
-def _with_digest(safe: str, raw: str, limit: int = _MAX_SESSION) -> str:
-    return f"{safe[: limit - 1 - _DIGEST_CHARS]}-{_digest(raw, _DIGEST_CHARS)}"
-
-
-def _short(raw: str, *, limit: int = _MAX_SESSION) -> str:
-    """The name of earlier versions: with a short digest if it had to be changed. Not for what others can choose.
-
-    Raises:
-        InputError: it is empty.
-    """
-    _require_name(raw)
-    safe = _UNSAFE.sub("-", raw)
-    if safe == raw and len(safe) <= limit:
-        return safe
-    return f"{safe[: limit - 9].rstrip('-')}-{_digest(raw, _SHORT_DIGEST_CHARS)}".lstrip("-")
-
-
-def _require_name(raw: str) -> None:
-    if not raw.strip():
-        raise InputError("a peer or session needs a name that is not empty")
-
-
-def _plain(raw: str) -> str:
-    """A chosen name, made safe character by character; cut with a digest if it is too long."""
-    safe = _UNSAFE.sub("-", raw.strip())
-    return safe if len(safe) <= _MAX_PEER else f"{safe[: _MAX_PEER - 9]}-{_digest(raw, _SHORT_DIGEST_CHARS)}"
-
-
-def _slug(raw: str) -> str:
-    return _UNSAFE_RUN.sub("-", raw).strip("-")
-
-
-def _bounded(safe: str, raw: str) -> str:
-    if len(safe) <= _MAX_SESSION:
-        return safe
-    return f"{safe[: _MAX_SESSION - 9].rstrip('-')}-{_digest(raw, _SHORT_DIGEST_CHARS)}"
-
-
-def _digest(raw: str, chars: int) -> str:
-    return hashlib.sha256(raw.encode("utf-8", "surrogatepass")).hexdigest()[:chars]
+    """Return the name of a person's own session, which must not be that of a gateway's chat."""
+    return with_digest(name, raw) if _GATEWAY_NAME.fullmatch(name) else bounded_name(name, raw)
 
 
 def _directory(settings: Settings, cwd: str) -> str:
-    """The name of the directory or repository; empty if all conversations are one session."""
+    """Return the name of the directory or repository; empty if all conversations are one session."""
     if settings.session_strategy == "global":
         return ""
     here = Path(cwd)

@@ -26,7 +26,7 @@ from honcho_exec.errors import HonchoExecError
 from honcho_exec.net.failures import from_status
 from honcho_exec.recall.cadence import is_trivial
 from honcho_exec.recall.dialectic import ask
-from honcho_exec.settings import Settings, identity
+from honcho_exec.settings import Settings, names
 from honcho_exec.text import budget as sections
 from honcho_exec.text import cleaning as text
 from honcho_exec.text import host_notices as machine_text
@@ -279,7 +279,7 @@ def refuse(said: str) -> None:
 
 def name(said: str) -> None:
     with suppress(HonchoExecError):
-        identity.safe_id(said)
+        names.safe_id(said)
 
 
 FUNCTIONS: dict[str, Callable[[str], object]] = {

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from honcho_exec.errors import InputError
 from honcho_exec.settings import Settings
-from honcho_exec.settings.identity import HostContext, choice_of, resolve, safe_id, session_name, user_peer
+from honcho_exec.settings.identity import HostContext, choice_of, resolve, session_name, user_peer
+from honcho_exec.settings.names import safe_id
 
 names = st.text(st.characters(exclude_categories=()), min_size=1, max_size=200).filter(str.strip)
 # Settings take no lone surrogates.
