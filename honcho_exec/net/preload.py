@@ -20,6 +20,8 @@ _SHARED = (
     "httpcore",
     "certifi",
     "idna",
+    "pydantic.root_model",
+    "pydantic.type_adapter",
     "pydantic.validate_call_decorator",
     "pydantic._internal._serializers",
 )
