@@ -33,7 +33,7 @@ def to_dict(row: OutboxRow, now: float) -> dict[str, object]:
     return {
         "id": row.id,
         "state": _state(row).replace(" ", "_"),
-        "kind": _kind(row),
+        "kind": row.write.kind,
         "destination": without_password(row.destination),
         "workspace": row.ref.workspace,
         "session": row.ref.session,
@@ -82,7 +82,7 @@ def show_row(console: Console, row: OutboxRow, now: float) -> None:
         ("state", _state(row) + parked, _STYLES.get(_state(row), "")),
         ("reason", without_password(row.error or ""), ""),
         ("attempts", str(row.attempts), ""),
-        ("kind", _kind(row), ""),
+        ("kind", row.write.kind, ""),
         ("who", _who(write), ""),
         ("session", row.ref.session, ""),
         ("peers", f"{row.ref.user_peer} (user), {row.ref.ai_peer} (assistant)", ""),
@@ -108,7 +108,7 @@ def _cells(row: OutboxRow, now: float, *, everywhere: bool) -> list[str]:
     cells = [
         str(row.id),
         _state(row),
-        _kind(row),
+        row.write.kind,
         row.ref.session,
         _who(row.write),
         format_duration(now - row.admitted_at),
@@ -139,18 +139,8 @@ def _state(row: OutboxRow) -> str:
     return "in flight" if row.in_flight else "waiting"
 
 
-def _kind(row: OutboxRow) -> str:
-    return type(row.write).__name__.lower()
-
-
 def _who(write: Write) -> str:
-    match write:
-        case Message():
-            return write.peer
-        case Conclusion() | Card() | Replacement():
-            itself = write.observer == write.observed
-            return write.observed if itself else f"{write.observer} about {write.observed}"
-    return ""
+    return " about ".join(dict.fromkeys(write.peers))
 
 
 def _text(write: Write) -> str:

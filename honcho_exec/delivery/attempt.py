@@ -19,7 +19,7 @@ from honcho_exec.errors import (
     SessionDeleted,
     Unavailable,
 )
-from honcho_exec.model import Conclusion, Deletion, Message, SessionRef
+from honcho_exec.model import Deletion, Message, SessionRef
 from honcho_exec.outbox.outbox import Outbox
 from honcho_exec.outbox.rows import Batch, OutboxRow
 from honcho_exec.runtime.metrics import Meter
@@ -178,11 +178,10 @@ class Attempts:
     def _doubtful_rows(self, batch: Batch) -> list[OutboxRow]:
         """Return the rows that may have been sent without a record of it, or that repeat what was stored before.
 
-        A process that died, or a machine on which a copy of the file is, may have sent them. Writes other than messages
-        and conclusions mean the same when they are sent again.
+        A process that died, or a machine on which a copy of the file is, may have sent them.
         """
-        rows = [row for row in batch.rows if isinstance(row.write, Message | Conclusion)]
-        before = self._outbox.history.delivered_before([row.write for row in rows if isinstance(row.write, Conclusion)])
+        rows = [row for row in batch.rows if not row.write.is_idempotent]
+        before = self._outbox.history.delivered_before([it for row in rows for it in row.write.conclusions])
         return [row for row in rows if not self._outbox.is_own(row) or row.write in before]
 
     def _let_original_go_first(self, rows: Sequence[OutboxRow]) -> None:
@@ -289,7 +288,7 @@ class Attempts:
     def _on_parked(self, rows: Sequence[OutboxRow], error: RequestError) -> None:
         self._meter.count("parked", len(rows))
         self._outbox.history.record_error(str(error))
-        _log.warning("a %s was parked: %s", type(rows[0].write).__name__.lower(), error)
+        _log.warning("a %s was parked: %s", rows[0].write.kind, error)
         self._outcome.on_refused(rows, error)
 
 

@@ -1,4 +1,4 @@
-"""A batch as requests: looked for, and written."""
+"""The requests of a batch: verify what is stored, and send."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ def exists(api: HonchoApi, batch: Batch, rows: Sequence[OutboxRow]) -> list[Outb
     Messages are found by the keys of their rows, conclusions by their content: equal ones are one.
 
     Raises:
-        RequestError: that is not known; a question that is refused is `Unavailable`, since it says nothing of the rows.
+        RequestError: that is not known; a refused question is `Unavailable`, since it says nothing of the rows.
     """
     first = rows[0]
     session = first.ref.session
     match first.write:
         case Message():
-            return _asked(lambda: _stored_messages(api, session, batch, rows))
+            return _ask(lambda: _stored_messages(api, session, batch, rows))
         case Conclusion(observer=observer, observed=observed):
-            contents = {row.write.content for row in rows if isinstance(row.write, Conclusion)}
-            known = _asked(lambda: api.known_conclusions(observer, observed, contents))
-            return [row for row in rows if isinstance(row.write, Conclusion) and row.write.content in known]
+            contents = {text for row in rows for text in row.write.texts}
+            known = _ask(lambda: api.known_conclusions(observer, observed, contents))
+            return [row for row in rows if known.issuperset(row.write.texts)]
         case Replacement() as wanted:
-            found = _asked(lambda: _ids(api, wanted))
+            found = _ask(lambda: _ids(api, wanted))
             done = wanted.old not in found and (not wanted.new or wanted.new in found)
             return list(rows) if done else []
     return []
@@ -46,25 +46,25 @@ def exists(api: HonchoApi, batch: Batch, rows: Sequence[OutboxRow]) -> list[Outb
 def _stored_messages(api: HonchoApi, session: str, batch: Batch, rows: Sequence[OutboxRow]) -> list[OutboxRow]:
     keys = {row.key for row in rows if row.key is not None}
     known = api.known_rows(session, keys) if keys else frozenset()
-    # What an earlier version has sent carries the id of its batch alone, which landed as a whole.
-    unnamed = any(row.key is None for row in rows) and api.has_batch(session, batch.id)
-    return [row for row in rows if (unnamed if row.key is None else row.key in known)]
+    # Messages of earlier versions carry only the id of their batch, which was stored as a whole.
+    has_batch = any(row.key is None for row in rows) and api.has_batch(session, batch.id)
+    return [row for row in rows if (has_batch if row.key is None else row.key in known)]
 
 
 def already_stored(api: HonchoApi, rows: Sequence[OutboxRow]) -> list[OutboxRow]:
-    """The rows that came from somewhere else before and are there already; raises as `exists` does."""
+    """Return the rows whose source key Honcho has already; raises as `exists` does."""
     keys = {
         row.write.source_key: row for row in rows if isinstance(row.write, Message) and row.write.source_key is not None
     }
     if not keys:
         return []
-    found = _asked(lambda: api.known_sources(rows[0].ref.session, list(keys)))
+    found = _ask(lambda: api.known_sources(rows[0].ref.session, list(keys)))
     return [row for key, row in keys.items() if key in found]
 
 
 def newest_message_at(api: HonchoApi, session: str) -> float | None:
-    """When the newest message of a session was created, as the server says, in seconds since the epoch."""
-    at = _asked(lambda: api.newest_message_at(session))
+    """Return when the newest message of a session was created by the server's clock, in seconds since the epoch."""
+    at = _ask(lambda: api.newest_message_at(session))
     return None if at is None else at.timestamp()
 
 
@@ -72,10 +72,10 @@ def send(api: HonchoApi, batch: Batch, rows: Sequence[OutboxRow], times: Mapping
     """Write these rows of the batch, all or none.
 
     Args:
-        api: where to.
-        batch: what they belong to.
-        rows: those that Honcho has not.
-        times: what to date messages with, by the ids of their rows; the others get the server's time.
+        api: the server.
+        batch: the batch that the rows belong to.
+        rows: the rows that Honcho does not have.
+        times: what to date messages with, by the ids of their rows; other messages get the server's time.
     """
     session = batch.rows[0].ref.session
     match batch.rows[0].write:
@@ -87,7 +87,7 @@ def send(api: HonchoApi, batch: Batch, rows: Sequence[OutboxRow], times: Mapping
             ]
             api.add_messages(session, messages, batch=batch.id, keys=[row.key for row in rows])
         case Conclusion():
-            api.add_conclusions(session, [row.write for row in rows if isinstance(row.write, Conclusion)])
+            api.add_conclusions(session, [it for row in rows for it in row.write.conclusions])
         case Card() as card:
             api.set_card(card)
         case Replacement() as wanted:
@@ -96,13 +96,13 @@ def send(api: HonchoApi, batch: Batch, rows: Sequence[OutboxRow], times: Mapping
             try:
                 api.delete_conclusion(conclusion_id)
             except Rejected as error:
-                # After an attempt whose outcome is unknown, «not there» is what was wanted.
+                # After an attempt whose outcome is unknown, `not_found` is success.
                 if error.cause != "not_found" or not batch.must_verify:
                     raise
 
 
 def _replace(api: HonchoApi, session: str, wanted: Replacement) -> None:
-    """Write what is missing, and only then delete what is to go, so that the fact is never in neither form there."""
+    """Write the new conclusion before the old one is deleted, so that the fact is always stored in one form."""
     found = _ids(api, wanted)
     if wanted.new and wanted.new not in found:
         api.add_conclusions(session, [Conclusion(wanted.new, wanted.observer, wanted.observed)])
@@ -118,8 +118,8 @@ def _ids(api: HonchoApi, wanted: Replacement) -> dict[str, list[str]]:
     return api.conclusion_ids(wanted.observer, wanted.observed, {wanted.old, wanted.new} - {""})
 
 
-def _asked(question: Callable[[], T]) -> T:
-    """The answer to a question; one that is refused says nothing of the rows that it is about."""
+def _ask(question: Callable[[], T]) -> T:
+    """Return the answer to a question; a refused question says nothing of the rows that it is about."""
     try:
         return question()
     except Rejected as error:

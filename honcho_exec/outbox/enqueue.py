@@ -10,7 +10,7 @@ from typing import Protocol
 
 from honcho_exec.clock import Clock
 from honcho_exec.errors import Busy, HonchoExecError
-from honcho_exec.model import Card, Conclusion, Deletion, Message, Replacement, SessionRef, Write
+from honcho_exec.model import SessionRef, Write
 from honcho_exec.outbox.change import Change, outbox_full
 from honcho_exec.outbox.file import OutboxFile
 from honcho_exec.outbox.rows import Admitted, Value, dump, dump_session_key, folder_id, row_key
@@ -108,11 +108,19 @@ class Enqueuer:
 
     def _row(self, turn: str, position: int, ref: SessionRef, write: Write, owner: str) -> _Row:
         payload, now, boot_time = dump(write), self._clock.now(), self._clock.boot_time()
+        dedup_key = write.dedup_key(ref.scope)
         return (
-            *self._columns(ref, write, owner),
+            self._destination,
+            self._key(write.stream_key(ref.scope)),
+            owner,
+            write.kind,
+            ref.workspace,
+            ref.session,
+            ref.user_peer,
+            ref.ai_peer,
             turn,
             payload,
-            self._dedup_key(ref, write),
+            None if dedup_key is None else self._key(dedup_key),
             now,
             row_key(turn, position, ref.session, payload, now),
             self._file.opening,
@@ -122,34 +130,8 @@ class Enqueuer:
             dump_session_key(ref),
         )
 
-    def _columns(self, ref: SessionRef, write: Write, owner: str) -> tuple[str, ...]:
-        kind = type(write).__name__.lower()
-        # Conclusions need their session but none of its messages, so they do not wait behind a backlog of messages.
-        # One request carries conclusions of one observer about one peer.
-        about = [write.observer, write.observed] if isinstance(write, Conclusion | Card | Replacement) else []
-        # A replacement may delete what one of another session has written.
-        session = "" if isinstance(write, Replacement) else ref.scope
-        stream = json.dumps([self._destination, session, kind, *about])
-        return (
-            self._destination,
-            stream,
-            owner,
-            kind,
-            ref.workspace,
-            ref.session,
-            ref.user_peer,
-            ref.ai_peer,
-        )
-
-    def _dedup_key(self, ref: SessionRef, write: Write) -> str | None:
-        match write:
-            case Message(source_key=str() as key):
-                return json.dumps([self._destination, "message", ref.scope, key])
-            case Conclusion():
-                return json.dumps([self._destination, "conclusion", write.observer, write.observed, write.content])
-            case Deletion():
-                return json.dumps([self._destination, "deletion", write.conclusion_id])
-        return None
+    def _key(self, parts: Sequence[str]) -> str:
+        return json.dumps([self._destination, *parts])
 
 
 class _Turn(Change):

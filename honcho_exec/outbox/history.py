@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from sqlite3 import Connection
 
 from honcho_exec.clock import BootTime, Clock
-from honcho_exec.model import Conclusion, Replacement, Write
+from honcho_exec.model import Conclusion
 from honcho_exec.outbox.file import OutboxFile
 from honcho_exec.outbox.rows import DeliveryRecord, History, OutboxRow, folder_id
 from honcho_exec.outbox.writer import Writer
@@ -58,7 +58,7 @@ class DeliveryHistory:
     def record_delivery(self, connection: Connection, rows: Sequence[OutboxRow]) -> None:
         """Store that rows were delivered, in the caller's transaction."""
         now = self._clock.now()
-        digests = [(self._digest(conclusion),) for row in rows for conclusion in _conclusions(row.write)]
+        digests = [(self._digest(conclusion),) for row in rows for conclusion in row.write.conclusions]
         connection.executemany("INSERT INTO stored_conclusions (digest) VALUES (?) ON CONFLICT DO NOTHING", digests)
         connection.execute(
             "INSERT INTO health (destination, delivered_at) VALUES (?, ?)"
@@ -139,13 +139,3 @@ class DeliveryHistory:
     def _digest(self, conclusion: Conclusion) -> str:
         parts = [self._destination, conclusion.observer, conclusion.observed, conclusion.content]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-
-def _conclusions(write: Write) -> list[Conclusion]:
-    """Return the conclusions that are stored once a write is done."""
-    match write:
-        case Conclusion():
-            return [write]
-        case Replacement(new=str() as new) if new:
-            return [Conclusion(new, write.observer, write.observed)]
-    return []

@@ -32,13 +32,7 @@ __all__ = [
 Value = str | int | float | None
 """The value of a column."""
 
-_KINDS: dict[str, type[Write]] = {
-    "message": Message,
-    "conclusion": Conclusion,
-    "card": Card,
-    "deletion": Deletion,
-    "replacement": Replacement,
-}
+_KINDS: dict[str, type[Write]] = {kind.kind: kind for kind in (Message, Conclusion, Card, Deletion, Replacement)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from honcho_exec.client.session_store import Known
 from honcho_exec.clock import SystemClock
-from honcho_exec.model import Card, Conclusion, Message, Replacement, Write
+from honcho_exec.model import Message
 from honcho_exec.outbox.outbox import Outbox
 from honcho_exec.outbox.rows import OutboxRow
 from honcho_exec.recall.usage import RecallUsage
@@ -71,8 +71,8 @@ def _matches(row: OutboxRow, home: Path, chosen: PurgeFilter) -> bool:
         return False
     if chosen.everything or (chosen.session is not None and chosen.session == _session_of(row, home)):
         return True
-    peers, texts, metadata = _contents(row.write)
-    return chosen.peer in peers or any(map(chosen.holds, texts)) or chosen.holds_beside(metadata)
+    write, metadata = row.write, row.write.metadata if isinstance(row.write, Message) else {}
+    return chosen.peer in write.peers or any(map(chosen.holds, write.texts)) or chosen.holds_beside(metadata)
 
 
 def _session_of(row: OutboxRow, home: Path) -> str:
@@ -82,17 +82,3 @@ def _session_of(row: OutboxRow, home: Path) -> str:
     known = Known(home / "known.db", destination=row.destination, clock=SystemClock())
     decided = known.named(choice_of(row.ref).own)
     return decided.session if decided else row.ref.session
-
-
-def _contents(write: Write) -> tuple[tuple[str, ...], tuple[str, ...], Mapping[str, object]]:
-    """Return the peers, texts and metadata of a write."""
-    match write:
-        case Message():
-            return (write.peer,), (write.content,), write.metadata
-        case Conclusion():
-            return (write.observer, write.observed), (write.content,), {}
-        case Card():
-            return (write.observer, write.observed), tuple(write.facts), {}
-        case Replacement():
-            return (write.observer, write.observed), (write.old, write.new), {}
-    return (), (), {}

@@ -199,8 +199,8 @@ PROTECTIONS = (
     Protection(
         "all conclusions of a batch must be there, not one",
         "delivery/requests.py",
-        " and row.write.content in known]\n",
-        " and known]\n",
+        " if known.issuperset(row.write.texts)]\n",
+        " if known]\n",
         (f"{MACHINE}::test_a_conclusion_that_is_there_already_does_not_vouch_for_those_beside_it",),
     ),
     Protection(
