@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from sqlite3 import Connection
@@ -97,17 +96,13 @@ class OutboxFile:
         """Lend a connection to read with."""
         return self._db.connection()
 
-    def writing(self, patience: float | None = None) -> AbstractContextManager[Connection]:
+    def writing(self) -> AbstractContextManager[Connection]:
         """Lend a connection in autocommit mode to write with; see `Database.writing`."""
-        return self._db.writing(patience)
+        return self._db.writing()
 
-    @contextmanager
-    def transaction(self, patience: float | None = None) -> Iterator[Connection]:
-        """Lend a connection inside one write transaction; commits at the end, rolls back on an exception."""
-        with self.writing(patience) as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            yield connection
-            connection.execute("COMMIT")
+    def transaction(self, patience: float | None = None) -> AbstractContextManager[Connection]:
+        """Lend a connection inside one write transaction; see `Database.transaction`."""
+        return self._db.transaction(patience)
 
     def size(self) -> int:
         """Return how many rows the file holds; 0 if it cannot be read now."""

@@ -124,9 +124,9 @@ class Database:
             yield connection
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
+    def transaction(self, patience: float | None = None) -> Iterator[sqlite3.Connection]:
         """Lend a connection inside one write transaction; commits at the end, rolls back on an exception."""
-        with self.writing() as connection:
+        with self.writing(patience) as connection:
             connection.execute("BEGIN IMMEDIATE")
             yield connection
             connection.execute("COMMIT")
@@ -196,7 +196,7 @@ class Database:
         """Be the one writer of this process; yield the rest of the patience."""
         lock, ends = _lock_of(self.path), time.monotonic() + (patience or 0.0)
         if not lock.acquire(timeout=-1 if patience is None else patience):
-            raise Busy(f"the state file {self.path} cannot be used: somebody else writes to it")
+            raise Busy(f"the state file {self.path} cannot be used: another thread writes to it")
         try:
             yield None if patience is None else max(0.0, ends - time.monotonic())
         finally:
@@ -275,7 +275,7 @@ class Database:
                 close_pools(self.path)
             else:
                 return pool
-        raise StateError(f"the state file {self.path} cannot be used: it is removed or replaced again and again")
+        raise StateError(f"the state file {self.path} cannot be used: it is removed or replaced repeatedly")
 
     def _prepare(self, pool: Pool) -> None:
         """Create the file and its tables, or upgrade a file of an earlier version."""

@@ -379,7 +379,7 @@ def test_others_of_a_process_go_on_with_the_new_file_when_one_is_set_aside(tmp_p
     process.close()
 
 
-def test_another_process_that_closes_the_file_does_not_take_its_log_from_two_that_share_it_here(tmp_path: Path) -> None:
+def test_another_process_that_closes_the_file_leaves_its_log(tmp_path: Path) -> None:
     process, other = Process(tmp_path), Process(tmp_path)
     admit(process, "hello")
     log = (tmp_path / "outbox.db-wal").stat().st_ino

@@ -60,7 +60,7 @@ MOVES = [
 
 
 @pytest.mark.parametrize(("move", "what"), MOVES)
-def test_pending_rows_of_a_moved_file_are_reported_and_the_file_at_the_path_is_used(
+def test_moved_file_is_reported_and_the_file_at_its_path_is_used(
     home: Path, process: Process, move: Callable[[Path], object], what: str
 ) -> None:
     process.admit("one", "two")

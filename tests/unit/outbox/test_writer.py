@@ -105,7 +105,7 @@ def test_turns_given_while_the_file_is_locked_wait_in_memory_in_order(home: Path
     assert process.outbox.inspection.counts().unstored == 0
 
 
-def test_turns_of_several_providers_wait_in_the_order_in_which_they_are_given(home: Path, process: Process) -> None:
+def test_turns_of_several_providers_wait_in_order(home: Path, process: Process) -> None:
     other = Process(home)
     with locked(home / "outbox.db"):
         told = [submit(one, text) for one, text in [(process, "1"), (other, "2"), (process, "3"), (other, "4")]]
