@@ -33,6 +33,9 @@ os.environ |= {"HOME": _HOME.name, "HERMES_HOME": str(Path(_HOME.name) / ".herme
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# A second one works while a test of the first waits.
+_PROCESSES = 2
+
 # Tests in these folders have this marker.
 _FOLDERS = {"slow": "reliability", "host": "hermes", "clients": "clients"}
 
@@ -50,6 +53,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, folder in _FOLDERS.items():
             if folder in item.path.parts:
                 item.add_marker(marker)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Share the whole suite between two processes; chosen tests run in this one."""
+    option = config.option
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if whole and not option.usepdb and getattr(option, "numprocesses", 0) is None:
+        option.numprocesses = _PROCESSES
 
 
 def pytest_collection_finish() -> None:

@@ -347,7 +347,7 @@ def check_apart(victim: HonchoProvider, attacker: HonchoProvider) -> None:
 
 @meeting
 @pytest.mark.parametrize("backend", ["server", "embedded"])
-@pytest.mark.parametrize("first", ["victim", "attacker"])
+@pytest.mark.parametrize("first", ["victim", pytest.param("attacker", marks=pytest.mark.slow)])
 def test_whoever_picks_a_name_reads_nothing_of_another_user(  # noqa: PLR0917 - pytest names them
     request: pytest.FixtureRequest, tmp_path: Path, victim: Stated, attacker: Stated, backend: str, first: str
 ) -> None:

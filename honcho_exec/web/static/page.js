@@ -266,7 +266,7 @@ async function show() {
       report(error);
     }
   } finally {
-    content.removeAttribute("aria-busy");
+    if (mine === newest) content.removeAttribute("aria-busy");
   }
 }
 

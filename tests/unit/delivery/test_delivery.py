@@ -339,7 +339,8 @@ def test_the_same_conclusion_of_two_providers_is_one_and_both_are_told(
 ) -> None:
     held = Gate()
     server.rule(match=POST_CONCLUSIONS, fault=gate(held), times=1)
-    one, other = make_provider("one", base_url=server.url), make_provider("other", base_url=server.url)
+    settings = {"base_url": server.url, "sync_join_timeout": 30}
+    one, other = make_provider("one", **settings), make_provider("other", **settings)
     with ThreadPoolExecutor(2) as threads:
         args = {"conclusion": "likes tea"}
         first = threads.submit(one.handle_tool_call, "honcho_conclude", args)
@@ -349,8 +350,8 @@ def test_the_same_conclusion_of_two_providers_is_one_and_both_are_told(
         while other._conversation.delivery.turns.oldest() is None:
             threading.Event().wait(0.001)
         held.proceed.set()
-        assert "is kept" in first.result(10)
-        assert "is kept" in second.result(10)
+        assert "is kept" in first.result(30)
+        assert "is kept" in second.result(30)
     assert one.handle_tool_call("honcho_conclude", {"list": True}).count("likes tea") == 1
 
 

@@ -405,6 +405,7 @@ def test_a_full_disk_is_said_and_what_was_stored_stays(tmp_path: Path) -> None:
     process.close()
 
 
+@pytest.mark.slow
 def test_processes_that_begin_the_same_file_at_once_all_can_use_it(tmp_path: Path) -> None:
     begin = (
         "import sys, pathlib\n"

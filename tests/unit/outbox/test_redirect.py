@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from support.paths import TESTS
 
 from honcho_exec.clock import SystemClock
@@ -140,6 +141,7 @@ with opened(Path(sys.argv[1]), RIGHT) as right:
 """
 
 
+@pytest.mark.slow
 def test_killed_and_concurrent_runs_lose_and_double_nothing(tmp_path: Path) -> None:
     count = 3_000
     with opened(tmp_path, WRONG) as wrong:

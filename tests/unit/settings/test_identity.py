@@ -180,6 +180,7 @@ def test_a_person_never_takes_the_session_of_a_hosts_chat(raw: str, where: str, 
         assert person != session_name(settings, HostContext(gateway_session_key=key), "ada")
 
 
+@pytest.mark.slow
 def test_no_two_of_240_000_chats_of_a_gateway_share_a_session() -> None:
     """Every short key of some characters, and keys as platforms make them."""
     chats = {"".join(key) for length in range(1, 7) for key in product("a1:-_.+", repeat=length)}

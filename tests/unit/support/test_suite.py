@@ -44,6 +44,7 @@ def run(program: str, *args: str, **environ: str) -> subprocess.CompletedProcess
     )
 
 
+@pytest.mark.slow
 def test_collecting_the_suite_leaves_the_real_home_alone(tmp_path: Path) -> None:
     home = tmp_path / "real"
     (home / ".hermes").mkdir(parents=True)
@@ -64,6 +65,7 @@ def test_collecting_the_suite_leaves_the_real_home_alone(tmp_path: Path) -> None
     assert list(home.rglob("*")) == [home / ".hermes"]
 
 
+@pytest.mark.slow
 def test_the_suite_passes_when_it_is_started_with_sigint_ignored() -> None:
     interrupting = "tests/unit/cli/test_ingest.py::test_ctrl_c_ends_it_at_once_and_says_what_is_kept"
     done = run(SIGINT_IGNORED, "-q", "-p", "no:cacheprovider", interrupting)

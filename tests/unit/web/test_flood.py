@@ -119,6 +119,7 @@ def test_expect_continue_without_the_key_is_refused(serve: Serve) -> None:
         assert answer(sock).startswith(b"HTTP/1.1 422 ")
 
 
+@pytest.mark.slow
 def test_large_bodies_take_bounded_memory(serve: Serve) -> None:
     served = serve()
     full = {"messages": [{"peer_id": "ada", "content": "😀" * 25_000} for _ in range(100)]}

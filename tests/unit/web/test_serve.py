@@ -136,7 +136,11 @@ if CHROMIUM.exists():
             assert browser.errors == []
 
     def go(browser: Browser, route: str) -> str:
-        browser.run(f"location.hash = {route!r}")
+        # Until the event, the page may still show what was there before, and not be busy.
+        browser.run(
+            "new Promise((done) => { addEventListener('hashchange', () => done(), { once: true });"
+            f" if (location.hash === {route!r}) done(); location.hash = {route!r}; }})"
+        )
         browser.wait(f"{IDLE} && document.querySelector('#tabs [aria-current]').hash === '#/{route.split('/')[1]}'")
         return str(browser.run("document.getElementById('content').innerText"))
 
