@@ -1,4 +1,4 @@
-"""`hermes memory setup`: asks where memory is to be kept, writes it down, makes it the memory in use, and tries it."""
+"""`hermes memory setup`: ask where to keep the memory, save the answers, and try it."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ _BACKENDS = ("embedded", "server", "cloud")
 
 
 def walk_through(environ: Mapping[str, str], profile: str | None, config: dict[str, Any]) -> None:
-    """Ask, write the answers into the host's `.env`, and choose this provider in `config`, which is saved.
+    """Ask, save the answers in the host's `.env`, and choose this provider in `config`, which is saved.
 
-    An empty answer keeps what is set already. Exceptions pass: here the host tells the person who set something up.
+    An empty answer keeps the current value. Exceptions pass: the host shows them to the person.
     """
     settings = _settings(environ, profile)
     _say("Honcho memory: durable, exactly once, never in the way.", "")
-    place = _choice(settings)
-    answers = _answers(place, settings)
+    choice = _choice(settings)
+    answers = _answers(choice, settings)
     name = _asked("What are you called in it?", settings.peer_name or "")
     if name and name != settings.peer_name:
         answers[_PEER] = peer = _peer(name)
         if peer != name:
             _say(f"Honcho's names have letters without accents, digits, - and _; you are called {peer} there.")
-    # What cannot be used is refused before anything is written.
+    # Unusable values are refused before anything is saved.
     load({**environ, **answers}, profile=profile)
     for name, value in answers.items():
         save_env_value(name, value)
@@ -58,20 +58,20 @@ def _settings(environ: Mapping[str, str], profile: str | None) -> Settings:
 
 def _choice(settings: Settings) -> int:
     now = _BACKENDS.index(settings.backend)
-    _say("Where is memory to be kept?", *(f"  {number}. {place}" for number, place in enumerate(_PLACES, 1)))
+    _say("Where should the memory be?", *(f"  {number}. {choice}" for number, choice in enumerate(_PLACES, 1)))
     while True:
-        said = _asked("1, 2 or 3", str(now + 1))
-        if said in {"1", "2", "3"}:
-            return int(said) - 1
+        answer = _asked("1, 2 or 3", str(now + 1))
+        if answer in {"1", "2", "3"}:
+            return int(answer) - 1
         _say("Please say 1, 2 or 3.")
 
 
-def _answers(place: int, settings: Settings) -> dict[str, str]:
-    """The variables that make it so, without those that are as they should be."""
-    if place == _BACKENDS.index("embedded"):
+def _answers(choice: int, settings: Settings) -> dict[str, str]:
+    """Return the variables to set, without those that are right already."""
+    if choice == _BACKENDS.index("embedded"):
         return {} if settings.backend == "embedded" else {_URL: EMBEDDED}
     answers: dict[str, str] = {}
-    if place == _BACKENDS.index("server"):
+    if choice == _BACKENDS.index("server"):
         now = settings.shown_url if settings.backend == "server" else "http://localhost:8000"
         url = _url(now)
         if settings.backend != "server" or url != now:
@@ -83,7 +83,7 @@ def _answers(place: int, settings: Settings) -> dict[str, str]:
         hint = "https://app.honcho.dev; empty: the one that is set"
     if key := _key(hint):
         answers[_KEY] = key
-    elif place == _BACKENDS.index("cloud") and settings.api_key is None:
+    elif choice == _BACKENDS.index("cloud") and settings.api_key is None:
         _say("None is set, and Honcho's cloud takes nothing without one.")
         if not (key := _key("https://app.honcho.dev")):
             raise ConfigurationError("Honcho's cloud needs an API key; nothing was changed")
@@ -96,7 +96,7 @@ def _key(hint: str) -> str:
 
 
 def _url(now: str) -> str:
-    """Ask for the server's URL until it is one; what is set already stays without a check."""
+    """Ask for the server's URL until it is one; the current URL is accepted unchecked."""
     while (url := _asked("Its URL", now)) != now:
         try:
             if load({_URL: url}).settings.base_url != EMBEDDED:
@@ -108,14 +108,14 @@ def _url(now: str) -> str:
 
 
 def _peer(name: str) -> str:
-    """Return a name as a peer of Honcho: without accents, and with a digest if it has other letters than these."""
-    plain = "".join(sign for sign in unicodedata.normalize("NFKD", name) if not unicodedata.combining(sign))
+    """Return the peer of a name: without accents, and a digest if characters are left that Honcho refuses."""
+    plain = "".join(char for char in unicodedata.normalize("NFKD", name) if not unicodedata.combining(char))
     joined = "-".join(plain.split())
     return joined if safe_id(joined) == joined else safe_id(name).lstrip("-")
 
 
 def _try(environ: Mapping[str, str], profile: str | None, answers: Mapping[str, str]) -> None:
-    """Make a real request, and say what came of it."""
+    """Make a real request, and print the result."""
     provider = HonchoProvider(environ={**environ, **answers}, profile=profile)
     try:
         provider.initialize()

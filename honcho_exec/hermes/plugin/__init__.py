@@ -1,7 +1,7 @@
-"""What Hermes Agent finds: registers the honcho_exec MemoryProvider.
+"""The plugin that Hermes Agent finds: registers the honcho_exec MemoryProvider.
 
-The host loads this file from wherever it stands and under a name of its own, also a second time next to the
-installed package. So it imports absolutely and holds nothing but the way to the provider.
+The host loads this file from any folder and under a name of its own, even a second time next to the installed
+package. So it imports absolutely, and only registers the provider.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _log = logging.getLogger("honcho_exec.hermes.plugin")
 
 
 def register(ctx: Any) -> None:
-    """Give the provider to the host by `ctx.register_memory_provider`.
+    """Register the provider by `ctx.register_memory_provider`.
 
-    When honcho_exec cannot be imported by the host's Python, that is logged, and the host gets a provider that is
-    unavailable and whose status says why: an exception here would be seen by nobody.
+    If the host's Python cannot import honcho_exec, that is logged, and the host gets an unavailable provider, whose
+    status says why: nobody would see an exception here.
     """
     try:
         from honcho_exec.hermes.adapter import HonchoExecMemoryProvider  # noqa: PLC0415 - may not be there
@@ -38,7 +38,7 @@ def _unavailable(problem: str) -> object:
     from agent.memory_provider import MemoryProvider  # noqa: PLC0415 - the host's, there when it calls
 
     class Unavailable(MemoryProvider):
-        """Stands where the provider would, and says why it is not there."""
+        """Stands in for the provider, and reports why it is missing."""
 
         name = "honcho_exec"
 

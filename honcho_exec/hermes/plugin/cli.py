@@ -1,4 +1,4 @@
-"""`hermes honcho_exec …`: the same commands as `honcho-exec …`, for the home that the host uses."""
+"""`hermes honcho_exec …`: the commands of `honcho-exec …`, for the home that the host uses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["honcho_exec_command", "register_cli"]
 
 
 def register_cli(subparser: argparse.ArgumentParser) -> None:
-    """Let the host know the commands; their arguments are read by themselves."""
+    """Register the commands; each parses its own arguments."""
     try:
         from honcho_exec.cli.host import commands  # noqa: PLC0415 - may not be there
     except ImportError:
@@ -21,7 +21,7 @@ def register_cli(subparser: argparse.ArgumentParser) -> None:
 
 
 def honcho_exec_command(args: argparse.Namespace) -> None:
-    """Run a command and exit by it; without one its help is shown."""
+    """Run a command and exit with its code; without a command, show the help."""
     try:
         from hermes_constants import get_hermes_home  # noqa: PLC0415 - the host's, there when it calls
 

@@ -253,7 +253,7 @@ def test_the_person_is_told_once_when_memory_falters_and_once_when_it_is_back(
     shell = HonchoExecMemoryProvider()
     shell.initialize("s1", hermes_home=str(hermes_environ), warning_callback=told.put)
     shell.sync_turn("what was said", "")
-    assert "Honcho memory falters: " in told.get(timeout=20)
+    assert "Honcho memory does not work: " in told.get(timeout=20)
     server.heal()
     assert "works again" in told.get(timeout=20)
     shell.shutdown()
