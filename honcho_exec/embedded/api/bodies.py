@@ -29,12 +29,11 @@ __all__ = [
     "PeerUpdate",
     "RecallQuery",
     "RepresentationBody",
+    "ResourceUpdate",
     "ScopedBody",
     "SessionCreate",
-    "SessionUpdate",
     "WorkspaceCreate",
     "WorkspaceSearch",
-    "WorkspaceUpdate",
 ]
 
 
@@ -58,17 +57,16 @@ _Strings = Annotated[list[Any], AfterValidator(_strings)]
 _Scopes = Annotated[list[str], Field(min_length=1, max_length=100)]
 
 
-class _Dream(JsonModel):
-    enabled: bool | None = None
-
-
 class _PeerCard(JsonModel):
     use: bool | None = None
     create: bool | None = None
 
 
-class _Summary(JsonModel):
+class _Enabled(JsonModel):
     enabled: bool | None = None
+
+
+class _Summary(_Enabled):
     messages_per_short_summary: Annotated[_Number, Field(ge=10)] | None = None
     messages_per_long_summary: Annotated[_Number, Field(ge=20)] | None = None
 
@@ -79,11 +77,11 @@ class _Configuration(JsonModel):
     reasoning: ReasoningConfiguration | None = None
     peer_card: _PeerCard | None = None
     summary: _Summary | None = None
-    dream: _Dream | None = None
+    dream: _Enabled | None = None
 
 
-class WorkspaceUpdate(JsonModel):
-    """What changes of a workspace."""
+class ResourceUpdate(JsonModel):
+    """What changes of a workspace or session."""
 
     metadata: Metadata | None = None
     configuration: _Configuration | None = None
@@ -117,11 +115,7 @@ class MemberConfig(JsonModel):
     observe_others: bool | None = None
 
 
-class SessionUpdate(WorkspaceUpdate):
-    """What changes of a session."""
-
-
-class SessionCreate(SessionUpdate):
+class SessionCreate(ResourceUpdate):
     """A session to get or create, with peers that join it."""
 
     id: ResourceId

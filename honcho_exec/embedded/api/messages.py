@@ -24,13 +24,12 @@ from honcho_exec.embedded.query.listing import (
     CONCLUSION_ROWS,
     MESSAGE_ROWS,
     Page,
-    conclusion,
     empty_page,
-    message,
+    item,
     page,
 )
 from honcho_exec.embedded.query.search import find_conclusions, find_messages, joint_sessions, member_window
-from honcho_exec.embedded.store.resources import find
+from honcho_exec.embedded.store.resources import find, find_in
 from honcho_exec.embedded.store.writing import add_conclusions, add_messages, delete_conclusion
 from honcho_exec.embedded.wire import MEMBERS_FILTER, ApiError, dump
 
@@ -55,27 +54,24 @@ def create_messages(request: Request) -> Response:
     messages = request.body(MessageBatch).messages
     with request.store.writing() as writer:
         rows = add_messages(writer, workspace, session, messages)
-    return Response(201, [message(row) for row in rows])
+    return Response(201, [item(row) for row in rows])
 
 
 def list_messages(request: Request) -> Response:
     """List a session's messages in insertion order."""
     condition, page_request = request.condition(MESSAGE_COLUMNS), request.page()
     with request.store.reading() as connection:
-        workspace = find(connection, "workspace", request.workspace)
-        session = workspace and find(connection, "session", request.ids["session_id"], workspace["key"])
+        session = find_in(connection, "session", request.ids["session_id"], request.workspace)
         if session is None:
             return Response(200, empty_page(page_request))
         condition = all_of([Condition("message.session = ?", (session["key"],)), condition])
-        return Response(
-            200, page(connection, MESSAGE_ROWS, "message", condition, request=page_request, to_json=message)
-        )
+        return Response(200, page(connection, MESSAGE_ROWS, "message", condition, request=page_request, to_json=item))
 
 
 def get_message(request: Request) -> Response:
     """Get one message."""
     with request.store.reading() as connection:
-        return Response(200, message(_message(connection, request)))
+        return Response(200, item(_message(connection, request)))
 
 
 def update_message(request: Request) -> Response:
@@ -86,7 +82,7 @@ def update_message(request: Request) -> Response:
         if metadata is not None:
             writer.connection.execute("UPDATE message SET metadata = ? WHERE key = ?", (dump(metadata), row["key"]))
             row = _message(writer.connection, request)
-    return Response(200, message(row))
+    return Response(200, item(row))
 
 
 def search_workspace(request: Request) -> Response:
@@ -111,7 +107,7 @@ def create_conclusions(request: Request) -> Response:
     conclusions = request.body(ConclusionBatch).conclusions
     with request.store.writing() as writer:
         rows = add_conclusions(writer, request.workspace, conclusions)
-    return Response(201, [conclusion(row) for row in rows])
+    return Response(201, [item(row) for row in rows])
 
 
 def list_conclusions(request: Request) -> Response:
@@ -124,7 +120,7 @@ def list_conclusions(request: Request) -> Response:
             return Response(200, empty_page(page_request))
         condition = all_of([Condition("conclusion.workspace = ?", (workspace["key"],)), condition])
         return Response(
-            200, page(connection, CONCLUSION_ROWS, "conclusion", condition, request=page_request, to_json=conclusion)
+            200, page(connection, CONCLUSION_ROWS, "conclusion", condition, request=page_request, to_json=item)
         )
 
 
@@ -142,7 +138,7 @@ def query_conclusions(request: Request) -> Response:
             return Response(200, [])
         condition = all_of([Condition("conclusion.workspace = ?", (workspace["key"],)), condition])
         rows = find_conclusions(connection, body.query, condition, limit=body.top_k)
-    return Response(200, [conclusion(row) for row in rows])
+    return Response(200, [item(row) for row in rows])
 
 
 def remove_conclusion(request: Request) -> Response:
@@ -171,7 +167,7 @@ def _search(request: Request, body: MessageSearch, conditions: list[Condition]) 
             conditions.append(member_window(workspace["key"], perspective))
         conditions.append(joint_sessions(workspace["key"], members))
         rows = find_messages(connection, body.query, all_of(conditions), limit=body.limit)
-    return Response(200, [message(row) for row in rows])
+    return Response(200, [item(row) for row in rows])
 
 
 def _message(connection: sqlite3.Connection, request: Request) -> sqlite3.Row:

@@ -11,7 +11,7 @@ from honcho_exec.embedded.api.bodies import CardBody, ChatBody, RecallQuery, Rep
 from honcho_exec.embedded.api.request import Request, Response
 from honcho_exec.embedded.language_model import LanguageModel, ModelError
 from honcho_exec.embedded.query import representation as recall
-from honcho_exec.embedded.store.resources import ensure_peer, ensure_workspace, find, get_or_404
+from honcho_exec.embedded.store.resources import ensure_peer, ensure_workspace, find, find_in, get_or_404
 from honcho_exec.embedded.wire import ApiError, resource_id
 
 __all__ = [
@@ -150,8 +150,7 @@ def context_of_session(request: Request) -> Response:
     context: dict[str, Any] = {"id": request.ids["session_id"], "messages": [], "summary": None}
     text, card = None, None
     with request.store.reading() as connection:
-        workspace = find(connection, "workspace", request.workspace)
-        session = workspace and find(connection, "session", request.ids["session_id"], workspace["key"])
+        session = find_in(connection, "session", request.ids["session_id"], request.workspace)
         if session is not None:
             context["summary"], context["messages"] = recall.session_context(
                 connection, session["key"], tokens=query.tokens, summarized=query.summary
@@ -169,8 +168,7 @@ def summaries_of_session(request: Request) -> Response:
     """Return a session's summaries."""
     summaries: dict[str, dict[str, Any] | None] = {"short": None, "long": None}
     with request.store.reading() as connection:
-        workspace = find(connection, "workspace", request.workspace)
-        session = workspace and find(connection, "session", request.ids["session_id"], workspace["key"])
+        session = find_in(connection, "session", request.ids["session_id"], request.workspace)
         if session is not None:
             summaries = recall.session_summaries(connection, session["key"])
     return Response(
@@ -188,15 +186,9 @@ def _view(
     connection: sqlite3.Connection, request: Request, target: str | None, sessions: list[str] | None, observer: str = ""
 ) -> recall.View | None:
     """Return a view, None if one of the two peers does not exist."""
-    workspace = find(connection, "workspace", request.workspace)
-    if workspace is None:
-        return None
     observer = observer or request.ids["peer_id"]
-    observer_row = find(connection, "peer", observer, workspace["key"])
-    observed_row = find(connection, "peer", target or observer, workspace["key"])
-    if observer_row is None or observed_row is None:
-        return None
-    return recall.View(workspace["key"], observer_row, observed_row, sessions)
+    rows = [find_in(connection, "peer", id_, request.workspace) for id_ in (observer, target or observer)]
+    return recall.View(rows[0], rows[1], sessions) if rows[0] and rows[1] else None
 
 
 def _known(
@@ -209,21 +201,15 @@ def _known(
     sessions: list[str] | None = None,
 ) -> tuple[str | None, list[str] | None]:
     """Return a representation and a card; a card may be of a peer that does not exist yet."""
-    own_view = _view(connection, request, observer, None, observer)
-    if own_view is None:
+    row = find_in(connection, "peer", observer, request.workspace)
+    if row is None:
         return None, None
-    card = recall.card(connection, own_view.observer["key"], target)
+    card = recall.card(connection, row["key"], target)
     view = _view(connection, request, target, sessions, observer)
     if view is None:
         return "", card
-    text = recall.representation(
-        connection,
-        view,
-        query.search_query,
-        top=query.search_top_k,
-        most=query.max_conclusions or 25,
-    )
-    return text, card
+    most = query.max_conclusions or 25
+    return recall.representation(connection, view, query.search_query, top=query.search_top_k, most=most), card
 
 
 def _sessions(body: ScopedBody) -> list[str] | None:

@@ -13,10 +13,9 @@ from honcho_exec.embedded.api.bodies import (
     PeerIds,
     PeerListBody,
     PeerUpdate,
+    ResourceUpdate,
     SessionCreate,
-    SessionUpdate,
     WorkspaceCreate,
-    WorkspaceUpdate,
 )
 from honcho_exec.embedded.api.request import Request, Response
 from honcho_exec.embedded.query.filters import (
@@ -64,7 +63,7 @@ def create_workspace(request: Request) -> Response:
 
 def update_workspace(request: Request) -> Response:
     """Update a workspace, created if needed."""
-    answer = _workspace(request, request.new_id("workspace_id"), request.body(WorkspaceUpdate))
+    answer = _workspace(request, request.new_id("workspace_id"), request.body(ResourceUpdate))
     return Response(200, answer.value)
 
 
@@ -133,7 +132,7 @@ def create_session(request: Request) -> Response:
 
 def update_session(request: Request) -> Response:
     """Update a session, created if needed."""
-    answer = _session(request, request.new_id("session_id"), request.body(SessionUpdate))
+    answer = _session(request, request.new_id("session_id"), request.body(ResourceUpdate))
     return Response(200, answer.value)
 
 
@@ -172,13 +171,13 @@ def list_session_peers(request: Request) -> Response:
 
 def add_session_peers(request: Request) -> Response:
     """Add peers to a session."""
-    return _session(request, request.new_id("session_id"), SessionUpdate(), request.body(Members).root)
+    return _session(request, request.new_id("session_id"), ResourceUpdate(), request.body(Members).root)
 
 
 def set_session_peers(request: Request) -> Response:
     """Replace a session's members."""
     return _session(
-        request, request.new_id("session_id"), SessionUpdate(), request.body(Members).root, replace_members=True
+        request, request.new_id("session_id"), ResourceUpdate(), request.body(Members).root, replace_members=True
     )
 
 
@@ -211,7 +210,7 @@ def set_member_config(request: Request) -> Response:
     return Response(204)
 
 
-def _workspace(request: Request, id_: str, body: WorkspaceCreate | WorkspaceUpdate) -> Response:
+def _workspace(request: Request, id_: str, body: WorkspaceCreate | ResourceUpdate) -> Response:
     with request.store.writing() as writer:
         key, created = stored.ensure_workspace(writer, id_)
         row = stored.update(writer, "workspace", key, _changes(body))
@@ -229,7 +228,7 @@ def _peer(request: Request, id_: str, body: PeerUpdate) -> Response:
 def _session(
     request: Request,
     id_: str,
-    body: SessionUpdate,
+    body: ResourceUpdate,
     peers: Mapping[str, MemberConfig] | None = None,
     *,
     replace_members: bool = False,

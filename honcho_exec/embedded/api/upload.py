@@ -10,7 +10,7 @@ from typing import Final
 
 from honcho_exec.embedded.api.request import Request, Response
 from honcho_exec.embedded.limits import MOST_FILE
-from honcho_exec.embedded.query.listing import message
+from honcho_exec.embedded.query.listing import item
 from honcho_exec.embedded.store.writing import add_messages
 from honcho_exec.embedded.wire import ApiError, InvalidValueError, NewMessage, checked, parse_json
 from honcho_exec.text.cleaning import split
@@ -46,7 +46,7 @@ def upload(request: Request) -> Response:
     messages = [checked(NewMessage.model_validate, {**values, "content": part}, "body") for part in parts]
     with request.store.writing() as writer:
         rows = add_messages(writer, workspace, session, messages)
-    return Response(201, [message(row) for row in rows])
+    return Response(201, [item(row) for row in rows])
 
 
 def _form(request: Request) -> tuple[_File | None, dict[str, str]]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from honcho_exec.embedded.query.filters import Condition
 from honcho_exec.embedded.wire import shown_time
 
-__all__ = ["CONCLUSION_ROWS", "MESSAGE_ROWS", "Page", "conclusion", "empty_page", "message", "page", "resource"]
+__all__ = ["CONCLUSION_ROWS", "MESSAGE_ROWS", "Page", "empty_page", "item", "page", "resource"]
 
 MESSAGE_ROWS: Final = """
     SELECT message.key, message.id, message.content, message.metadata, message.token_count, message.created_at,
@@ -70,44 +70,24 @@ def empty_page(request: Page) -> Json:
 
 def resource(row: sqlite3.Row, workspace_id: str | None = None) -> Json:
     """Return a workspace, peer or session as JSON."""
-    value: Json = {
-        "id": row["id"],
-        "metadata": json.loads(row["metadata"]),
-        "configuration": json.loads(row["configuration"]),
-        "created_at": shown_time(row["created_at"]),
-    }
+    value = item(row)
+    value.pop("workspace", None)
+    value["configuration"] = json.loads(row["configuration"])
     if workspace_id is not None:
         value["workspace_id"] = workspace_id
-    if "is_active" in row.keys():  # noqa: SIM118 - a Row iterates its values
+    if "is_active" in value:
         value["is_active"] = bool(row["is_active"])
     return value
 
 
-def message(row: sqlite3.Row) -> Json:
-    """Return a message as JSON; `row` is one of MESSAGE_ROWS."""
-    return {
-        "id": row["id"],
-        "content": row["content"],
-        "peer_id": row["peer_id"],
-        "session_id": row["session_id"],
-        "metadata": json.loads(row["metadata"]),
-        "created_at": shown_time(row["created_at"]),
-        "workspace_id": row["workspace_id"],
-        "token_count": row["token_count"],
-    }
-
-
-def conclusion(row: sqlite3.Row) -> Json:
-    """Return a conclusion as JSON; `row` is one of CONCLUSION_ROWS."""
-    return {
-        "id": row["id"],
-        "content": row["content"],
-        "observer_id": row["observer_id"],
-        "observed_id": row["observed_id"],
-        "session_id": row["session_id"],
-        "level": row["level"],
-        "created_at": shown_time(row["created_at"]),
-    }
+def item(row: sqlite3.Row) -> Json:
+    """Return a message or conclusion as JSON; `row` is of MESSAGE_ROWS or CONCLUSION_ROWS."""
+    value = dict(row)
+    del value["key"]
+    if "metadata" in value:
+        value["metadata"] = json.loads(value["metadata"])
+    value["created_at"] = shown_time(value["created_at"])
+    return value
 
 
 def _page(items: list[Json], total: int, request: Page) -> Json:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from honcho_exec.embedded.query.filters import Condition, all_of
-from honcho_exec.embedded.query.listing import CONCLUSION_ROWS, MESSAGE_ROWS, message
+from honcho_exec.embedded.query.listing import CONCLUSION_ROWS, MESSAGE_ROWS, item
 from honcho_exec.embedded.query.search import find_conclusions, find_messages
 from honcho_exec.embedded.query.sentences import cut, key_sentences, statements
 from honcho_exec.embedded.query.words import estimated_tokens
@@ -81,7 +81,6 @@ class Everyone:
 class View:
     """What one peer knows about another, from all sessions or from some."""
 
-    workspace: int
     observer: sqlite3.Row
     observed: sqlite3.Row
     sessions: Sequence[str] | None = None
@@ -91,12 +90,12 @@ class View:
         pair = Condition(
             "conclusion.observer = ? AND conclusion.observed = ?", (self.observer["key"], self.observed["key"])
         )
-        return all_of([pair, _confined("conclusion", self.workspace, self.sessions)])
+        return all_of([pair, _confined("conclusion", self.observer["workspace"], self.sessions)])
 
     def messages(self) -> Condition:
         """Select the messages of sessions of which the observer is or was a member."""
         took_part = Condition("message.session IN (SELECT session FROM member WHERE peer = ?)", (self.observer["key"],))
-        return all_of([took_part, _confined("message", self.workspace, self.sessions)])
+        return all_of([took_part, _confined("message", self.observer["workspace"], self.sessions)])
 
     def shared_messages(self) -> Condition:
         """Select the messages of sessions that both are or were members of, not those to others."""
@@ -193,7 +192,7 @@ def session_context(
         budget -= row["token_count"]
         if budget < 0:
             break
-        messages.append(message(row))
+        messages.append(item(row))
     return summary, messages[::-1]
 
 

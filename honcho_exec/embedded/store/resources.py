@@ -18,6 +18,7 @@ __all__ = [
     "ensure_session",
     "ensure_workspace",
     "find",
+    "find_in",
     "get_or_404",
     "member_config",
     "remove_all_members",
@@ -43,14 +44,19 @@ def find(connection: sqlite3.Connection, kind: Kind, id_: str, workspace: int | 
     return row
 
 
+def find_in(connection: sqlite3.Connection, kind: Kind, id_: str, workspace_id: str) -> sqlite3.Row | None:
+    """Return the row of a peer or session of a workspace."""
+    workspace = find(connection, "workspace", workspace_id)
+    return workspace and find(connection, kind, id_, workspace["key"])
+
+
 def get_or_404(connection: sqlite3.Connection, kind: Kind, id_: str, workspace_id: str) -> sqlite3.Row:
     """Return the row of a peer or session.
 
     Raises:
         ApiError: 404, it does not exist.
     """
-    workspace = find(connection, "workspace", workspace_id)
-    row = workspace and find(connection, kind, id_, workspace["key"])
+    row = find_in(connection, kind, id_, workspace_id)
     if row is None:
         raise ApiError(404, f"{kind.capitalize()} {id_} not found in workspace {workspace_id}")
     return row
