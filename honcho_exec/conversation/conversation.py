@@ -198,7 +198,8 @@ class Conversation:
         """
         self._refuse_unless_writing()
         if self._settings.write_frequency == "async":
-            return self.sync(writes, ref)
+            self._connection.busy()
+            return self.delivery.turns.admit(ref, writes, awaited=True)
         return offload(partial(self._turn, writes, ref))
 
     def _turn(self, writes: Sequence[Write], ref: SessionRef) -> TurnFuture:

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["collect_status"]
 
-# How long a session that is being opened is waited for (seconds), before that is told as what is wrong.
-_OPENING = 3.0
+# The wait for a session that is being opened, before that is reported as the problem.
+_OPENING_SECONDS = 3.0
 
 
 def collect_status(
@@ -34,12 +34,12 @@ def collect_status(
     *,
     usage: RecallUsage | None = None,
 ) -> Status:
-    """Look at everything once, with a real request to the server."""
+    """Check everything once, with a request to the server."""
     settings = loaded.settings if loaded else None
-    seen = _Seen(trouble=trouble)
+    seen = _Observations(trouble=trouble)
     warnings = loaded.warnings if loaded else ()
     if conversation is not None:
-        seen.look(conversation)
+        seen.collect(conversation)
         warnings += tuple(
             f"the outbox was damaged and is kept as {path}; what waited in it was not delivered"
             for path in conversation.outbox.file.damaged_files()
@@ -95,8 +95,8 @@ def collect_status(
 
 
 @dataclass(slots=True)
-class _Seen:
-    """What was found out by asking; `trouble` is the gravest of what was in the way."""
+class _Observations:
+    """What the server and the outbox answer; `trouble` is the gravest problem."""
 
     trouble: HonchoExecError | None
     latency: float | None = None
@@ -105,8 +105,8 @@ class _Seen:
     counts: Counts | None = None
     history: History | None = None
 
-    def look(self, conversation: Conversation) -> None:
-        self._ask(conversation)
+    def collect(self, conversation: Conversation) -> None:
+        self._ping(conversation)
         delivery = conversation.delivery
         if delivery.turns.refusal is not None:
             self.trouble = StateError(f"the last turn was not stored: {delivery.turns.refusal}")
@@ -115,14 +115,14 @@ class _Seen:
         elif self.trouble is None and delivery.deleted.error() is not None:
             self.trouble = delivery.deleted.error()
         elif self.trouble is None:
-            self.trouble = conversation.not_open(_OPENING)
+            self.trouble = conversation.not_open(_OPENING_SECONDS)
         try:
             self.counts, self.history = conversation.outbox.inspection.counts(), conversation.outbox.history.last()
             conversation.outbox.file.probe()
         except HonchoExecError as error:
             self.trouble = error
 
-    def _ask(self, conversation: Conversation) -> None:
+    def _ping(self, conversation: Conversation) -> None:
         try:
             self.latency = conversation.reader.ping()
             self.key_accepted = True
@@ -145,7 +145,7 @@ class _Failing(HonchoExecError):  # noqa: N818 - reads as the state it reports
 
 
 def _age(counts: Counts | None, conversation: Conversation | None, clock: Clock) -> float | None:
-    """Seconds that the oldest pending write has waited; a clock set back hides at most what others gave."""
+    """Return the age of the oldest pending write; a clock that was set back hides at most other processes' writes."""
     if counts is None or counts.oldest_at is None:
         return None
     waited = conversation.delivery.turns.age() if conversation is not None else None

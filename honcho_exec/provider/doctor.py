@@ -1,4 +1,4 @@
-"""Everything that can be looked at on this machine and asked of the server, as findings."""
+"""Check this machine and the server, and report findings."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 __all__ = ["diagnose"]
 
 _OUTBOX_ADVICE = (
-    "stop the programs that use it; the next run sets a damaged outbox.db aside and begins another, and in the old one"
-    " sqlite3 shows what waited"
+    "stop the programs that use it; the next run renames a damaged outbox.db and begins another, and in the old one"
+    " sqlite3 shows what was pending"
 )
-# Room on the disk below which the state may soon not fit any more (bytes).
-_LITTLE_ROOM = 100 * 1024 * 1024
+# With less space on the disk the state may soon not fit.
+_LOW_SPACE_BYTES = 100 * 1024 * 1024
 
 
 def diagnose(
     status: Status, conversation: Conversation | None, settings: Settings | None = None
 ) -> tuple[Finding, ...]:
-    """What was found, good and bad, in the order in which a person would look."""
+    """Return findings, good and bad, in the order in which a person would check."""
     found = [*_machine(status), *_state(Path(status.state), conversation)]
     if conversation is not None:
         found += _server(status, conversation)
@@ -57,7 +57,7 @@ def _machine(status: Status) -> Iterator[Finding]:
 
 
 def _state(home: Path, conversation: Conversation | None) -> Iterator[Finding]:
-    # What is wrong with a folder that cannot be looked at is in the status.
+    # The status reports a folder that cannot be read.
     with suppress(OSError, ValueError):
         yield from _folder(home)
     if conversation is not None:
@@ -86,7 +86,7 @@ def _folder(home: Path) -> Iterator[Finding]:
                 f"chmod go-rwx {shlex.quote(str(path))}",
             )
     free = shutil.disk_usage(home).free
-    if free < _LITTLE_ROOM:
+    if free < _LOW_SPACE_BYTES:
         yield Finding(
             "problem",
             f"only {free // 1024**2} MB are free where the state is kept",
@@ -101,20 +101,20 @@ def _server(status: Status, conversation: Conversation) -> Iterator[Finding]:
     if status.backend == "embedded":
         yield Finding("ok", f"{answered}; no server and no key are needed")
         return
-    yield Finding("ok", f"{answered}, as {conversation.reader.server_version() or 'a version that it does not tell'}")
-    yield Finding("ok", "the key is taken, or none is needed")
+    yield Finding("ok", f"{answered}, as {conversation.reader.server_version() or 'an unknown version'}")
+    yield Finding("ok", "the key is accepted, or none is needed")
     if status.deriving is None:
         yield Finding(
             "note",
-            "the server does not tell what it has stored and not yet derived",
-            "nothing has to be done; a proxy may hide /queue/status, or the server is older than this question",
+            "the server does not report what it has stored and not yet derived",
+            "nothing has to be done; a proxy may hide /queue/status, or the server is too old for it",
         )
     elif not status.deriving:
         yield Finding("ok", "everything that is stored is derived")
 
 
 def _outbox(status: Status) -> Iterator[Finding]:
-    waiting = f"{status.pending} writes are waiting" if status.pending else "nothing is waiting"
+    waiting = f"{status.pending} writes are pending" if status.pending else "nothing is pending"
     oldest = status.oldest_pending_age
     age = f", the oldest for {format_duration(oldest)}" if oldest is not None else ""
     last = f"the last delivery was at {status.last_delivery_at}" if status.last_delivery_at else "nothing delivered yet"
@@ -123,27 +123,27 @@ def _outbox(status: Status) -> Iterator[Finding]:
         yield Finding(
             "note",
             f"the last failure was at {status.last_error_at}: {status.last_error}",
-            "see whether anything still waits for it with: honcho-exec outbox list",
+            "list pending writes with: honcho-exec outbox list",
         )
 
 
 def _earlier_sessions(status: Status, conversation: Conversation) -> Iterator[Finding]:
     known = Known(Path(status.state) / "known.db", destination=conversation.outbox.destination, clock=SystemClock())
-    for one in known.names():
-        if one.session == one.earlier:
+    for name in known.names():
+        if name.session == name.earlier:
             yield Finding(
-                "ok", f"a chat continues in {one.session}, which earlier versions named; no other person is in it"
+                "ok", f"a chat continues in {name.session}, which earlier versions named; no other person is in it"
             )
         else:
             yield Finding(
                 "note",
-                f"the session {one.earlier} of an earlier version was left alone: others are in it, or could be",
-                f"its chat goes on in {one.session}; honcho_search still finds what its members said",
+                f"the session {name.earlier} of an earlier version was left alone: others are in it, or could be",
+                f"its chat goes on in {name.session}; honcho_search still finds what its members said",
             )
 
 
 def _shared_names(settings: Settings) -> Iterator[Finding]:
-    """Sessions that several directories of the map share."""
+    """Report sessions that several directories of the map share."""
     directories: dict[str, list[str]] = {}
     for directory, name in sorted(settings.sessions.items()):
         directories.setdefault(mapped_name(name), []).append(directory)

@@ -1,4 +1,4 @@
-"""How a provider is doing, as one frozen value, and what that means for a person."""
+"""The status of a provider, and what a person should do about it."""
 
 from __future__ import annotations
 
@@ -11,45 +11,46 @@ from honcho_exec.recall.usage import SessionCost
 
 __all__ = ["Finding", "Status", "findings"]
 
-# While Honcho answers, rows leave within seconds; what is older than this waits for something else (seconds).
-_STUCK = 120.0
+# While Honcho answers, rows are delivered within seconds; an older row is stuck.
+_STUCK_SECONDS = 120.0
 
+_CHECK_FOLDER = "check that the folder is yours, writable and not full, and what has its files open: honcho-exec doctor"
 _ADVICE = {
-    "auth": "set HONCHO_API_KEY to a key that this server takes; what is kept goes by itself then",
+    "auth": "set HONCHO_API_KEY to a key that this server accepts; pending writes are delivered automatically then",
     "configuration": "see every value and where it comes from with: honcho-exec config",
-    "connection": "see that the server runs and that HONCHO_BASE_URL is right; nothing is lost meanwhile",
-    "timeout": "see that the server runs and is not overloaded; nothing is lost meanwhile",
-    "server_error": "look into the server's log; nothing is lost meanwhile",
-    "bad_answer": "see that HONCHO_BASE_URL is a Honcho server's address, and what a proxy before it does",
+    "connection": "check that the server runs and that HONCHO_BASE_URL is right; nothing is lost meanwhile",
+    "timeout": "check that the server runs and is not overloaded; nothing is lost meanwhile",
+    "server_error": "read the server's log; nothing is lost meanwhile",
+    "bad_answer": "check that HONCHO_BASE_URL is a Honcho server, and that no proxy changes its answers",
     "session_deleted": "nothing is lost: wait until the server frees the name, or begin another session meanwhile",
     "disabled": "set HONCHO_ENABLED=true (or `enabled` in honcho.json) to use it",
-    "state": "see that the folder is yours, writable and not full, and what has its files open: honcho-exec doctor",
-    "system": "see that the folder is yours, writable and not full, and what has its files open: honcho-exec doctor",
-    "overloaded": "bring Honcho back, or raise HONCHO_OUTBOX_MAX_ROWS; see what waits with: honcho-exec outbox list",
+    "state": _CHECK_FOLDER,
+    "system": _CHECK_FOLDER,
+    "overloaded": "restart Honcho, or raise HONCHO_OUTBOX_MAX_ROWS; list pending writes with: honcho-exec outbox list",
     "not_found": "if the session was deleted, its name is free again within five minutes; delivery goes on then",
-    "refused": "see what was refused and why with: honcho-exec outbox list; then look into the server's log",
+    "refused": "list what was refused and why with: honcho-exec outbox list; then read the server's log",
     "rate_limited": "wait, or raise the server's limit; delivery goes on when the server allows it",
     "token": "log in again with: hermes memory setup honcho_exec; or set HONCHO_API_KEY",
-    "circuit_open": "wait until the next request is allowed, then look again with: honcho-exec status",
-    "sync_pending": "wait a moment, then send what waits with: honcho-exec outbox flush",
-    "closed": "this provider was shut down; look with a new process: honcho-exec status",
+    "circuit_open": "wait until the next request is allowed, then check again with: honcho-exec status",
+    "sync_pending": "wait a moment, then send pending writes with: honcho-exec outbox flush",
+    "closed": "this provider was shut down; check with a new process: honcho-exec status",
 }
-_WATCH = "if this stays so, look at everything with: honcho-exec doctor"
+_WATCH = "if this persists, check everything with: honcho-exec doctor"
 
-# Warnings that need a person, by what they contain.
+# The warnings that need a person, by words in them.
 _GRAVE = {
-    "damaged": "look at the file with sqlite3, then move it to another folder",
-    "are lost": "give the lost writes again; stop the programs that use a state folder before you move or restore it",
+    "damaged": "inspect the file with sqlite3, then move it to another folder",
+    "are lost": "repeat the lost writes; stop the programs that use a state folder before you move or restore it",
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
         level: `ok`; `note`: worth knowing; `problem`: a person has to do something.
-        what: what was seen.
+        what: the result.
         advice: what to do about it; empty if the level is `ok`.
     """
 
@@ -60,22 +61,21 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a person needs to know of a provider; times are ISO 8601, durations in seconds.
+    """The status of a provider; times are ISO 8601, durations in seconds.
 
     Attributes:
-        ok: whether nothing needs a person: the server answered just now, takes the key, and nothing is parked or
-            stuck.
+        ok: whether nothing needs a person: the server answered, accepts the key, and nothing is parked or stuck.
         backend: `embedded`, `server`, `cloud`, or `none` when settings or state cannot be used.
-        reachable: whether a real request was answered just now.
-        key_accepted: whether the server took the key; None when that is not known, or no key is needed.
-        problem: what a person has to do something about, and `problem_cause` its class.
+        reachable: whether a request was answered just now.
+        key_accepted: whether the server accepted the key; None if that is not known, or no key is needed.
+        problem: the gravest problem, and `problem_cause` its class.
         breaker: `closed`, `open` or `half-open`, of this provider; `breaker_retry_in` seconds until it tries again.
-        deriving: pieces that the server has stored and not yet derived; None when that is not known.
-        unstored: how many writes wait in memory, because another process locks the outbox.
-        findings: what all that means, the gravest first.
+        deriving: pieces that the server has stored and not yet derived; None if that is not known.
+        unstored: writes that wait in memory, because another process locks the outbox.
+        findings: what this means, the gravest first.
         llm_calls: requests of this session that a language model answered.
-        injected_characters: how many characters were put before this session's turns.
-        recalled: the same for each of the 20 sessions that were used last.
+        injected_characters: characters put before this session's turns.
+        recalled: the same for each of the 20 sessions used last.
     """
 
     ok: bool
@@ -113,12 +113,12 @@ class Status:
     findings: tuple[Finding, ...] = ()
 
     def to_dict(self) -> dict[str, object]:
-        """The same as plain values, for JSON."""
+        """Return plain values, for JSON."""
         return asdict(self)
 
 
 def findings(status: Status) -> tuple[Finding, ...]:
-    """Everything that is not as it should be, and what is worth knowing; the gravest first."""
+    """Return the problems and notes, the gravest first."""
     found = [*_problems(status), *_notes(status)]
     return tuple(sorted(found, key=lambda finding: finding.level != "problem"))
 
@@ -136,20 +136,20 @@ def _problems(status: Status) -> Iterator[Finding]:
         yield Finding(
             "problem",
             f"{status.unstored} writes are not durable yet: they wait in memory, since another process locks outbox.db",
-            "see who has it open, with lsof or fuser; they are stored first when it is free",
+            "find the process with lsof or fuser; the writes are stored first when it releases the lock",
         )
     age = status.oldest_pending_age
-    if status.reachable and age is not None and age > _STUCK:
+    if status.reachable and age is not None and age > _STUCK_SECONDS:
         yield Finding(
             "problem",
             f"Honcho answers, but a write has been waiting for {format_duration(age)}",
-            "see what is in its way with: honcho-exec outbox flush; if another process has it, restart that one",
+            "see the reason with: honcho-exec outbox flush; if another process holds it, restart that process",
         )
     if status.reachable and status.problem is None and status.pending > status.held and _fails_elsewhere(status):
         yield Finding(
             "problem",
             f"Honcho answers, but writes are waiting, and the last try to send one failed: {status.last_error}",
-            "see what waits with: honcho-exec outbox list; it is tried again automatically",
+            "list pending writes with: honcho-exec outbox list; they are retried automatically",
         )
     for warning in status.warnings:
         for mark, advice in _GRAVE.items():
@@ -158,7 +158,7 @@ def _problems(status: Status) -> Iterator[Finding]:
 
 
 def _fails_elsewhere(status: Status) -> bool:
-    """Whether the last that any process saw of delivery was a failure."""
+    """Return whether the last delivery attempt of any process failed."""
     failed_at, delivered_at = status.last_error_at, status.last_delivery_at
     return failed_at is not None and (delivered_at is None or failed_at > delivered_at)
 
@@ -168,7 +168,7 @@ def _notes(status: Status) -> Iterator[Finding]:
         yield Finding(
             "note",
             f"the circuit breaker is {status.breaker}; the next request is in {status.breaker_retry_in:.0f} s",
-            "nothing is lost meanwhile; look again then with: honcho-exec status",
+            "nothing is lost meanwhile; check again then with: honcho-exec status",
         )
     if status.pending and not status.reachable:
         yield Finding(
@@ -193,7 +193,7 @@ def _notes(status: Status) -> Iterator[Finding]:
         yield Finding(
             "note",
             f"{status.deriving} pieces are stored but not yet derived by the server",
-            "ask again later; if the number does not fall, see that the server's deriver runs and has a model",
+            "check again later; if the number does not fall, check that the server's deriver runs and has a model",
         )
     for warning in status.warnings:
         if not any(mark in warning for mark in _GRAVE):

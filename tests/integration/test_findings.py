@@ -93,13 +93,13 @@ def test_what_doctor_finds_on_the_disk_has_advice(make_provider: MakeProvider, m
     provider = make_provider(home="a folder")
     conversation = provider._conversation
     assert conversation is not None
-    monkeypatch.setattr("honcho_exec.provider.doctor._LITTLE_ROOM", 2**80)
+    monkeypatch.setattr("honcho_exec.provider.doctor._LOW_SPACE_BYTES", 2**80)
     (provider.home / "outbox.db").chmod(0o644)
 
     def damaged() -> None:
         raise StateError("the outbox is damaged")
 
-    monkeypatch.setattr(conversation.outbox, "check", damaged)
+    monkeypatch.setattr(conversation.outbox.file, "check", damaged)
     found = diagnose(bad(state=str(provider.home)), conversation)
     assert sum(finding.level == "problem" for finding in found) == 3
     assert without_advice(found) == []

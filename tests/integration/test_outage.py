@@ -288,7 +288,7 @@ def test_a_session_that_cannot_be_opened_is_waited_for_once_and_is_not_green(
     server: FaultyServer, make_provider: MakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("honcho_exec.conversation.pending_sync._BRIEF_SECONDS", 0.2)
-    monkeypatch.setattr("honcho_exec.provider.checks._OPENING", 0.2)
+    monkeypatch.setattr("honcho_exec.provider.checks._OPENING_SECONDS", 0.2)
     server.rule(match=("POST", "/sessions$"), fault=hang())
     provider = make_provider(base_url=server.url, timeout=30, sync_join_timeout=1, shutdown_timeout=0.2)
     waits, ages = [], []

@@ -54,7 +54,7 @@ def test_a_server_is_asked_and_its_answers_are_told(cli: Cli, served: FaultyServ
     [
         (status(401), "refused the key", "set HONCHO_API_KEY"),
         (status(503), "failed (503)", "the server's log"),
-        (hang(), "did not answer", "see that the server runs"),
+        (hang(), "did not answer", "check that the server runs"),
     ],
     ids=["key", "failing", "hanging"],
 )
@@ -81,7 +81,7 @@ def test_what_is_parked_needs_a_person(cli: Cli, served: FaultyServer) -> None:
 def test_writes_that_do_not_leave_although_honcho_answers_are_not_green(
     cli: Cli, served: FaultyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("honcho_exec.provider.status._STUCK", 0.2)
+    monkeypatch.setattr("honcho_exec.provider.status._STUCK_SECONDS", 0.2)
     monkeypatch.setattr("honcho_exec.cli.commands.status._MOMENT", 0.3)
     monkeypatch.setenv("HONCHO_RETRY_ATTEMPTS", "1")
     served.rule(match=("POST", "/conclusions$"), fault=status(500))
