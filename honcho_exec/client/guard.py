@@ -1,4 +1,4 @@
-"""The door that every request to Honcho goes through, where foreign errors get their fate."""
+"""The single path for SDK requests: circuit breaker, timing, and translation of SDK errors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from honcho_exec.net.breaker import Breaker
 from honcho_exec.net.failures import connection_failed, from_status, has_detail, timed_out, unexpected_response
 from honcho_exec.runtime.metrics import Meter
 
-__all__ = ["Door"]
+__all__ = ["RequestGuard"]
 
 # What the circuit breaker counts; a 4xx is an answer of a server that works.
 _SERVER_FAILED = {"timeout", "connection", "server_error", "bad_answer"}
@@ -29,11 +29,11 @@ _SERVER_FAILED = {"timeout", "connection", "server_error", "bad_answer"}
 _LONGEST_WAIT_SECONDS = 86_400.0
 
 
-class Door:
-    """Lets requests through one way, and keeps what was answered to this thread's last; usable from any thread.
+class RequestGuard:
+    """Makes requests and keeps the last response of each thread; usable from any thread.
 
     Args:
-        url: the server's address, as it may be shown.
+        url: the server's address for messages, without secrets.
     """
 
     def __init__(self, url: str, *, clock: Clock, breaker: Breaker, meter: Meter) -> None:
@@ -45,23 +45,23 @@ class Door:
         self._filters: frozenset[str] = frozenset()
 
     def has_filter(self, name: str) -> bool:
-        """Whether the server has said that it has a filter which Honcho servers do not have."""
+        """Return whether the server announced a filter that other Honcho servers do not have."""
         return name in self._filters
 
     @property
     def answer(self) -> httpx.Response:
-        """The last answer."""
+        """The last response to this thread."""
         return cast("httpx.Response", self._local.response)
 
     @contextmanager
-    def open(self, *, anyway: bool = False, by_model: bool = False) -> Iterator[None]:
-        """Where every request goes through: refused while the breaker is open, timed, its errors given their fate.
+    def request(self, *, ignore_breaker: bool = False, counts_for_breaker: bool = True) -> Iterator[None]:
+        """Make a request inside: refused while the breaker is open, timed, with its errors translated.
 
         Args:
-            anyway: also while the breaker is open.
-            by_model: a language model answers; when it fails, that says little of the server.
+            ignore_breaker: whether to make it also while the breaker is open.
+            counts_for_breaker: False if a language model answers, whose failure says little of the server.
         """
-        self._breaker.acquire(ignore=anyway)
+        self._breaker.acquire(ignore=ignore_breaker)
         self._local.retry_after = None
         self._local.begun = begun = self._clock.monotonic()
         try:
@@ -69,7 +69,7 @@ class Door:
                 yield
         except RequestError as error:
             if error.cause in _SERVER_FAILED:
-                if self._breaker.record_failure(error, counts=not by_model):
+                if self._breaker.record_failure(error, counts=counts_for_breaker):
                     self._meter.count("breaker_opened")
             else:
                 self._breaker.record_success()
@@ -88,12 +88,12 @@ class Door:
             yield
         except honcho.HonchoError as error:
             # Their texts may repeat what was sent or stored, and a log shows those of every cause.
-            raise self._fate(error) from None
+            raise self._translate(error) from None
         except (pydantic.ValidationError, ValueError, TypeError, KeyError, AttributeError):
             # The answer came and was not what Honcho answers: a proxy's page, or another server.
             raise unexpected_response(self._url) from None
 
-    def _fate(self, error: honcho.HonchoError) -> RequestError | StateError:
+    def _translate(self, error: honcho.HonchoError) -> RequestError | StateError:
         root = error.__cause__
         if isinstance(root, StateError):
             return root
@@ -117,11 +117,11 @@ class Door:
             raise TypeError("a list was expected")
 
     def has_detail(self) -> bool:
-        """Whether the last answer is a refusal in Honcho's form, not a proxy's or another server's."""
+        """Return whether the last response is a refusal in Honcho's form, not a proxy's or another server's."""
         return has_detail(self.answer)
 
     def note_answer(self, response: httpx.Response) -> None:
-        """Keep an answer: a hook of the client that the requests are made with."""
+        """Keep a response; a hook of the HTTP client."""
         self._local.response = response
         self._filters = frozenset(response.headers.get(FILTERS_HEADER, "").split())
         # The SDK hands Retry-After on for 429 only; a 503 carries one too.
@@ -129,7 +129,7 @@ class Door:
 
 
 def _seconds(header: str | None, clock: Clock) -> float | None:
-    """How long a server asks to wait: a finite number of seconds, at most a day; None if it does not say."""
+    """Return the seconds that a server asks to wait, at most a day; None if it does not ask."""
     if not header:
         return None
     try:
@@ -143,7 +143,7 @@ def _seconds(header: str | None, clock: Clock) -> float | None:
 
 
 def _moment(header: str) -> float | None:
-    """The time that an HTTP date says, in seconds since the epoch."""
+    """Return an HTTP date in seconds since the epoch; None if it is none."""
     try:
         moment = parsedate_to_datetime(header)
         return moment.replace(tzinfo=moment.tzinfo or UTC).timestamp()

@@ -1,4 +1,4 @@
-"""A server's API without the SDK, over all of its workspaces; the errors say what became of a request."""
+"""A server's API without the SDK, over all of its workspaces."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from honcho_exec.client.backend import Backend
 from honcho_exec.errors import Unavailable
 from honcho_exec.net.failures import connection_failed, from_status, timed_out, unexpected_response
 
-__all__ = ["RawApi", "part", "workspace_path"]
+__all__ = ["RawApi", "quote_segment", "workspace_path"]
 
 # The largest page that Honcho gives, and where a list is taken for endless (pages, seconds).
 _PAGE = 100
@@ -30,22 +30,22 @@ class RawApi:
 
     @contextmanager
     def understood(self) -> Iterator[None]:
-        """Turn an answer in which something is missing into the error that it is."""
+        """Raise the package's error if a field of a response is missing inside."""
         try:
             yield
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise unexpected_response(self._backend.shown) from error
 
     def ids(self, path: str, filters: Mapping[str, Any] | None = None) -> set[str]:
-        """The ids of all that is below a path and that the filters match."""
+        """Return the ids of all resources below a path that the filters match."""
         body = {"filters": filters} if filters else {}
         return {str(item["id"]) for item in self.pages("POST", f"{path}/list", body)}
 
     def pages(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Iterator[Mapping[str, Any]]:
-        """Every item of a list, each once, whatever the server says of the number of its pages.
+        """Yield every item of a list once, whatever number of pages the server reports.
 
         Raises:
-            Unavailable: the list does not end within a thousand pages or a minute; what came before is given.
+            Unavailable: the list does not end within a thousand pages or a minute; the items before are yielded.
         """
         seen: set[str] = set()
         until = time.monotonic() + _LIST_SECONDS
@@ -65,7 +65,7 @@ class RawApi:
         )
 
     def request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
-        """Make one request; its answer is a success."""
+        """Make one request and return its response, which is a success."""
         key, shown = self._backend.api_key, self._backend.shown
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         begun = time.monotonic()
@@ -80,11 +80,11 @@ class RawApi:
         return answer
 
 
-def part(id_: str) -> str:
-    """An id as a part of a path."""
+def quote_segment(id_: str) -> str:
+    """Return an id as a segment of a path."""
     return quote(id_, safe="")
 
 
 def workspace_path(id_: str) -> str:
-    """Where a workspace is."""
-    return f"/v3/workspaces/{part(id_)}"
+    """Return the path of a workspace."""
+    return f"/v3/workspaces/{quote_segment(id_)}"

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from honcho_exec.client.session_store import Known, NamedSession
+from honcho_exec.client.session_store import NamedSession, SessionStore
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.errors import Rejected, SessionDeleted, StateError, Unavailable
 from honcho_exec.model import SessionRef
@@ -64,7 +64,7 @@ class SessionCache:
         self._clock = clock
         self._closing = closing
         self._speakers = speakers
-        self._known = Known(home / "known.db", destination=destination, clock=clock)
+        self._known = SessionStore(home / "known.db", destination=destination, clock=clock)
         self._members: dict[str, frozenset[str]] = {}
         self._names: dict[str, str] = {}
         self._peers: set[str] = set()

@@ -17,7 +17,7 @@ from honcho_exec.errors import Damaged, StateError
 from honcho_exec.storage.database import Database, set_aside
 from honcho_exec.text.purge_filter import PurgeFilter
 
-__all__ = ["Known", "NamedSession"]
+__all__ = ["NamedSession", "SessionStore"]
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class NamedSession:
     earlier: str = ""
 
 
-class Known:
+class SessionStore:
     """What is known of one destination, in a file that all destinations share: members, mirrored memory, jobs done.
 
     Nothing here is needed: where the file cannot be used, nothing is known, and nothing is raised.

@@ -7,7 +7,7 @@ from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 
-from honcho_exec.client.session_store import Known
+from honcho_exec.client.session_store import SessionStore
 from honcho_exec.clock import Clock
 from honcho_exec.conversation.conversation import Conversation
 from honcho_exec.conversation.memory_files import store_memory_files
@@ -39,7 +39,7 @@ class BuiltinMemory:
         folder: the folder of the host's files; None if there is none.
     """
 
-    def __init__(self, known: Known, settings: Settings, folder: Path | None) -> None:
+    def __init__(self, known: SessionStore, settings: Settings, folder: Path | None) -> None:
         self._known = known
         self._settings = settings
         self._folder = folder
@@ -111,7 +111,7 @@ class Mirror:
         self._settings = settings
         self._folder = host_folder
         destination = settings.destination(conversation.ref.workspace)
-        self._known = Known(home / "known.db", destination=destination, clock=clock)
+        self._known = SessionStore(home / "known.db", destination=destination, clock=clock)
         self._builtin = BuiltinMemory(self._known, settings, host_folder and host_folder / "memories")
 
     def begin(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 
-from honcho_exec.client.session_store import Known
+from honcho_exec.client.session_store import SessionStore
 from honcho_exec.delivery.futures import is_stored
 from honcho_exec.model import Message, Receipt, SessionRef
 from honcho_exec.settings import Settings
@@ -34,7 +34,7 @@ def store_memory_files(
     folder: Path,
     ref: SessionRef,
     settings: Settings,
-    known: Known,
+    known: SessionStore,
 ) -> None:
     """Store the host's files, unless this machine has done so for this workspace and user.
 

@@ -79,7 +79,7 @@ class Reader:
         api = self._connection.api
         try:
             with api.within(Deadline.after(_INFORMATIVE_SECONDS, self._clock)):
-                return api.deriving()
+                return api.reads.deriving()
         except RequestError:
             return None
 

@@ -136,7 +136,7 @@ class Tools:
         query = storable(query, mask=self._settings.redact)
         if not query:
             return Found(())
-        return self._memory.read(lambda api: api.search(query, members=members, limit=limit))
+        return self._memory.read(lambda api: api.reads.search(query, members=members, limit=limit))
 
     def _profile(self, args: Profile) -> dict[str, object]:
         facts = tuple(filter(None, (storable(fact, mask=self._settings.redact) for fact in args.card or ())))
@@ -148,9 +148,9 @@ class Tools:
             future = self._memory.write(Card(observer, target or observer, facts))
             self._memory.wait_for_write(future)
             return {"result": f"The card was written ({len(facts)} facts).", "card": list(facts)}
-        card = self._memory.read(lambda api: api.card(observer, target))
+        card = self._memory.read(lambda api: api.reads.card(observer, target))
         if not card and target is not None:
-            card = self._memory.read(lambda api: api.card(target, None))
+            card = self._memory.read(lambda api: api.reads.card(target, None))
         if card:
             return {"result": list(card)}
         return {
@@ -166,7 +166,7 @@ class Tools:
         ref = self._memory.ref
         if peer in {ref.user_peer, ref.ai_peer} and not self._settings.observes(ai=peer == ref.ai_peer)[0]:
             return f"the settings (`observationMode`, `observation`) say that {peer} is not observed."
-        pending = self._memory.read(lambda api: api.deriving())
+        pending = self._memory.read(lambda api: api.reads.deriving())
         if pending:
             return f"Honcho has {pending} messages or tasks yet to derive facts from; ask again later."
         return "Honcho has derived nothing yet that belongs on it; it fills a card by itself over many turns."
@@ -194,7 +194,7 @@ class Tools:
         session = self._session_limit(ref, target or observer)
         with self._asking(self._memory.ref):
             answer = self._memory.chat(
-                lambda api: api.chat(query, observer=observer, target=target, level=level, session=session)
+                lambda api: api.reads.chat(query, observer=observer, target=target, level=level, session=session)
             )
         return {"result": without_thinking(answer) or "Honcho knows nothing about this yet."}
 
@@ -207,16 +207,16 @@ class Tools:
         session = of_peer = PeerContext()
         try:
             session = of_peer = self._memory.read(
-                lambda api: api.session_context(ref.session, target=about, observer=viewer)
+                lambda api: api.reads.session_context(ref.session, target=about, observer=viewer)
             )
             if not about:
-                of_peer = self._memory.read(lambda api: api.self_context(ref.ai_peer, ref.session, ref.user_peer))
+                of_peer = self._memory.read(lambda api: api.reads.self_context(ref.ai_peer, ref.session, ref.user_peer))
         except Rejected as error:
             if error.cause != "not_found" or self._memory.deleted() is None:
                 raise
             session = of_peer = PeerContext()
             if about:
-                of_peer = self._memory.read(lambda api: api.peer_context(observer, target))
+                of_peer = self._memory.read(lambda api: api.reads.peer_context(observer, target))
         recent = [
             f"[{message.peer}] {cut_at_word(message.content, _RECENT_CHARS)}"
             for message in session.messages[-_RECENT_MESSAGES:]
@@ -239,7 +239,7 @@ class Tools:
             observer, target = self._view(ref, args.peer)
             session = self._session_limit(ref, target or observer)
             found = self._memory.read(
-                lambda api: api.conclusions(observer, target or observer, query=query, limit=20, session=session)
+                lambda api: api.reads.conclusions(observer, target or observer, query=query, limit=20, session=session)
             )
             listed = [
                 {"id": conclusion.id, "content": conclusion.content, "created_at": conclusion.created_at}
@@ -315,7 +315,7 @@ class Tools:
                 " known of them is told to nobody else"
             )
         self._memory.ready()
-        exists, peers = self._memory.read(lambda api: api.peers(peer))
+        exists, peers = self._memory.read(lambda api: api.reads.peers(peer))
         if exists:
             return peer
         shown = ", ".join(name for name in peers if name not in known)[:500]

@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from honcho_exec.client.session_store import Known
+from honcho_exec.client.session_store import SessionStore
 from honcho_exec.clock import SystemClock, format_duration
 from honcho_exec.errors import HonchoExecError
 from honcho_exec.provider.status import Finding, Status
@@ -128,7 +128,9 @@ def _outbox(status: Status) -> Iterator[Finding]:
 
 
 def _earlier_sessions(status: Status, conversation: Conversation) -> Iterator[Finding]:
-    known = Known(Path(status.state) / "known.db", destination=conversation.outbox.destination, clock=SystemClock())
+    known = SessionStore(
+        Path(status.state) / "known.db", destination=conversation.outbox.destination, clock=SystemClock()
+    )
     for name in known.names():
         if name.session == name.earlier:
             yield Finding(

@@ -39,12 +39,12 @@ def fetch_base_context(api: HonchoApi, ref: SessionRef, query: str, *, observer:
     """
     target = ref.user_peer if observer != ref.user_peer else None
     query = cut_at_word(query, _MAX_QUERY_CHARS)
-    summary = without_thinking(_known(lambda: api.session_context(ref.session, tokens=_SUMMARY_TOKENS)).summary)
-    user = _known(lambda: api.peer_context(observer, target, query=query))
+    summary = without_thinking(_known(lambda: api.reads.session_context(ref.session, tokens=_SUMMARY_TOKENS)).summary)
+    user = _known(lambda: api.reads.peer_context(observer, target, query=query))
     own_context = (
-        partial(api.self_context, ref.ai_peer, ref.session, ref.user_peer)
+        partial(api.reads.self_context, ref.ai_peer, ref.session, ref.user_peer)
         if shared
-        else partial(api.peer_context, ref.ai_peer, None)
+        else partial(api.reads.peer_context, ref.ai_peer, None)
     )
     assistant = _known(own_context)
     return [

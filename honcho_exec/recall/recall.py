@@ -285,7 +285,7 @@ class Recall:
         api = self._connect(until)
         observer, target = (ref.ai_peer, ref.user_peer) if self._observes_others else (ref.user_peer, None)
         with self._usage.llm_call(ref.session), api.within(until):
-            return api.chat(question, observer=observer, target=target, level=level)
+            return api.reads.chat(question, observer=observer, target=target, level=level)
 
     def _composed(self, segment: _Segment, base: list[Section], answer: str | None) -> str:
         segment.base_shown = segment.base_shown or any(section.text for section in base)

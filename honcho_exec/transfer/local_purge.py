@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
-from honcho_exec.client.session_store import Known
+from honcho_exec.client.session_store import SessionStore
 from honcho_exec.clock import SystemClock
 from honcho_exec.model import Message
 from honcho_exec.outbox.outbox import Outbox
@@ -32,7 +32,7 @@ def purge_caches(outbox: Outbox, chosen: PurgeFilter) -> None:
     """Delete what is cached of sessions and recall; running processes then open their session again."""
     home, clock = outbox.path.parent, SystemClock()
     if (home / "known.db").exists():
-        Known(home / "known.db", destination=outbox.destination, clock=clock).purge(chosen)
+        SessionStore(home / "known.db", destination=outbox.destination, clock=clock).purge(chosen)
     usage = RecallUsage(home / "recall.db", destination=outbox.destination, clock=clock)
     usage.purge(chosen)
     usage.close()
@@ -79,6 +79,6 @@ def _session_of(row: OutboxRow, home: Path) -> str:
     """Return the session of a row, as far as it is decided."""
     if not row.ref.key:
         return row.ref.session
-    known = Known(home / "known.db", destination=row.destination, clock=SystemClock())
+    known = SessionStore(home / "known.db", destination=row.destination, clock=SystemClock())
     decided = known.named(choice_of(row.ref).own)
     return decided.session if decided else row.ref.session

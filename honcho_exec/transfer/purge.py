@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from honcho_exec.client.rest import RawApi, part, workspace_path
+from honcho_exec.client.rest import RawApi, quote_segment, workspace_path
 from honcho_exec.errors import Rejected
 from honcho_exec.text.purge_filter import PurgeFilter
 
@@ -50,11 +50,11 @@ class ServerPurge:
         done = PurgeResult()
         with self._api.understood():
             for id_ in self._conclusions(chosen):
-                self._delete(f"conclusions/{part(id_)}", done, "conclusion")
+                self._delete(f"conclusions/{quote_segment(id_)}", done, "conclusion")
             self._cards(chosen, done)
             if chosen.everything or chosen.session is not None:
                 for session in sorted(self._sessions(chosen)):
-                    self._delete(f"sessions/{part(session)}", done, "session")
+                    self._delete(f"sessions/{quote_segment(session)}", done, "session")
             else:
                 self._messages(chosen, done)
             if chosen.peer is not None and chosen.peer in self._api.ids(f"{self._path}/peers"):
@@ -111,7 +111,7 @@ class ServerPurge:
             self._card(observer, target, chosen, done)
 
     def _card(self, observer: str, target: str, chosen: PurgeFilter, done: PurgeResult) -> None:
-        path = f"{self._path}/peers/{part(observer)}/card?target={part(target)}"
+        path = f"{self._path}/peers/{quote_segment(observer)}/card?target={quote_segment(target)}"
         lines = self._api.request("GET", path).json()["peer_card"] or []
         left = [line for line in lines if chosen.text is not None and not chosen.holds(line)]
         if left != lines:
@@ -135,7 +135,7 @@ class ServerPurge:
                 )
 
     def _matching_messages(self, session: str, chosen: PurgeFilter) -> Iterator[object]:
-        path = f"{self._path}/sessions/{part(session)}/messages/list"
+        path = f"{self._path}/sessions/{quote_segment(session)}/messages/list"
         filters = {} if chosen.peer is None else {"filters": {"peer_id": chosen.peer}}
         for message in self._api.pages("POST", path, filters):
             has_text = chosen.holds(message["content"]) or chosen.holds_beside(message["metadata"] or {})

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from honcho_exec.client.api import SOURCE_KEY
-from honcho_exec.client.rest import RawApi, part, workspace_path
+from honcho_exec.client.rest import RawApi, quote_segment, workspace_path
 from honcho_exec.errors import Rejected, RequestError
 from honcho_exec.net.retry import RetryPolicy
 
@@ -120,7 +120,7 @@ class Push:
 
     def _members(self, group: tuple[str, ...], records: Sequence[Record]) -> None:
         workspace, session = group
-        path = f"{workspace_path(workspace)}/sessions/{part(session)}/peers"
+        path = f"{workspace_path(workspace)}/sessions/{quote_segment(session)}/peers"
 
         def join() -> None:
             # Who is a member already must not join again: that hides from it what was said before.
@@ -148,7 +148,7 @@ class Push:
         self._batch(group, batch)
 
     def _batch(self, group: tuple[str, ...], records: Sequence[Record]) -> None:
-        path = f"{workspace_path(group[0])}/sessions/{part(group[1])}/messages"
+        path = f"{workspace_path(group[0])}/sessions/{quote_segment(group[1])}/messages"
         keyed = {_source_key(record): record for record in records}
         sent: set[str] = set()
 
@@ -203,8 +203,8 @@ class Push:
         self._done("conclusion", before[0], len(records))
 
     def _card(self, record: Record) -> None:
-        peer = f"{workspace_path(record['workspace'])}/peers/{part(record['observer'])}"
-        path = f"{peer}/card?target={part(record['target'])}"
+        peer = f"{workspace_path(record['workspace'])}/peers/{quote_segment(record['observer'])}"
+        path = f"{peer}/card?target={quote_segment(record['target'])}"
         there = self._api.request("GET", path).json()["peer_card"] or []
         if there and there != record["lines"]:
             self.done.kept.append(f"the card that {record['observer']} keeps of {record['target']}")

@@ -124,7 +124,7 @@ def test_a_session_that_somebody_else_is_in_is_left_alone(
     session = session_of(provider)
     assert session.startswith(earlier)
     assert session != earlier
-    assert [one.content for one in api.session_context(earlier).messages] == [SECRET] * len(others)
+    assert [one.content for one in api.reads.session_context(earlier).messages] == [SECRET] * len(others)
     if "42" not in others:
         assert "marmalade" not in everything(provider)
     (finding,) = [one for one in provider.doctor() if earlier in one.what and session not in one.what]
@@ -165,7 +165,7 @@ def test_nothing_is_continued_that_waits_for_another_user(api: HonchoApi, begin:
     server.heal()
     assert session_of(provider) != EARLIER_MAIL
     assert kept.result(20).written == 1
-    assert [one.content for one in api.session_context(EARLIER_MAIL).messages] == [SECRET]
+    assert [one.content for one in api.reads.session_context(EARLIER_MAIL).messages] == [SECRET]
     assert "marmalade" not in everything(provider)
 
 
@@ -184,7 +184,7 @@ def test_nothing_is_read_or_written_before_the_session_is_decided(
     assert server.count("POST", "/messages$") == 0
     server.heal()
     assert provider.flush(30) == 0
-    assert [one.content for one in api.session_context(EARLIER_MAIL).messages] == [SECRET]
+    assert [one.content for one in api.reads.session_context(EARLIER_MAIL).messages] == [SECRET]
 
 
 def test_a_group_whose_name_no_other_key_has_keeps_its_session(api: HonchoApi, begin: Begin) -> None:
@@ -199,7 +199,7 @@ def test_rows_from_before_keep_their_session(api: HonchoApi, begin: Begin) -> No
     before = SessionRef("hermes", EARLIER_DIRECT, "42", "hermes")
     assert provider._conversation.delivery.turns.admit(before, [Message("42", "from before")]).result(20).written == 1
     assert session_of(provider) != EARLIER_DIRECT
-    assert "from before" in [one.content for one in api.session_context(EARLIER_DIRECT).messages]
+    assert "from before" in [one.content for one in api.reads.session_context(EARLIER_DIRECT).messages]
 
 
 @on_server

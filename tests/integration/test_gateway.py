@@ -53,7 +53,7 @@ def test_two_hundred_conversations_keep_to_themselves_and_give_back_what_they_do
     backend = open_backend(Settings(base_url=server.url), tmp_path, SystemClock())
     api = api_of(backend, "hermes")
     for number in (0, 7, CHATS - 1):
-        (message,) = api.session_context(f"chat-{number}").messages
+        (message,) = api.reads.session_context(f"chat-{number}").messages
         assert (message.content, message.peer) == (f"I am number {number}", f"user-{number}")
     backend.close()
     deadline = time.monotonic() + 60

@@ -59,7 +59,7 @@ def texts(provider: HonchoProvider) -> list[str]:
     """Everything that the session holds, in its order."""
     conversation = provider._lifecycle.begun().conversation
     api = conversation.connect()
-    return [message.content for message in api.session_context(conversation.ref.session, tokens=100_000).messages]
+    return [message.content for message in api.reads.session_context(conversation.ref.session, tokens=100_000).messages]
 
 
 @pytest.mark.parametrize("name", CALLS)

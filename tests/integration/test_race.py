@@ -75,7 +75,7 @@ def storm(server: FaultyServer, make_provider: MakeProvider, rounds: int) -> lis
         errors += conclude_while_syncing(provider, round_)
         assert provider.flush(20) == 0
     api = conversation(provider).connect()
-    listed = sorted(one.content for one in api.conclusions("hermes", "ada", query=None, limit=100))
+    listed = sorted(one.content for one in api.reads.conclusions("hermes", "ada", query=None, limit=100))
     if listed != sorted(f"fact {round_}.{number}" for round_ in range(rounds) for number in range(CONCLUSIONS)):
         errors.append(f"listed: {listed}")
     return errors

@@ -127,10 +127,10 @@ class TestWhatTheServerDoes:
         api.add_conclusions("s1", [Conclusion("likes tea", "hermes", "ada")])
         assert api.known_conclusions("hermes", "ada", {"likes tea", "likes coffee"}) == {"likes tea"}
         assert api.known_conclusions("ada", "ada", {"likes tea"}) == frozenset()
-        (found,) = api.conclusions("hermes", "ada", query=None, limit=10)
+        (found,) = api.reads.conclusions("hermes", "ada", query=None, limit=10)
         assert found.id is not None
         api.delete_conclusion(found.id)
-        assert api.conclusions("hermes", "ada", query=None, limit=10) == []
+        assert api.reads.conclusions("hermes", "ada", query=None, limit=10) == []
         with pytest.raises(Rejected) as refused:
             api.delete_conclusion(found.id)
         assert refused.value.cause == "not_found"
@@ -138,11 +138,11 @@ class TestWhatTheServerDoes:
     def test_the_last_card_stands(self, api: HonchoApi) -> None:
         api.ensure_session("s1")
         api.join("s1", BOTH)
-        assert api.card("hermes", "ada") == ()
+        assert api.reads.card("hermes", "ada") == ()
         for facts in (("likes tea",), ("likes coffee", "lives in Lisbon")):
             api.set_card(Card("hermes", "ada", facts))
-            assert api.card("hermes", "ada") == facts
-        assert api.card("ada", None) == ()
+            assert api.reads.card("hermes", "ada") == facts
+        assert api.reads.card("ada", None) == ()
 
     def test_joining_again_hides_what_was_said_before(self, place: Place, api: HonchoApi) -> None:
         api.ensure_session("s1")
@@ -165,12 +165,12 @@ class TestWhatTheServerDoes:
         api.ensure_session("s1")
         api.join("s1", BOTH)
         api.add_messages("s1", [Message("ada", "the tide is high"), Message("hermes", "so it is")], batch="b1")
-        assert [hit.content for hit in api.session_context("s1").messages] == ["the tide is high", "so it is"]
-        found = api.search("tide", members=["ada", "hermes"], limit=10)
+        assert [hit.content for hit in api.reads.session_context("s1").messages] == ["the tide is high", "so it is"]
+        found = api.reads.search("tide", members=["ada", "hermes"], limit=10)
         assert "the tide is high" in {hit.content for hit in found.hits}
-        assert not api.search("tide", members=["ada", "grace"], limit=10).hits
-        assert api.peers("ada") == (True, [])
-        assert set(api.peers("grace")[1]) == set(BOTH)
+        assert not api.reads.search("tide", members=["ada", "grace"], limit=10).hits
+        assert api.reads.peers("ada") == (True, [])
+        assert set(api.reads.peers("grace")[1]) == set(BOTH)
 
 
 class TestWhatIsPromisedOnIt:

@@ -271,7 +271,7 @@ PROTECTIONS = (
     Protection(
         "a list of members that is nonsense has nobody join again",
         "client/api.py",
-        'honcho.Session(session, self._sdk).peers())\n            self._door.check_answer("items")\n',
+        'honcho.Session(session, self._sdk).peers())\n            self._guard.check_answer("items")\n',
         "honcho.Session(session, self._sdk).peers())\n",
         (f"{MACHINE}::test_a_list_of_members_that_is_nonsense_joins_nobody_again",),
     ),

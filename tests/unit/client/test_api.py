@@ -111,23 +111,23 @@ CALLS: dict[str, Callable[[HonchoApi], object]] = {
     "join": lambda api: api.join("s", BOTH),
     "members": lambda api: api.members("s"),
     "ping": HonchoApi.ping,
-    "deriving": HonchoApi.deriving,
+    "deriving": lambda api: api.reads.deriving(),
     "has_batch": lambda api: api.has_batch("s", "b1"),
     "known_sources": lambda api: api.known_sources("s", ["k"]),
     "known_rows": lambda api: api.known_rows("s", ["k"]),
     "newest_message_at": lambda api: api.newest_message_at("s"),
     "known_conclusions": lambda api: api.known_conclusions("hermes", "ada", {"likes tea"}),
     "conclusion_ids": lambda api: api.conclusion_ids("hermes", "ada", {"likes tea"}),
-    "conclusions": lambda api: api.conclusions("hermes", "ada", query=None, limit=5),
-    "search of conclusions": lambda api: api.conclusions("hermes", "ada", query="tea", limit=5),
-    "search": lambda api: api.search("tea", members=["ada"], limit=5),
-    "peers": lambda api: api.peers("ada"),
-    "chat": lambda api: api.chat("what?", observer="hermes", target="ada", level="low"),
-    "card": lambda api: api.card("hermes", "ada"),
-    "peer_context": lambda api: api.peer_context("hermes", "ada"),
-    "self_context": lambda api: api.self_context("hermes", "s", "ada"),
+    "conclusions": lambda api: api.reads.conclusions("hermes", "ada", query=None, limit=5),
+    "search of conclusions": lambda api: api.reads.conclusions("hermes", "ada", query="tea", limit=5),
+    "search": lambda api: api.reads.search("tea", members=["ada"], limit=5),
+    "peers": lambda api: api.reads.peers("ada"),
+    "chat": lambda api: api.reads.chat("what?", observer="hermes", target="ada", level="low"),
+    "card": lambda api: api.reads.card("hermes", "ada"),
+    "peer_context": lambda api: api.reads.peer_context("hermes", "ada"),
+    "self_context": lambda api: api.reads.self_context("hermes", "s", "ada"),
     "has_conclusion": lambda api: api.has_conclusion("c1", "hermes", "ada", session=None),
-    "session_context": lambda api: api.session_context("s"),
+    "session_context": lambda api: api.reads.session_context("s"),
 }
 
 
@@ -305,7 +305,7 @@ class TestEachBackend:
         api.add_messages("u", [Message("ada", "no tea"), Message("bob", "hi")], batch="b3")
 
         def found(*members: str) -> set[str]:
-            return {hit.content for hit in api.search("tea", members=members, limit=5).hits}
+            return {hit.content for hit in api.reads.search("tea", members=members, limit=5).hits}
 
         assert found("ada") == {"the tea is green", "no tea", "hi"}
         assert found("ada", "bob") == {"no tea", "hi"}
@@ -313,10 +313,10 @@ class TestEachBackend:
 
     def test_cards_conclusions_and_context_go_there_and_back(self, api: HonchoApi) -> None:
         api.add_conclusions("s", [Conclusion("likes tea", "hermes", "ada")])
-        (found,) = api.conclusions("hermes", "ada", query="tea", limit=5)
+        (found,) = api.reads.conclusions("hermes", "ada", query="tea", limit=5)
         assert (found.content, found.observer, found.observed) == ("likes tea", "hermes", "ada")
-        assert "likes tea" in api.peer_context("hermes", "ada").representation
-        assert "tea" in api.chat("What does Ada like?", observer="hermes", target="ada", level="low")
+        assert "likes tea" in api.reads.peer_context("hermes", "ada").representation
+        assert "tea" in api.reads.chat("What does Ada like?", observer="hermes", target="ada", level="low")
         assert found.id is not None
         api.delete_conclusion(found.id)
         with pytest.raises(Rejected) as caught:

@@ -19,7 +19,7 @@ from support.faulty import FaultyServer
 
 from honcho_exec import HonchoProvider
 from honcho_exec.cli.main import main
-from honcho_exec.client import api as api_module
+from honcho_exec.client import reads
 from honcho_exec.client.api import HonchoApi
 from honcho_exec.client.backend import open_backend
 from honcho_exec.clock import SystemClock
@@ -103,7 +103,7 @@ def test_search_reaches_oldest_session_in_bounded_requests(tmp_path: Path, *, pl
     with server_of(tmp_path, sessions, plain=plain) as (server, api):
         api.ping()
         server.clear()
-        found = api.search("heron s0", members=["ada"], limit=10)
+        found = api.reads.search("heron s0", members=["ada"], limit=10)
         assert "s0" in {hit.session for hit in found.hits}
         assert len(server.requests) <= 7
         assert bool(found.left_out) is plain
@@ -114,7 +114,7 @@ def test_search_reaches_oldest_session_in_bounded_requests(tmp_path: Path, *, pl
 def test_search_of_few_sessions_leaves_nothing_out(tmp_path: Path) -> None:
     sessions = [(f"s{n}", ("ada", "ai"), LATER) for n in range(100)]
     with server_of(tmp_path, sessions, plain=True) as (server, api):
-        found = api.search("heron s0", members=["ai", "ada"], limit=10)
+        found = api.reads.search("heron s0", members=["ai", "ada"], limit=10)
         assert found.hits[0].session == "s0"
         assert found.left_out == ""
         assert server.count("POST", "/search$") == 1
@@ -123,7 +123,7 @@ def test_search_of_few_sessions_leaves_nothing_out(tmp_path: Path) -> None:
 def test_own_words_before_joining_again_are_found_in_old_sessions(tmp_path: Path) -> None:
     sessions = [("old", ("ada", "ai"), LATER), *((f"s{n}", ("ada", "ai"), AT) for n in range(150))]
     with server_of(tmp_path, sessions, plain=True) as (_, api):
-        found = api.search("old heron", members=["ada"], limit=10)
+        found = api.reads.search("old heron", members=["ada"], limit=10)
         assert ("old", "ada") in {(hit.session, hit.peer) for hit in found.hits}
 
 
@@ -134,7 +134,7 @@ def test_server_that_ignores_filters_gives_no_foreign_message(tmp_path: Path) ->
     ]
     with server_of(tmp_path, sessions, plain=True, deaf=True) as (_, api):
         for members in (["ada"], ["ai", "ada"]):
-            hits = api.search("heron e7", members=members, limit=50).hits
+            hits = api.reads.search("heron e7", members=members, limit=50).hits
             assert {hit.session[0] for hit in hits} <= {"a"}
 
 
@@ -154,11 +154,11 @@ MEMBERS = st.lists(st.sets(st.sampled_from(PEERS), min_size=1), min_size=1, max_
 def test_search_keeps_to_sessions_of_all_members(
     monkeypatch: pytest.MonkeyPatch, membership: list[set[str]], asked: list[str], named: int, *, plain: bool
 ) -> None:
-    monkeypatch.setattr(api_module, "_NAMED_SESSIONS", named)
+    monkeypatch.setattr(reads, "_NAMED_SESSIONS", named)
     sessions = [(f"s{n}", members, AT) for n, members in enumerate(membership)]
     common = {name for name, members, _ in sessions if set(members).issuperset(asked)}
     with tempfile.TemporaryDirectory() as folder, server_of(Path(folder), sessions, plain=plain) as (_, api):
-        found: Found = api.search("heron", members=asked, limit=100)
+        found: Found = api.reads.search("heron", members=asked, limit=100)
         sessions_found = {hit.session for hit in found.hits}
         assert sessions_found <= common
         if not found.left_out or len(asked) == 1:

@@ -50,7 +50,9 @@ def test_what_the_host_adds_replaces_and_removes_is_so_in_honcho(
     assert conclusions_on(server.url) == ["Ada's tea was cold on Monday", "Takes coffee"]
     about = {
         (one.observer, one.observed)
-        for one in provider._lifecycle.begun().conversation.connect().conclusions("hermes", "ada", query=None, limit=9)
+        for one in provider._lifecycle.begun()
+        .conversation.connect()
+        .reads.conclusions("hermes", "ada", query=None, limit=9)
     }
     assert about == {("hermes", "ada")}
     provider.on_memory_write("look", "user", "nothing").result(0)

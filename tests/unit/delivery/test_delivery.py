@@ -49,7 +49,7 @@ def stored(server: FaultyServer, tmp_path: Path, session: str = "s1", workspace:
     backend = open_backend(Settings(base_url=server.url), tmp_path, SystemClock())
     api = api_of(backend, workspace)
     try:
-        return [message.content for message in api.session_context(session).messages]
+        return [message.content for message in api.reads.session_context(session).messages]
     finally:
         backend.close()
 
