@@ -211,7 +211,9 @@ class SessionStore:
     def purge(self, chosen: PurgeFilter) -> None:
         """Know nothing any more of what a person wants forgotten, whatever the destination."""
         everything, names = chosen.everything, (chosen.session, chosen.peer)
-        held = [row["content"] for row in self._read("SELECT content FROM entries", ()) if chosen.holds(row["content"])]
+        held = [
+            row["content"] for row in self._read("SELECT content FROM entries", ()) if chosen.matches(row["content"])
+        ]
         self._write(
             ("DELETE FROM members WHERE ? OR session = ? OR peer = ?", (everything, *names)),
             ("DELETE FROM names WHERE ? OR session = ?", (everything, chosen.session)),

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from honcho_exec.errors import HonchoExecError, Queued
 from honcho_exec.text.cleaning import harmless
-from honcho_exec.text.neutralize import defuse
+from honcho_exec.text.neutralize import neutralize
 from honcho_exec.text.redaction import redact
 
 __all__ = ["error_answer", "to_json"]
@@ -35,7 +35,7 @@ def to_json(answer: Mapping[str, object]) -> str:
 
 def _neutralized(value: object) -> object:
     if isinstance(value, str):
-        return defuse(harmless(value))
+        return neutralize(harmless(value))
     if isinstance(value, list):
         return [_neutralized(item) for item in value]
     if isinstance(value, Mapping):

@@ -8,7 +8,7 @@ import httpx
 
 from honcho_exec.clock import Clock
 from honcho_exec.net.transport import DeadlineTransport
-from honcho_exec.text.neutralize import defuse, without_thinking
+from honcho_exec.text.neutralize import neutralize, without_thinking
 
 __all__ = ["LanguageModel", "ModelError"]
 
@@ -54,7 +54,7 @@ class LanguageModel:
         """
         messages = [
             {"role": "system", "content": _INSTRUCTIONS.format(observed=observed)},
-            {"role": "user", "content": f"Question: {question}\n\nExcerpts:\n\n{defuse(excerpts)}"},
+            {"role": "user", "content": f"Question: {question}\n\nExcerpts:\n\n{neutralize(excerpts)}"},
         ]
         answer = without_thinking(self._complete(messages))
         if not answer:

@@ -1,4 +1,4 @@
-"""The addresses of a host, looked up where nobody has to wait for an answer that does not come."""
+"""Look up addresses on daemon threads, so that a request can stop waiting for them."""
 
 from __future__ import annotations
 
@@ -23,19 +23,18 @@ def _after_fork() -> None:
 
 
 def addresses(host: str, port: int, *, patience: Callable[[], float]) -> list[Any]:
-    """What `socket.getaddrinfo` has for TCP to a host.
+    """Return the answer of `socket.getaddrinfo` for TCP to a host.
 
-    The system's own patience is its own, often half a minute, and nothing can cut it. So a name is looked up on a
-    daemon thread, one for each name at a time however many wait for it. Python 3.12 starts no thread once
-    it is exiting; then it is looked up in place.
+    The system's own time limit is often half a minute, and nothing can cut it. So a name is looked up on a daemon
+    thread, one for each name at a time. Python 3.12 starts no thread while it exits; then the caller's thread does it.
 
     Args:
-        host: a name or an IP address, of which the latter needs no looking up.
+        host: a name or an IP address.
         port: the port.
-        patience: the seconds to wait before it is called again; raises where no more is to be waited.
+        patience: returns the seconds to wait before it is called again; raises to stop waiting.
 
     Raises:
-        OSError: the name is not known, or cannot be looked up.
+        OSError: the name is unknown, or cannot be looked up.
     """
     if _is_at_hand(host):
         return _look_up(host, port)
@@ -76,7 +75,7 @@ class _Lookup:
 
     def result(self) -> list[Any]:
         if self._failure is not None:
-            # An error of its own for each who waits, since raising writes to it.
+            # A new error for each waiting thread, since raising writes to it.
             raise type(self._failure)(*self._failure.args)
         return self._found
 
@@ -85,7 +84,7 @@ def _look_up(host: str, port: int) -> list[Any]:
     try:
         return getaddrinfo(host, port)
     except UnicodeError as error:
-        raise OSError(f"{host} is no name of a host") from error
+        raise OSError(f"{host} is not a host name") from error
 
 
 def _is_at_hand(host: str) -> bool:

@@ -1,8 +1,8 @@
-"""Import what callers may import as well on the caller's thread, so that no thread sees half of it.
+"""Import modules that callers also use on the caller's thread, never half-seen by another.
 
-An `import` statement waits for another thread's import of the same module; a look into `sys.modules` does not. Programs
-do that: `openai` reads `sys.modules["httpx"]`, and fails if a background thread of ours is importing it just then.
-The lane therefore imports only the Honcho SDK, and what no caller shares with it (falcon).
+An `import` statement waits for another thread's import of the same module; a look into `sys.modules` does not. For
+example, `openai` reads `sys.modules["httpx"]`, and fails if a background thread is importing it at that moment. So
+the lane imports only the Honcho SDK, and modules that callers do not use (falcon).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from importlib import import_module
 
 __all__ = ["import_shared"]
 
-# All that the SDK and the transport import of other packages, also late: httpcore brings h11, anyio and, where they are
+# All modules of other packages that the SDK and the transport import, also late: httpcore imports h11, anyio and, if
 # installed, h2 and trio; pydantic loads some of its modules when a model first needs them.
 _SHARED = (
     "asyncio",
@@ -28,7 +28,7 @@ _SHARED = (
 
 
 def import_shared() -> None:
-    """Import these modules; what is not installed is reported where it is needed."""
+    """Import the shared modules; a missing one is reported when it is needed."""
     for name in _SHARED:
         with suppress(ImportError):
             import_module(name)

@@ -1,4 +1,4 @@
-"""The one retry layer: tenacity, bounded in attempts and by a deadline, jittered, and ended by closing."""
+"""Retry requests with tenacity: bounded attempts, a deadline, jitter, ended by closing."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ T = TypeVar("T")
 class RetryPolicy:
     """How often and how long a failed request is tried again.
 
-    Only `Unavailable` and `Ambiguous` are tried again; what is still failing at the end is raised as it is.
+    Only `Unavailable` and `Ambiguous` are tried again; the last error is raised unchanged.
 
     Args:
-        attempts: the most calls, the first included.
+        attempts: the maximum number of calls, including the first.
         max_wait: the longest wait between two calls in seconds; a server's Retry-After is capped by it.
         deadline: seconds after which no further call is begun.
         closing: when it is set, a wait ends at once and no further call is made.
@@ -53,7 +53,7 @@ class RetryPolicy:
         self._jitter = tenacity.wait_random_exponential(multiplier=0.2, max=max_wait, min=0.05)
 
     def call(self, function: Callable[[], T], *, deadline: Deadline | None = None) -> T:
-        """Call `function` until it returns, fails for good, or patience runs out."""
+        """Call `function` until it returns, is rejected, or a limit is reached."""
         ends = Deadline.after(self._deadline, self._clock)
         if deadline is not None and deadline.at < ends.at:
             ends = deadline

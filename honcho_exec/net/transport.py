@@ -34,7 +34,7 @@ _ambient: ContextVar[Deadline | None] = ContextVar("honcho_exec_request_deadline
 
 @contextmanager
 def request_deadline(deadline: Deadline | None) -> Iterator[None]:
-    """Bound every request made inside by `deadline` as well as by its own timeout, and by a deadline outside."""
+    """Bound the requests inside by `deadline`, in addition to their timeouts and outer deadlines."""
     outer = _ambient.get()
     bounds = [bound for bound in (deadline, outer) if bound is not None]
     token = _ambient.set(min(bounds, key=lambda bound: bound.at, default=None))
@@ -55,7 +55,7 @@ class DeadlineTransport(httpx.BaseTransport):
 
     A request's timeout bounds it from its start to its last byte, even when the server drips bytes or never
     stops sending; a connection on which that happened is not used again. httpx's own timeouts bound each
-    socket operation only. A compressed answer is refused. Connections are given back after four seconds
+    socket operation only. A compressed answer is refused. Connections are closed after four seconds
     without a request.
 
     Args:

@@ -10,7 +10,7 @@ from honcho_exec.errors import Rejected
 from honcho_exec.model import Context, SessionRef
 from honcho_exec.text.budget import Section
 from honcho_exec.text.cleaning import clean, cut_at_word
-from honcho_exec.text.neutralize import defuse, without_thinking
+from honcho_exec.text.neutralize import neutralize, without_thinking
 
 if TYPE_CHECKING:
     # The SDK takes long to import; only the lane's first job does.
@@ -58,7 +58,7 @@ def fetch_base_context(api: HonchoApi, ref: SessionRef, query: str, *, observer:
 
 def presentable(text: str) -> str:
     """Return recalled text without leaked recall, and without marks that look like structure."""
-    return defuse(clean(text))
+    return neutralize(clean(text))
 
 
 def _known(request: Callable[[], Context]) -> Context:

@@ -1,4 +1,4 @@
-"""Counters and latencies of one provider, and a frozen snapshot of them."""
+"""Count and time what one provider does, and give frozen snapshots."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from dataclasses import asdict, dataclass, fields
 
 __all__ = ["Latency", "Meter", "Stats"]
 
-# The latest of each kind are kept for the percentiles.
+# The number of latest operations of each kind that percentiles are computed from.
 _KEPT = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Latency:
-    """How long the latest 1,024 of something took, in seconds; all 0.0 when there were none.
+    """How long the latest 1,024 operations of a kind took, in seconds; all 0.0 if there were none.
 
     Attributes:
-        count: how many there were since the provider began.
-        total: the seconds they took together.
+        count: operations since the provider began.
+        total: their seconds in total.
     """
 
     count: int
@@ -32,19 +32,19 @@ class Latency:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """What a provider has done since it began.
+    """What a provider has done since it began, as counters and latencies.
 
     Attributes:
         admitted: writes (messages, conclusions, cards, deletions) that were stored durably.
-        delivered: writes that Honcho has now.
-        reconciled: those of them whose answer was lost and that were found there instead of being sent again.
-        retried: requests that were made again by the retry layer.
-        parked: writes that were set aside with a reason.
+        delivered: writes that are in Honcho.
+        reconciled: delivered writes whose answer was lost and that were found in Honcho instead of sent again.
+        retried: requests repeated by the retry layer.
+        parked: writes that cannot be delivered, kept with a reason.
         overloaded: turns that were refused because the outbox was full.
-        join_timeouts: waits for the pending sync that ran out.
-        breaker_opened: how often the circuit breaker opened.
-        sync: from giving a turn to its being in Honcho.
-        request: one request to Honcho, failed ones included.
+        join_timeouts: waits for the pending sync that timed out.
+        breaker_opened: times that the circuit breaker opened.
+        sync: from storing a turn to its delivery.
+        request: requests to Honcho, including failed ones.
     """
 
     admitted: int
@@ -59,7 +59,7 @@ class Stats:
     request: Latency
 
     def to_dict(self) -> dict[str, object]:
-        """The same as plain values, for JSON."""
+        """Return plain values, for JSON."""
         return asdict(self)
 
 
@@ -87,7 +87,7 @@ class _Times:
 
 
 class Meter:
-    """Counts; usable from any thread, and cheap enough for every call."""
+    """Counters and timings. Usable from any thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -101,21 +101,21 @@ class Meter:
             self._counts[counter] += by
 
     def sync_took(self, seconds: float) -> None:
-        """A turn is in Honcho."""
+        """Record the delivery of a turn."""
         with self._lock:
             self._syncs.add(seconds)
 
     def request_took(self, seconds: float) -> None:
-        """A request has ended, well or not."""
+        """Record the end of a request, successful or not."""
         with self._lock:
             self._requests.add(seconds)
 
     def snapshot(self) -> Stats:
-        """Everything as it is now."""
+        """Return a snapshot."""
         with self._lock:
             return Stats(**self._counts, sync=self._syncs.latency(), request=self._requests.latency())
 
 
 def _at(ordered: Sequence[float], share: float) -> float:
-    """The value that `share` of them do not exceed (nearest rank)."""
+    """Return the value that `share` of the values do not exceed (nearest rank)."""
     return ordered[max(0, -(-len(ordered) * round(share * 100) // 100) - 1)]

@@ -1,4 +1,4 @@
-"""Run calls on threads of ours, so that an interrupted caller leaves no lock behind.
+"""Run calls on other threads, so that an interrupted caller leaves no lock behind.
 
 A signal handler, or `PyThreadState_SetAsyncExc`, may raise at any bytecode of a caller's thread, also between taking a
 lock and the `with` block that releases it. A caller's thread therefore takes no lock that other threads wait for: it
@@ -63,7 +63,7 @@ def start_daemon(run: Job, name: str) -> bool:
 
 
 class _Call(Generic[T]):
-    """One call and what came of it."""
+    """One call and its result or error."""
 
     def __init__(self, job: Callable[[], T]) -> None:
         self._job = job
@@ -109,7 +109,7 @@ class _Worker:
 
 
 class _Pool:
-    """As many daemon threads as there are calls at a time; idle ones end after a second."""
+    """One daemon thread for each call under way; idle threads end after a second."""
 
     def __init__(self) -> None:
         self._idle: deque[_Worker] = deque()
@@ -197,7 +197,7 @@ def _at_exit() -> None:
 
 
 def offload(job: Callable[[], T]) -> T:
-    """Run `job` on a thread of ours in the caller's context; return its result or raise its exception.
+    """Run `job` on another thread in the caller's context; return its result or raise its exception.
 
     An interrupted caller leaves at once, and the job goes on. At the end of the interpreter, when no thread can be
     started, the job runs on the caller's thread.
@@ -214,7 +214,7 @@ def offload(job: Callable[[], T]) -> T:
 
 
 def offloaded(function: Callable[P, T]) -> Callable[P, T]:
-    """Make a function, or a method, run by `offload`."""
+    """Decorate a function, or a method, to run in `offload`."""
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -224,14 +224,14 @@ def offloaded(function: Callable[P, T]) -> Callable[P, T]:
 
 
 def post(job: Job) -> None:
-    """Run `job` on a thread of ours; on this one at the end of the interpreter, when no other can be started."""
+    """Run `job` on another thread; on this one if the interpreter exits and starts no other."""
     call = _Call(functools.partial(call_guarded, _log, "a job", job, None))
     if not _pool().post(call):
         call.run()
 
 
 def begin_use(user: object, abandon: Job) -> None:
-    """Say that an object is going to offload calls; `end_use` follows.
+    """Record that an object offloads calls from now on; `end_use` follows.
 
     Args:
         user: the object; not kept alive.
@@ -241,7 +241,7 @@ def begin_use(user: object, abandon: Job) -> None:
 
 
 def end_use(user: object) -> None:
-    """Say that an object offloads no further calls; after the last one, idle threads end at once."""
+    """Record that an object offloads no more calls; after the last one, idle threads end at once."""
     _pool().leave(id(user))
 
 
@@ -279,5 +279,5 @@ _background = PerProcess(Serial)
 
 
 def post_in_order(job: Job) -> None:
-    """Run `job` on a thread of ours, after all that this process posted in this way before."""
+    """Run `job` on another thread, after all jobs that this process posted here before."""
     _background().post(job)

@@ -1,4 +1,4 @@
-"""Settings are read once, from the environment and Honcho's own file, and frozen.
+"""Read the settings once, from the environment and Honcho's own file, and freeze them.
 
 The environment beats the file; in the file the host's block (`hosts.<host>`) beats the root; then the default.
 """
@@ -25,7 +25,7 @@ __all__ = ["LoadedSettings", "load", "state_home", "stated_home"]
 _OTHER_VARIABLES = ("HONCHO_EXEC_HOME", "HONCHO_SERVE_KEY")
 _PROFILES = "profiles"
 
-# Why pydantic refuses a value, by its own name for it, for people.
+# What pydantic's error types mean, for people.
 _PLAINLY = {
     **dict.fromkeys(("float_parsing", "float_type"), "must be a number"),
     "finite_number": "must be a finite number",
@@ -44,15 +44,15 @@ _PLAINLY = {
 
 @dataclass(frozen=True, slots=True)
 class LoadedSettings:
-    """Settings with where each came from.
+    """Settings with the source of each.
 
     Attributes:
         settings: the values.
         sources: for each field that is not at its default, the variable or the file's key that set it.
-        warnings: what looks like a mistake but is not an error.
+        warnings: likely mistakes that are not errors.
         host: the host key that chose the file's block.
-        file: the file that was read; None where there is none.
-        grant: the key of the file's block under `hosts` whose OAuth grant the API key is; None where it is none.
+        file: the file that was read, if any.
+        grant: the key of the block under `hosts` whose OAuth grant has the API key, if any.
     """
 
     settings: Settings
@@ -64,12 +64,12 @@ class LoadedSettings:
 
 
 def state_home(environ: Mapping[str, str], hermes_home: str | Path | None = None) -> Path:
-    """The folder of the state on disk: HONCHO_EXEC_HOME, else the host's home, else ~/.honcho/exec.
+    """Return the state folder: HONCHO_EXEC_HOME, else in the host's home, else ~/.honcho/exec.
 
-    `hermes_home` is what the host says; without it HERMES_HOME counts. The most explicit wins.
+    `hermes_home` replaces HERMES_HOME.
 
     Raises:
-        ConfigurationError: it begins with the home of a user whom there is not.
+        ConfigurationError: it begins with the home of an unknown user.
     """
     source = "HONCHO_EXEC_HOME"
     if not environ.get(source, "").strip() and (hermes_home or environ.get("HERMES_HOME", "").strip()):
@@ -78,7 +78,7 @@ def state_home(environ: Mapping[str, str], hermes_home: str | Path | None = None
 
 
 def stated_home(environ: Mapping[str, str], hermes_home: str | Path | None = None) -> Path:
-    """The same as it was said, before a `~` in it is looked up."""
+    """Return the state folder as configured, before a `~` in it is expanded."""
     if chosen := environ.get("HONCHO_EXEC_HOME", "").strip():
         return Path(chosen)
     if host_home := hermes_home or environ.get("HERMES_HOME", "").strip():
@@ -96,11 +96,11 @@ def load(
 
     Args:
         environ: the variables.
-        hermes_home: what the host says; without it HERMES_HOME counts.
-        profile: the host's profile; without it the host's home says whose it is.
+        hermes_home: replaces HERMES_HOME.
+        profile: the host's profile; by default that of the host's home.
 
     Raises:
-        ConfigurationError: one or more values cannot be used; names every one.
+        ConfigurationError: one or more values are invalid; names every one.
     """
     environ = os.environ if environ is None else environ
     home = _host_home(environ, hermes_home)
@@ -146,7 +146,7 @@ def _from_file(root: dict[str, Any], path: Path | None, host: str) -> dict[str, 
         for name in Settings.model_fields:
             for key in (to_camel(name), *extra(name)["file"]):
                 value = _at(block, key)
-                # An empty text in a host's block takes back the root's, where it is a value at all.
+                # An empty text in a host's block replaces the root's value if the setting can be empty.
                 if value is not None and (value != "" or Settings.model_fields[name].default == ""):
                     found[name] = (value, f"{prefix}{key} in {path}")
                     break
@@ -165,7 +165,7 @@ def _host_blocks(root: dict[str, Any], host: str) -> list[tuple[str, dict[str, A
 
 
 def _grant(root: dict[str, Any], host: str, source: str, path: Path | None) -> str | None:
-    """The block whose grant the API key is; a key that stands anywhere else beats it, and is none."""
+    """Return the block whose grant has the API key; a key from anywhere else has precedence and no grant."""
     for key, block in _host_blocks(root, host):
         if source == f"hosts.{key}.apiKey in {path}" and isinstance(block.get("oauth"), dict):
             return key
@@ -185,7 +185,7 @@ def _host_home(environ: Mapping[str, str], hermes_home: str | Path | None) -> Pa
 
 
 def _profile_of(home: Path | None) -> str | None:
-    """The profile whose home it is: the host keeps them in `profiles/`."""
+    """Return the profile of a home: the host keeps profiles in `profiles/`."""
     return home.name if home is not None and home.parent.name == _PROFILES else None
 
 
@@ -193,7 +193,7 @@ def _read_file(environ: Mapping[str, str], host_home: Path | None) -> tuple[dict
     home = _expanded(Path(environ.get("HOME") or "~"), "HOME")
     candidates = [] if host_home is None else [host_home / "honcho.json"]
     if host_home is not None and _profile_of(host_home):
-        # Beside the profiles is what the default profile has, wherever the host's folder is.
+        # The default profile's file is next to the profiles, wherever the host's folder is.
         candidates.append(host_home.parent.parent / "honcho.json")
     candidates += [home / ".hermes" / "honcho.json", home / ".honcho" / "config.json"]
     for path in candidates:
@@ -221,9 +221,9 @@ def _host_key(environ: Mapping[str, str], root: dict[str, Any], profile: str | N
 
 
 def _bend(values: dict[str, object], found: Mapping[str, tuple[object, str]]) -> list[str]:
-    """Take the nearest value that can be used for one of the file that is out of range; says which these are.
+    """Replace values of the file that are out of range by the nearest valid ones; return a warning for each.
 
-    Present files were written for a provider that takes any number. A variable out of range stays the error that it is.
+    Existing files were written for a provider that takes any number. A variable out of range stays an error.
     """
     try:
         Settings.model_validate(values)
@@ -265,7 +265,7 @@ def _problems(error: ValidationError, found: Mapping[str, tuple[object, str]]) -
 
 
 def _plainly(kind: str, message: str, context: Mapping[str, Any]) -> str:
-    """What is wrong with a value, in a sentence for whoever set it."""
+    """Describe in words why a value is invalid."""
     if kind in _PLAINLY:
         return _PLAINLY[kind].format_map(context)
     return message.removeprefix("Value error, ")
@@ -284,7 +284,7 @@ def _misspelt(environ: Mapping[str, str]) -> list[str]:
 
 
 def _shown(value: object) -> str:
-    """A value as an error may show it: without what may be a password or a key in a URL, however damaged."""
+    """Return a value for an error, without possible passwords or keys in a URL, also in a broken one."""
     if isinstance(value, str) and re.search("[:/]", value):
         value = re.sub(r"^.*@", "…@", value, flags=re.DOTALL)
         value = re.sub(r"([?#]).+", r"\1…", value, flags=re.DOTALL)

@@ -1,4 +1,4 @@
-"""The settings' declarations: what each is called, is by default, and means."""
+"""Declare the settings: names, defaults and meanings."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _ObservedPeer(BaseModel):
 
 
 class Observation(BaseModel):
-    """Which peer observes whom, where it departs from `observationMode`."""
+    """Which peer observes whom, if it differs from `observationMode`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,13 +56,13 @@ def _declare(
 ) -> Any:
     """Declare a setting: its default, its meaning and unit, and its other names.
 
-    `env` replaces the variable's name, the first being the one that is shown; `file` adds further keys.
+    `env` replaces the variable's name, and its first name is shown; `file` adds keys.
     """
     return Field(default, description=meaning, json_schema_extra={"unit": unit, "env": list(env), "file": list(file)})
 
 
 class Settings(BaseModel):
-    """Every setting, frozen; its printed form shows no secret."""
+    """All settings, frozen; their printed form shows no secret."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -197,7 +197,7 @@ class Settings(BaseModel):
 
     @property
     def backend_url(self) -> str:
-        """Where requests go: a URL, or `embedded` when neither a URL nor a key is set."""
+        """The destination of requests: a URL, or `embedded` if neither a URL nor a key is set."""
         if self.base_url is not None:
             return self.base_url
         if self.api_key is not None:
@@ -206,7 +206,7 @@ class Settings(BaseModel):
 
     @property
     def shown_url(self) -> str:
-        """The same, as it may be shown and stored: without a user name or password."""
+        """The destination of requests without a user name or password, as it is shown and stored."""
         return without_password(self.backend_url)
 
     @property
@@ -217,11 +217,11 @@ class Settings(BaseModel):
         return "server" if self.base_url is not None else "cloud"
 
     def destination(self, workspace: str) -> str:
-        """What is kept on disk for a workspace is kept under this name: the server as it may be shown, and it."""
+        """The name under which the state of a workspace is stored: server and workspace."""
         return f"{self.shown_url} {workspace}"
 
     def observes(self, *, ai: bool) -> tuple[bool, bool]:
-        """(observe_me, observe_others) that a peer joins a session with."""
+        """Return (observe_me, observe_others) with which a peer joins a session."""
         unified = self.observation_mode == "unified"
         me, others = (not (unified and ai), not (unified and not ai))
         chosen = self.observation.ai if ai else self.observation.user
@@ -232,12 +232,12 @@ class Settings(BaseModel):
 
 
 def variables(name: str) -> tuple[str, ...]:
-    """The environment variables of a field, the one to show first."""
+    """Return the environment variables of a field; the first one is shown."""
     return tuple(extra(name)["env"]) or (f"HONCHO_{name.upper()}",)
 
 
 def extra(name: str) -> dict[str, Any]:
-    """What a field's declaration says beside its type and default: `unit`, `env`, `file`."""
+    """Return a field's `unit`, `env` and `file`."""
     found = Settings.model_fields[name].json_schema_extra
     return found if isinstance(found, dict) else {}
 

@@ -1,4 +1,4 @@
-"""What one value of a setting may be."""
+"""Define the types of the settings' values."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ EMBEDDED = "embedded"
 """The base URL that stands for the local Honcho inside this process."""
 
 
-# What older files call them.
+# The names in older files.
 _OBSERVATION_MODES = {"shared": "unified", "separate": "directional", "cross": "directional"}
 
 
@@ -57,19 +57,17 @@ def _address(value: str, otherwise: str = "") -> str:
     except ValueError:
         raise ValueError("has a port that is not a number from 0 to 65535") from None
     if not _is_host(host):
-        raise ValueError(
-            "has a host name that cannot be one, such as one with an empty part or a sign it must not hold"
-        )
+        raise ValueError("has a host name that cannot be one, such as one with an empty part or an invalid character")
     return value.rstrip("/")
 
 
 def _is_host(host: str) -> bool:
     if ":" in host:
-        # An IPv6 address: urlsplit has seen to its brackets.
+        # An IPv6 address: urlsplit has checked its brackets.
         return True
     try:
         if not host.isascii():
-            # What the HTTP client encodes it with; it takes long to import.
+            # The HTTP client encodes names with it; it is slow to import.
             import idna  # noqa: PLC0415
 
             host = idna.encode(host).decode()
@@ -80,7 +78,7 @@ def _is_host(host: str) -> bool:
 
 
 def from_json(value: object) -> object:
-    """Read an object that the environment gives as JSON and the file as what it is."""
+    """Parse an object from the environment, which is JSON; return one from the file unchanged."""
     if isinstance(value, str):
         try:
             return json.loads(value)
@@ -90,7 +88,7 @@ def from_json(value: object) -> object:
 
 
 def _aliases(value: object) -> object:
-    """Ids as keys, which may stand among spaces; an id without a peer has no alias, and a peer may be a number."""
+    """Strip the ids, drop those without a peer, and accept numbers as peers."""
     read = from_json(value)
     if not isinstance(read, dict):
         return read
@@ -99,12 +97,12 @@ def _aliases(value: object) -> object:
 
 
 def _write_frequency(value: object) -> object:
-    """A word, or a number of turns that the environment gives as text."""
+    """Accept a word, or a number of turns, which the environment gives as text."""
     text = value.strip().lower() if isinstance(value, str) else value
     if text in ("async", "turn", "session"):
         return text
     if text in (0, "0") and text is not False:
-        # The bundled provider's set-up takes it, and sends in the background then.
+        # The bundled provider accepts it and means async.
         return "async"
     try:
         turns = int(text) if isinstance(text, str | int) and not isinstance(text, bool) else 0
@@ -116,7 +114,7 @@ def _write_frequency(value: object) -> object:
 
 
 def _levels(value: object) -> object:
-    """Levels as JSON, or as words between commas."""
+    """Accept levels as JSON, or as words between commas."""
     return [word.strip(' "[]') for word in value.split(",")] if isinstance(value, str) else value
 
 
@@ -130,7 +128,7 @@ def _header_safe(value: SecretStr) -> SecretStr:
 Key = Annotated[SecretStr, AfterValidator(_header_safe)]
 Url = Annotated[str, AfterValidator(_base_url)]
 Endpoint = Annotated[str, AfterValidator(_address)]
-# The bundled provider's set-up writes 0 for what is not set.
+# The bundled provider's set-up writes 0 for an unset value.
 Budget = Annotated[
     Annotated[int, Field(ge=1)] | None, BeforeValidator(lambda value: None if value in (0, "0") else value)
 ]

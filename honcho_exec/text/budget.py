@@ -1,4 +1,4 @@
-"""Titled sections within a budget: whole ones are dropped before a sentence is cut."""
+"""Fit titled sections into a budget: drop whole sections before cutting a sentence."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ __all__ = ["CHARS_PER_TOKEN", "Section", "compose"]
 CHARS_PER_TOKEN = 4
 """About how many characters a token has."""
 
-# Where a text may end without harm: behind a line or a sentence.
+# Where a text may end: behind a line or a sentence.
 _END = re.compile(r"(?<=[.!?])\s|\n|(?<=[\u3002\uff01\uff1f])")
 
-# A section that is shortened keeps at least so many characters, or it is dropped.
-_LEAST = 120
-# A section that is cut at a word has room for so much more than its title; a title alone says nothing.
-_LEAST_CUT = 20
+# A shortened section keeps at least this many characters, or it is dropped.
+_MIN_CHARS = 120
+# A section that is cut at a word keeps this many characters after its title.
+_MIN_CUT_CHARS = 20
 _MORE = " …"
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """A text under a title; of two that do not both fit, the one of lower `rank` stays."""
+    """A text under a title; sections of lower `rank` are kept first."""
 
     title: str
     text: str
@@ -33,10 +33,10 @@ class Section:
 
 
 def compose(sections: Sequence[Section], room: int | None) -> str:
-    """The sections that hold something, in their order, in at most `room` characters (None: all of them).
+    """Join the sections that have text, in order, in at most `room` characters (None: no limit).
 
-    Room is given by rank. A section that does not fit is shortened to whole lines or sentences if something worth
-    having remains, else dropped. Only when not a single one fits is the first by rank cut at a word.
+    Sections are fitted by rank. One that does not fit is shortened to whole lines or sentences if enough remains, else
+    dropped. If none fits, the first by rank is cut at a word.
     """
     shown = [section for section in sections if section.text]
     if room is None:
@@ -49,7 +49,7 @@ def compose(sections: Sequence[Section], room: int | None) -> str:
             kept[place] = part
     if not kept and shown:
         first = shown[by_rank[0]]
-        return cut_at_word(_whole(first), room) if room >= len(first.title) + _LEAST_CUT else ""
+        return cut_at_word(_whole(first), room) if room >= len(first.title) + _MIN_CUT_CHARS else ""
     return "\n\n".join(kept[place] for place in sorted(kept))
 
 
@@ -58,10 +58,10 @@ def _whole(section: Section) -> str:
 
 
 def _fitting(whole: str, head: int, room: int) -> str:
-    """The section in at most `room` characters, empty when too little of it would be left."""
+    """Shorten a section to `room` characters; return an empty text if too little is left."""
     if len(whole) <= room:
         return whole
     end = 0
     for found in _END.finditer(whole, head, max(head, room - len(_MORE))):
         end = found.start()
-    return whole[:end].rstrip() + _MORE if end - head >= _LEAST else ""
+    return whole[:end].rstrip() + _MORE if end - head >= _MIN_CHARS else ""

@@ -1,4 +1,4 @@
-"""What happens to a text before it is stored or sent: cleaned, made harmless, split."""
+"""Clean, redact and split texts before they are stored or sent."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _SPECIAL_TOKEN = re.compile(r"<(?=\|(?:endoftext|endofprompt|fim_prefix|fim_midd
 
 
 def plain_text(value: object) -> str | None:
-    """The text of a message's content: a string, None (empty), or a list of OpenAI-style parts.
+    """Return the text of a message's content: a string, None (empty), or OpenAI-style parts.
 
-    Returns None for anything else.
+    Return None for any other type.
     """
     if value is None:
         return ""
@@ -48,7 +48,7 @@ def plain_text(value: object) -> str | None:
 
 
 def harmless(text: str) -> str:
-    """Return `text` as it can be encoded and stored: without NUL, a lone surrogate as U+FFFD, a pair as what it is."""
+    """Remove NUL, replace lone surrogates by U+FFFD, and join pairs of surrogates."""
     text = text.replace("\x00", "")
     if _SURROGATE.search(text) is None:
         return text
@@ -56,10 +56,10 @@ def harmless(text: str) -> str:
 
 
 def clean(text: str) -> str:
-    """Return `text` as Honcho takes it and as it was said.
+    """Remove leaked recalled memory, and whatever Honcho does not take.
 
-    Recalled memory that leaked into it is taken out, what `harmless` does is done, and the tokenizer's special
-    tokens are broken by a zero-width space. Cleaning twice changes nothing more.
+    Includes `harmless`. Special tokens of the tokenizer are broken by a zero-width space. Cleaning twice changes
+    nothing more.
     """
     text = harmless(text).strip()
     for _ in range(_MOST_ROUNDS):
@@ -73,15 +73,15 @@ def clean(text: str) -> str:
 
 
 def storable(text: str, *, mask: bool) -> str:
-    """Return `text` as it is stored and sent: cleaned, and with obvious secrets masked where that is wanted."""
+    """Clean a text, and mask obvious secrets if `mask` is set."""
     return redact(clean(text)) if mask else clean(text)
 
 
 def split(text: str, limit: int, *, mark: str = CONTINUED) -> list[str]:
-    """Split a cleaned text into parts of at most `limit` characters, every part but the first begun by `mark`.
+    """Split a cleaned text into parts of at most `limit` characters, with `mark` before all but the first.
 
-    Cuts fall after a paragraph, else a sentence, else a word, else anywhere, so that the parts without their
-    marks are the text again, to the letter. A limit of 25,000 is Honcho's own.
+    Cuts fall after a paragraph, else a sentence, else a word, else anywhere, and the parts without their
+    marks are exactly the text. A limit of 25,000 is Honcho's own.
     """
     if len(text) <= limit:
         return [text] if text else []
@@ -96,7 +96,7 @@ def split(text: str, limit: int, *, mark: str = CONTINUED) -> list[str]:
 
 
 def cut_at_word(text: str, limit: int) -> str:
-    """Return `text`, cut to at most `limit` characters at the end of a word and marked with an ellipsis."""
+    """Cut a text to at most `limit` characters at the end of a word, with an ellipsis."""
     if len(text) <= limit:
         return text
     if limit < 2:  # noqa: PLR2004 - no room for a letter and the ellipsis
@@ -107,10 +107,10 @@ def cut_at_word(text: str, limit: int) -> str:
 
 
 def _without_leaks(text: str) -> str:
-    """Take out the blocks of recalled memory, with the blocks inside them; the tags that a person mentions stay.
+    """Remove blocks of recalled memory, with the blocks inside them; tags that a person mentions stay.
 
-    A block is a leak when its opening tag begins a line, or a line break or the system note follows it. One that
-    is closed too seldom ends at its last closing tag, and at the end of the text when the system note begins it.
+    A block is a leak when its opening tag begins a line, or a line break or the system note follows it. A
+    block with too few closing tags ends at the last one, or at the end of the text if the system note begins it.
     """
     kept: list[str] = []
     place = start = end = depth = 0
@@ -146,7 +146,7 @@ def _without_leaks(text: str) -> str:
 
 
 def _without_notes(text: str) -> str:
-    """Take out the notes before recalled memory, with the notes inside them; one that holds another bracket stays."""
+    """Remove notes before recalled memory, with the notes inside them; one with another bracket stays."""
     opened: list[int] = []
     notes: list[tuple[int, int]] = []
     for bracket in _NOTE.finditer(text):
@@ -168,13 +168,13 @@ def _without_notes(text: str) -> str:
 
 
 def _broken(text: str) -> str:
-    """Break what would pass for a leak by a zero-width space behind its first character."""
+    """Break remaining leaks by a zero-width space behind their first character."""
     text = _TAG.sub(lambda tag: tag[0].replace("<", "<\u200b", 1), text)
     return _NOTE.sub(lambda bracket: "[\u200b" if bracket["note"] else bracket[0], text)
 
 
 def _cut(window: str) -> int:
-    """Where to cut the window: behind the last paragraph, sentence or word in its latter part."""
+    """Return where to cut: behind the last paragraph, sentence or word in the latter part."""
     least = len(window) // 3
     for mark in ("\n\n", "\n", ". ", "! ", "? ", "。", " "):
         found = window.rfind(mark)

@@ -1,8 +1,8 @@
-"""What a person said, in a message that the host made or added to.
+"""Remove the host's notices from a user's message.
 
 A host gives its agent results of delegated work, notices of processes and of compaction, skills and reminders as
-messages of the user (seen in hermes-agent 0.19.0). They are told by how they begin *and* by their shape: a notice that
-somebody quotes within a sentence, behind a quotation mark or with words of their own on the same line is theirs.
+messages of the user (seen in hermes-agent 0.19.0). They are recognised by their beginning *and* their shape: a notice
+that a person quotes within a sentence, behind a quotation mark or with other words on the same line stays.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ _MOST_NOTICES = 100
 
 
 def spoken(text: str) -> str:
-    """The part of a user's message that the user said: all of it, what stands behind a host's notices, or nothing.
+    """Return the part of a user's message that the user wrote, which may be empty.
 
-    Takes time in proportion to the text's length: no more than the first hundred notices are taken off.
+    Takes time in proportion to the text's length: at most the first hundred notices are removed.
     """
     said = text.strip()
     for _ in range(_MOST_NOTICES):
@@ -82,7 +82,7 @@ def spoken(text: str) -> str:
 
 
 def _without_notice(text: str) -> str | None:
-    """What stands behind the notice that the text begins with; None where it begins with none."""
+    """Return the text behind its leading notice; None if it begins with none."""
     if _WHOLE.match(text) or (_PROCESS.match(text) and text.endswith("]")):
         return ""
     if _COMPACTION.match(text):
@@ -99,7 +99,7 @@ def _without_notice(text: str) -> str | None:
 
 
 def _behind_note(text: str) -> str | None:
-    """What stands behind a note in brackets: it is a note only if it stands alone or ends its paragraph."""
+    """Return the text behind a note in brackets, which must stand alone or end its paragraph."""
     depth = 0
     for bracket in _BRACKET.finditer(text):
         depth += 1 if bracket[0] == "[" else -1
@@ -110,7 +110,7 @@ def _behind_note(text: str) -> str | None:
 
 
 def _skill_instruction(text: str) -> str | None:
-    """What was said with a skill: at the end, since the skill's own text may say the same words."""
+    """Return the user's words with a skill: the last ones, since the skill's text may be similar."""
     if _SKILL_LOADED not in text:
         return None
     _, found, said = text.rpartition(_SKILL_SAID)
@@ -118,7 +118,7 @@ def _skill_instruction(text: str) -> str | None:
 
 
 def _bundle_instruction(text: str) -> str | None:
-    """What was said with several skills: before the first of them."""
+    """Return the user's words with several skills, which stand before the first."""
     if _BUNDLE_LOADED not in text:
         return None
     head = text.partition(_BUNDLE_SKILL)[0]

@@ -1,4 +1,4 @@
-"""A text as the messages that carry it."""
+"""Turn a text into messages: cleaned, redacted and split."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def as_messages(
     This is the one place where messages are redacted. Returns no message if no text is left.
 
     Args:
-        peer: who said it.
-        text: what was said.
+        peer: the author.
+        text: the text.
         settings: how long a message may be, and whether secrets are masked.
-        created_at: when it was said, ISO 8601.
-        metadata: what is stored beside every part, which says which of how many it is.
-        source_key: names where it came from; each part has one of its own.
+        created_at: the time of the message, ISO 8601.
+        metadata: stored with every part, together with the part's number and their count.
+        source_key: identifies the source; each part gets its own.
     """
     beside = metadata or {}
     if settings.redact:

@@ -1,8 +1,8 @@
-"""Recalled text is data: what could pass for structure in a prompt, or be fetched when it is rendered, is broken.
+"""Break what a prompt could take for structure, and what rendering could fetch.
 
-One character of every such mark is replaced by a look-alike that nothing parses, so that people and models read the
-same text. Invisible characters within a mark do not hide it, nor do other forms of its characters (full width, bold).
-All of it takes linear time, and doing it twice changes nothing more.
+Recalled text is data. One character of every such mark is replaced by a look-alike that nothing parses, so that people
+and models read the same text. Invisible characters within a mark do not hide it, nor do other forms of its characters
+(full width, bold). All of it takes linear time, and doing it twice changes nothing more.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
 
-__all__ = ["defuse", "without_thinking"]
+__all__ = ["neutralize", "without_thinking"]
 
 # Words of which one makes a tag's name dangerous: fences, roles, tool calls and their results, thinking, tokens.
 _MARKING = frozenset(
@@ -103,10 +103,9 @@ _THINKING = re.compile(
 )
 
 
-def defuse(text: str) -> str:
-    """Return `text` without anything that a program or model could take for a fence, a tool call or a chat's frame.
+def neutralize(text: str) -> str:
+    """Break fences, tool calls, chat templates, role names, terminal escapes, links and images.
 
-    Neither does a line of it speak in a role's name, nor a terminal obey it, nor is a link or image of it live.
     Ordinary markup, code and addresses stay as they are.
     """
     text = _SELECTORS.sub("", _TAG_CHARACTERS.sub(lambda run: run["flag"] or "", text)).translate(_CONTROLS)
@@ -126,13 +125,13 @@ def defuse(text: str) -> str:
 
 @lru_cache(maxsize=4096)
 def _plain_form(character: str) -> str:
-    """The ASCII character that this is a form of, such as a full-width or a bold one; else itself."""
+    """Return the ASCII character of a full-width, bold or similar form; else the character."""
     plain = unicodedata.normalize("NFKC", character)
     return plain if len(plain) == 1 and plain.isascii() else character
 
 
 def without_thinking(text: str) -> str:
-    """Return a model's text without its `<think>` blocks; a tag that is only mentioned stays.
+    """Remove a model's `<think>` blocks; a tag that is only mentioned stays.
 
     A block that never ends is one when it begins a line. A closing tag that ends a line and was never opened closes
     what stands before it: some chat templates swallow the opening one.
@@ -157,7 +156,7 @@ def without_thinking(text: str) -> str:
 
 
 def _marks(text: str) -> Iterator[tuple[int, str]]:
-    """Where the marks of a text are, and what stands there instead."""
+    """Find the marks of a text and their replacements."""
     for pattern in (_MARK, _ROLE):
         for mark in pattern.finditer(text):
             if kind := _kind(mark):
@@ -165,7 +164,7 @@ def _marks(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _kind(mark: re.Match[str]) -> str | None:
-    """The group of the character that is replaced; None if the tag's name marks nothing."""
+    """Return the group of the character to replace; None if the tag is not a mark."""
     found = mark.groupdict()
     if name := found.get("name"):
         words = re.split(r"[-_:.]+", name.lower())

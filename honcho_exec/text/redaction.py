@@ -1,8 +1,8 @@
-"""Obvious secrets in a text, and the text without them.
+"""Mask obvious secrets in texts.
 
 A secret is obvious when its form says so (a provider's key, a JSON web token, a private key, a password in a URL) or
 when its place does and it looks like nothing else (`Authorization:`, `password=`, `api_key:`, "my password is …").
-What is a word, a name, a path, a hash or an id by itself is left alone: a text is never changed for being long or odd.
+Words, names, paths, hashes and ids are left alone: no text is masked only because it is long or odd.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ _ALGORITHM = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """One kind of secret; a text with none of its `signs` (in lower case if the pattern ignores it) holds none."""
+    """One kind of secret, which occurs only in texts with one of its `signs` (lower case if case is ignored)."""
 
     signs: tuple[str, ...]
     pattern: re.Pattern[str]
@@ -99,17 +99,14 @@ class _Kind:
 
 
 def redact(text: str) -> str:
-    """Return `text` with a mask in the place of every obvious secret, and otherwise as it is.
-
-    Takes time in proportion to the text's length. Doing it twice changes nothing more.
-    """
+    """Replace every obvious secret by a mask, in linear time; redacting twice changes nothing more."""
     return _mask(text, secrets(text))
 
 
 def redact_json(value: Any) -> Any:
-    """Return a JSON value without obvious secrets in any of its texts, names included.
+    """Mask obvious secrets in all texts and names of a JSON value.
 
-    The name of an entry is the place of its value: `{"password": "hunter2"}` is masked like `password=hunter2`.
+    The name of an entry counts as text before its value: `{"password": "hunter2"}` is masked like `password=hunter2`.
     """
     if isinstance(value, str):
         return redact(value)
@@ -125,13 +122,13 @@ def redact_json(value: Any) -> Any:
 
 
 def redact_key(key: str) -> str:
-    """Return a key without obvious secrets, which differs from every other key still."""
+    """Mask obvious secrets in a key, and keep it different from every other key."""
     redacted = redact(key)
     return key if redacted == key else f"{redacted} #{hashlib.sha256(key.encode()).hexdigest()[:16]}"
 
 
 def secrets(text: str) -> list[tuple[int, int]]:
-    """Where the obvious secrets are, as (start, end) in order and apart from each other."""
+    """Return the (start, end) of the obvious secrets, in order and without overlaps."""
     found = sorted(_found(text))
     merged: list[tuple[int, int]] = []
     for start, end in found:
@@ -143,7 +140,7 @@ def secrets(text: str) -> list[tuple[int, int]]:
 
 
 def _redact_item(name: str, text: str) -> str:
-    """The text of an entry, looked at where it stands: behind the entry's name."""
+    """Mask the text of an entry, as if it stood behind the entry's name."""
     quote = "" if _QUOTE_OR_BLANK.search(text) else '"'
     before = f"{name}: {quote}"
     spans = ((start - len(before), end - len(before)) for start, end in secrets(f"{before}{text}{quote}"))
@@ -206,12 +203,12 @@ def _has_both(value: str) -> bool:
 
 
 def _is_unbroken(value: str) -> bool:
-    """Whether it holds a run of letters and digits that is longer than a word, and not one letter again and again."""
+    """Whether a run of letters and digits is longer than a word, and not one repeated letter."""
     return any(len(piece) >= _UNBROKEN and len(set(piece)) >= _VARIED for piece in _PIECE.findall(value))
 
 
 def _is_mixed(value: str) -> bool:
-    """Whether letters and digits are mixed in it as no word and no name with a number mixes them."""
+    """Whether letters and digits are mixed as in no word and no name with a number."""
     pieces = _PIECE.findall(value)
     mixed = [piece for piece in pieces if _ALTERNATING.search(piece)]
     if any(len(piece) >= _MIXED and len(set(piece)) >= _VARIED for piece in mixed):

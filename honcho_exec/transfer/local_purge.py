@@ -72,7 +72,7 @@ def _matches(row: OutboxRow, home: Path, chosen: PurgeFilter) -> bool:
     if chosen.everything or (chosen.session is not None and chosen.session == _session_of(row, home)):
         return True
     write, metadata = row.write, row.write.metadata if isinstance(row.write, Message) else {}
-    return chosen.peer in write.peers or any(map(chosen.holds, write.texts)) or chosen.holds_beside(metadata)
+    return chosen.peer in write.peers or any(map(chosen.matches, write.texts)) or chosen.matches_metadata(metadata)
 
 
 def _session_of(row: OutboxRow, home: Path) -> str:

@@ -61,7 +61,7 @@ class ServerPurge:
                 done.left.append(f"the name of the peer {chosen.peer}: a server deletes no peers")
             if chosen.text is not None:
                 named = [id_ for kind in ("sessions", "peers") for id_ in self._api.ids(f"{self._path}/{kind}")]
-                done.left += [f"the name {id_}" for id_ in sorted(set(filter(chosen.holds, named)))]
+                done.left += [f"the name {id_}" for id_ in sorted(set(filter(chosen.matches, named)))]
             if chosen.everything and self._api.ids(f"{self._path}/peers"):
                 done.left.append("the names of the workspace and its peers: a server deletes no peers")
         return done
@@ -85,7 +85,7 @@ class ServerPurge:
             if chosen.everything
             or chosen.peer in (one["observer_id"], one["observed_id"])
             or (chosen.session is not None and one["session_id"] == chosen.session)
-            or chosen.holds(one["content"])
+            or chosen.matches(one["content"])
         ]
 
     def _sessions(self, chosen: PurgeFilter) -> set[str]:
@@ -113,7 +113,7 @@ class ServerPurge:
     def _card(self, observer: str, target: str, chosen: PurgeFilter, done: PurgeResult) -> None:
         path = f"{self._path}/peers/{quote_segment(observer)}/card?target={quote_segment(target)}"
         lines = self._api.request("GET", path).json()["peer_card"] or []
-        left = [line for line in lines if chosen.text is not None and not chosen.holds(line)]
+        left = [line for line in lines if chosen.text is not None and not chosen.matches(line)]
         if left != lines:
             done.deleted["card"] += 1
             if not self._dry_run:
@@ -138,7 +138,7 @@ class ServerPurge:
         path = f"{self._path}/sessions/{quote_segment(session)}/messages/list"
         filters = {} if chosen.peer is None else {"filters": {"peer_id": chosen.peer}}
         for message in self._api.pages("POST", path, filters):
-            has_text = chosen.holds(message["content"]) or chosen.holds_beside(message["metadata"] or {})
+            has_text = chosen.matches(message["content"]) or chosen.matches_metadata(message["metadata"] or {})
             if message["peer_id"] == chosen.peer or has_text:
                 yield message
 

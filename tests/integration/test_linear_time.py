@@ -31,7 +31,7 @@ from honcho_exec.text import budget as sections
 from honcho_exec.text import cleaning as text
 from honcho_exec.text import host_notices as machine_text
 from honcho_exec.text import redaction as redact
-from honcho_exec.text.neutralize import defuse, without_thinking
+from honcho_exec.text.neutralize import neutralize, without_thinking
 from honcho_exec.text.purge_filter import PurgeFilter
 from honcho_exec.transfer import sources as lines
 
@@ -288,7 +288,7 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "split into many": lambda said: text.split(said, 100),
     "cut": lambda said: text.cut_at_word(said, len(said) - 1),
     "spoken": machine_text.spoken,
-    "defuse": defuse,
+    "neutralize": neutralize,
     "without_thinking": without_thinking,
     "redact": redact.redact,
     "redact_json": lambda said: redact.redact_json({"password": said}),
@@ -297,8 +297,8 @@ FUNCTIONS: dict[str, Callable[[str], object]] = {
     "is_trivial": is_trivial,
     "dialectic": lambda said: ask(lambda *_: said, Settings(), said, warm=True),
     "safe_id": name,
-    "purge": lambda said: PurgeFilter(text="a" * 50 + "b").holds(said),
-    "purge beside": lambda said: PurgeFilter(text=said).holds_beside({"a": said}),
+    "purge": lambda said: PurgeFilter(text="a" * 50 + "b").matches(said),
+    "purge beside": lambda said: PurgeFilter(text=said).matches_metadata({"a": said}),
     "indexed": words.indexed,
     "match_expressions": words.match_expressions,
     "statements": extract.statements,

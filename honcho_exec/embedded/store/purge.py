@@ -36,7 +36,7 @@ def delete_matches(writer: Writer, chosen: PurgeFilter) -> Counter[str]:
     connection = writer.connection
     counts = count_matches(connection, chosen)
     for observer, target, lines in _cards(connection, chosen):
-        left = [] if chosen.text is None else [line for line in json.loads(lines) if not chosen.holds(line)]
+        left = [] if chosen.text is None else [line for line in json.loads(lines) if not chosen.matches(line)]
         connection.execute("DELETE FROM card WHERE observer = ? AND target = ?", (observer, target))
         if left:
             connection.execute("INSERT INTO card VALUES (?, ?, ?)", (observer, target, dump(left)))
@@ -62,9 +62,9 @@ def matching_names(connection: sqlite3.Connection, chosen: PurgeFilter) -> list[
 
 
 def _install(connection: sqlite3.Connection, chosen: PurgeFilter) -> None:
-    connection.create_function("is_chosen", 1, chosen.holds, deterministic=True)
+    connection.create_function("is_chosen", 1, chosen.matches, deterministic=True)
     connection.create_function(
-        "metadata_is_chosen", 1, lambda metadata: chosen.holds_beside(json.loads(metadata)), deterministic=True
+        "metadata_is_chosen", 1, lambda metadata: chosen.matches_metadata(json.loads(metadata)), deterministic=True
     )
 
 
@@ -121,4 +121,4 @@ def _cards(connection: sqlite3.Connection, chosen: PurgeFilter) -> list[tuple[in
         return []
     within = _within("peer", where, chosen)
     found = connection.execute(_CARDS + within.sql, within.values).fetchall()
-    return [tuple(row) for row in found if chosen.text is None or any(map(chosen.holds, json.loads(row["lines"])))]
+    return [tuple(row) for row in found if chosen.text is None or any(map(chosen.matches, json.loads(row["lines"])))]

@@ -1,7 +1,7 @@
-"""OAuth: the grant's access token is the key, and is renewed once, by whichever process needs it first.
+"""Use a grant's access token as the key; the first process that needs a new one renews it.
 
-A refresh token buys one new pair of tokens. A second attempt with it looks like theft to the server, which then revokes
-the grant: so a renewal holds the file's lock, begins by reading what another may have renewed, and is not repeated
+A refresh token can be used once. A second attempt looks like theft to the server, which then revokes the grant: so a
+renewal holds the file's lock, begins by reading tokens that another process may have renewed, and is not repeated
 blindly.
 """
 
@@ -37,29 +37,29 @@ _FUTILE = 600.0
 
 
 class TokenEndpoint(Protocol):
-    """Where tokens are renewed."""
+    """Renews tokens."""
 
     def renew(self, tokens: Tokens) -> Tokens:
         """Spend the refresh token for the next pair.
 
         Raises:
-            Rejected: it is worth nothing (any more).
+            Rejected: the refresh token is no longer valid.
             Unavailable: the endpoint did not answer, or not with tokens.
         """
 
 
 @dataclass(slots=True)
 class _State:
-    """What this process knows of a grant, whichever provider learnt it; written by whoever holds the file's lock.
+    """The state of a grant, shared by the providers of this process; written with the file's lock held.
 
     Attributes:
-        tokens: the newest.
-        version: the file's, when they were read or written.
-        unsaved: the refresh token that was spent for them, where they could not be written.
-        ahead: how long before their end they are renewed (seconds).
+        tokens: the newest tokens.
+        version: the file's version when they were read or written.
+        unsaved: the refresh token that was spent for them, if they could not be saved.
+        ahead: seconds before their end at which they are renewed.
         renewed_at, failed_at: the last time each happened, on the monotonic clock.
         failure: why the last renewal failed, and `failed_with` which refresh token.
-        taken, refused: an access token that Honcho has taken, and one that it refuses.
+        taken, refused: the last access token that Honcho accepted, and the last one that it refused.
     """
 
     tokens: Tokens | None = None
@@ -78,11 +78,11 @@ _states: dict[GrantFile, _State] = {}
 
 
 class Grant:
-    """One grant, as all threads of a process share it.
+    """One grant, shared by all threads of a process.
 
     Args:
-        place: where it stands.
-        endpoint: renews it.
+        place: the file with the grant.
+        endpoint: renews its tokens.
         clock: where time comes from.
         closing: when it is set, waiting for another process ends.
     """
@@ -98,11 +98,11 @@ class Grant:
         return f"<Grant {self._place.host} in {self._place.path}>"
 
     def token(self) -> str:
-        """The access token, renewed when it is near its end.
+        """Return the access token, renewed if it is near its end.
 
         Raises:
             Rejected: the grant was revoked, or the token is refused although it was renewed.
-            Unavailable: it ran out and cannot be renewed just now.
+            Unavailable: the token has expired and cannot be renewed now.
         """
         tokens = self._current()
         if tokens.access == self._state.refused:
@@ -121,11 +121,11 @@ class Grant:
             raise
 
     def took(self, token: str) -> None:
-        """Say that Honcho took an access token."""
+        """Record that Honcho accepted an access token."""
         self._state.taken = token
 
     def instead_of(self, token: str) -> str | None:
-        """Another access token than one that Honcho refused; None when there is only this; raises as `token` does."""
+        """Return an access token other than the refused one; None if there is no other. Raises as `token` does."""
         tokens = self._current()
         if tokens.access != token:
             return tokens.access
@@ -135,7 +135,7 @@ class Grant:
         return self._renewed(tokens).access
 
     def _current(self) -> Tokens:
-        """The newest tokens: the file's, once somebody else has written it."""
+        """Return the newest tokens: those of the file, if another process has written it."""
         state, version = self._state, self._place.version()
         if state.tokens is None or version != state.version:
             found = self._place.read()
@@ -147,7 +147,7 @@ class Grant:
         return state.tokens
 
     def _failed(self, tokens: Tokens) -> RequestError | None:
-        """Why there is no use in renewing these tokens now, or ever."""
+        """Return why these tokens cannot be renewed now; None if they can."""
         state = self._state
         if state.failure is None or state.failed_at is None or tokens.refresh != state.failed_with:
             return None
@@ -158,7 +158,7 @@ class Grant:
         return again if lasting else None
 
     def _renewed(self, seen: Tokens, *, patience: float = PATIENCE) -> Tokens:
-        """Newer tokens than `seen`: another's, or renewed now."""
+        """Return newer tokens than `seen`: another process's, or renewed now."""
         try:
             deadline = Deadline.after(time_left(patience), self._clock)
             with exclusive(self._place.lock, deadline, stop=self._closing.is_set, keep=True):
@@ -213,7 +213,7 @@ class Grant:
 
 
 class GrantAuth(httpx.Auth):
-    """Puts a grant's access token into every request, and another when Honcho refuses it."""
+    """Adds a grant's access token to every request, and a renewed one if Honcho refuses it."""
 
     def __init__(self, grant: Grant) -> None:
         self._grant = grant

@@ -1,4 +1,4 @@
-"""OAuth grants as they stand in Honcho's own file, where the host's bundled provider put them."""
+"""Read and write OAuth grants in Honcho's own file, where the bundled provider keeps them."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _ACCESS_PREFIX = "hch-at-"
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """What a grant consists of; its printed form shows no token.
+    """The tokens of a grant; their printed form shows none.
 
     Attributes:
         access: the bearer key.
-        refresh: buys the next pair, once; None where the key is no grant's any more.
+        refresh: can be exchanged for the next pair, once; None if the key is not a grant's any more.
         expires_at: when the access token ends, seconds since the epoch.
     """
 
@@ -36,23 +36,23 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class GrantFile:
-    """A grant's place: a file, and the key of a block under `hosts`."""
+    """The location of a grant: a file, and the key of a block under `hosts`."""
 
     path: Path
     host: str
 
     @classmethod
     def of(cls, loaded: LoadedSettings) -> GrantFile | None:
-        """The grant that the API key of these settings is from; None when it is from none."""
+        """Return the grant that the API key of these settings belongs to, if any."""
         return cls(loaded.file, loaded.grant) if loaded.file and loaded.grant else None
 
     @property
     def lock(self) -> Path:
-        """Whoever renews the grant holds it; the bundled provider does too."""
+        """Return the lock that is held while the grant is renewed, also by the bundled provider."""
         return Path(f"{self.path}.lock")
 
     def version(self) -> tuple[int, ...] | None:
-        """Changes when somebody writes the file; None when it is not there."""
+        """Return a value that changes when the file is written; None if there is no file."""
         try:
             seen = self.path.stat()
         except OSError:
@@ -60,7 +60,7 @@ class GrantFile:
         return (seen.st_mtime_ns, seen.st_size, seen.st_ino)
 
     def read(self) -> Tokens | None:
-        """The grant as it stands there; None when the file cannot be read or has no key there."""
+        """Return the grant in the file; None if it cannot be read or has no key."""
         try:
             block = json.loads(self.path.read_text(encoding="utf-8"))["hosts"][self.host]
             return _tokens(block)
@@ -68,10 +68,10 @@ class GrantFile:
             return None
 
     def write(self, tokens: Tokens) -> None:
-        """Replace the tokens there, and nothing else, at once and with mode 0600; for whoever holds the lock.
+        """Replace the tokens in the file, and nothing else; the caller holds the lock.
 
         Raises:
-            OSError, ValueError, TypeError, AttributeError: it cannot be done, and the file is as it was.
+            OSError, ValueError, TypeError, AttributeError: the file cannot be written, and is unchanged.
         """
         path = self.path.resolve()
         root = json.loads(path.read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""The endpoint where the tokens of a grant are renewed."""
+"""Renew the tokens of a grant at its endpoint."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
 class HttpTokenEndpoint:
-    """The token endpoint that stands beside the grant.
+    """The token endpoint that is stored with the grant.
 
     Args:
         honcho_url: the server that the tokens are for.
@@ -79,7 +79,7 @@ class HttpTokenEndpoint:
 
     @contextmanager
     def _sending(self, url: str) -> Iterator[httpx.Client]:
-        """A client for one request, which ends for its own time only and not for that of whoever needs the token."""
+        """Open a client for one request, which the deadline of the waiting caller does not bound."""
         transport = DeadlineTransport(url, clock=self._clock)
         with self._idle:
             self._transport = transport
@@ -94,7 +94,7 @@ class HttpTokenEndpoint:
                 self._idle.notify_all()
 
     def _check(self, url: str) -> None:
-        """A refresh token is sent over TLS, or to this machine or Honcho's own."""
+        """Raise unless the URL uses TLS, or leads to this machine or Honcho's own."""
         try:
             parts = urlsplit(url)
             safe = parts.scheme == "https" or (
