@@ -1,4 +1,4 @@
-"""From the embedded Honcho to a server: what is there already is looked for first, so that it may be run again."""
+"""Send the records of the embedded Honcho to a server, except those that it has already."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from honcho_exec.client.api import SOURCE_KEY
 from honcho_exec.client.rest import RawApi, quote_segment, workspace_path
 from honcho_exec.errors import Rejected, RequestError
 from honcho_exec.net.retry import RetryPolicy
+from honcho_exec.transfer.importer import Progress
 
 __all__ = ["Push", "Pushed"]
 
@@ -20,22 +21,21 @@ _BATCH = 100
 _BATCH_CHARS = 400_000
 
 Record = Mapping[str, Any]
-Progress = Callable[[int, str], None]
 
 
 @dataclass(slots=True)
 class Pushed:
-    """What became of the records, by their kind.
+    """The result for the records, by their kind.
 
     Attributes:
-        sent: how many went in.
-        already: how many were there.
-        refused: why the server refused some for good, one reason for each.
-        kept: cards that the server has in other words and that were left as they are.
+        sent: stored by the server now.
+        duplicates: on the server already.
+        refused: the reason for each record that the server refused.
+        kept: cards that the server has with other lines, which were not changed.
     """
 
     sent: Counter[str] = field(default_factory=Counter)
-    already: Counter[str] = field(default_factory=Counter)
+    duplicates: Counter[str] = field(default_factory=Counter)
     refused: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
 
@@ -43,63 +43,63 @@ class Pushed:
 class Push:
     """Sends exported records to a server.
 
-    Every step first looks what is there, so a step that is tried again, or a whole run, doubles nothing: messages by
-    the source key in their metadata, conclusions by their words, everything else by its id.
+    Each step first reads what the server has, so that a repeated step, or run, stores nothing twice: messages are
+    compared by the source key in their metadata, conclusions by content, everything else by id.
 
     Args:
         api: the server.
-        retry: how often a step is tried.
-        told: hears how many more messages and conclusions are done.
+        retry: the policy for each step.
+        report: called with the number of messages and conclusions that are done.
     """
 
-    def __init__(self, api: RawApi, retry: RetryPolicy, told: Progress) -> None:
+    def __init__(self, api: RawApi, retry: RetryPolicy, report: Progress) -> None:
         self._api = api
         self._retry = retry
-        self._told = told
+        self._report = report
         self._known: dict[str, set[str]] = {}
-        self._waiting: defaultdict[tuple[str, ...], list[Record]] = defaultdict(list)
+        self._collected: defaultdict[tuple[str, ...], list[Record]] = defaultdict(list)
         self.done = Pushed()
 
     def send(self, records: Iterable[Record]) -> None:
-        """Send everything; what has been sent is in `done`, also when this raises.
+        """Send all records; `done` has the result, even if this raises.
 
         Raises:
-            RequestError: the server fails, or refuses the key; running it again goes on from here.
+            RequestError: the server fails or refuses the key; another run continues.
         """
         kind = ""
         for record in records:
             if record["kind"] != kind:
                 self._flush(kind)
                 kind = record["kind"]
-            self._take(kind, record)
+            self._collect(kind, record)
         self._flush(kind)
 
-    def _take(self, kind: str, record: Record) -> None:
+    def _collect(self, kind: str, record: Record) -> None:
         match kind:
             case "workspace":
                 self._attempt(lambda: self._workspace(record))
             case "peer":
-                self._attempt(lambda: self._place("peers", record))
+                self._attempt(lambda: self._resource("peers", record))
             case "session":
-                self._attempt(lambda: self._place("sessions", record))
+                self._attempt(lambda: self._resource("sessions", record))
             case "member" if record["left_at"] is None:
-                self._waiting[record["workspace"], record["session"]].append(record)
+                self._collected[record["workspace"], record["session"]].append(record)
             case "message":
                 group = (record["workspace"], record["session"])
-                self._waiting[group].append(record)
-                if len(self._waiting[group]) >= _BATCH:
-                    self._messages(group, self._waiting.pop(group))
+                self._collected[group].append(record)
+                if len(self._collected[group]) >= _BATCH:
+                    self._messages(group, self._collected.pop(group))
             case "conclusion":
-                self._waiting[record["workspace"], record["observer"], record["observed"]].append(record)
+                self._collected[record["workspace"], record["observer"], record["observed"]].append(record)
             case "card":
                 self._attempt(lambda: self._card(record))
 
     def _flush(self, kind: str) -> None:
-        """Send what was gathered of a kind."""
+        """Send the collected records of a kind."""
         sending = {"member": self._members, "message": self._messages, "conclusion": self._conclusions}
-        for group, records in [*self._waiting.items()]:
+        for group, records in [*self._collected.items()]:
             sending[kind](group, records)
-        self._waiting.clear()
+        self._collected.clear()
 
     def _workspace(self, record: Record) -> None:
         body = _with_settings(record)
@@ -108,8 +108,8 @@ class Push:
         answer = self._api.request("POST", "/v3/workspaces", body)
         self._count("workspace", new=answer.status_code == httpx.codes.CREATED)
 
-    def _place(self, places: str, record: Record) -> None:
-        path = f"{workspace_path(record['workspace'])}/{places}"
+    def _resource(self, collection: str, record: Record) -> None:
+        path = f"{workspace_path(record['workspace'])}/{collection}"
         if path not in self._known:
             self._known[path] = self._api.ids(path)
         new = record["id"] not in self._known[path]
@@ -123,7 +123,7 @@ class Push:
         path = f"{workspace_path(workspace)}/sessions/{quote_segment(session)}/peers"
 
         def join() -> None:
-            # Who is a member already must not join again: that hides from it what was said before.
+            # A member must not join again: it would no longer see earlier messages.
             there = {peer["id"] for peer in self._api.pages("GET", path)}
             joining = {
                 record["peer"]: {name: record[name] for name in ("observe_me", "observe_others")}
@@ -136,7 +136,7 @@ class Push:
         self._attempt(join)
 
     def _messages(self, group: tuple[str, ...], records: Sequence[Record]) -> None:
-        """Send at most a hundred messages of a session in their order."""
+        """Send at most a hundred messages of a session in order."""
         size = 0
         batch: list[Record] = []
         for record in records:
@@ -215,12 +215,12 @@ class Push:
         self._count("card", new=new)
 
     def _count(self, kind: str, *, new: bool) -> None:
-        (self.done.sent if new else self.done.already)[kind] += 1
+        (self.done.sent if new else self.done.duplicates)[kind] += 1
 
     def _done(self, kind: str, sent: int, total: int) -> None:
         self.done.sent[kind] += sent
-        self.done.already[kind] += total - sent
-        self._told(total, "")
+        self.done.duplicates[kind] += total - sent
+        self._report(total, "")
 
     def _attempt(self, step: Callable[[], None]) -> None:
         def tried() -> None:
@@ -228,14 +228,14 @@ class Push:
                 with self._api.understood():
                     step()
             except RequestError as error:
-                self._told(0, str(error))
+                self._report(0, str(error))
                 raise
 
         self._retry.call(tried)
 
 
 def _with_settings(record: Record) -> dict[str, Any]:
-    """What makes a place, with its metadata and configuration where it has any."""
+    """Return the body that creates a resource, with its metadata and configuration, if any."""
     return {"id": record["id"]} | {name: record[name] for name in ("metadata", "configuration") if record[name]}
 
 

@@ -1,9 +1,8 @@
-"""`config`: what each setting is, where it comes from, and what it means."""
+"""`config`: show each setting with its source and meaning."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from honcho_exec.cli.context import WRONG_USE, CliContext, command, json_option, pass_cli, print_json, printable
-from honcho_exec.cli.hermes_home import DOTENV, dotenv_variables, environment
+from honcho_exec.cli.hermes_home import DOTENV, chosen_home, dotenv_variables, environment
 from honcho_exec.cli.output import print_fields, stdout
 from honcho_exec.errors import ConfigurationError
 from honcho_exec.model import SessionRef
@@ -42,7 +41,7 @@ class _Shown:
 
     @property
     def text(self) -> str:
-        """The value for people."""
+        """The value as text."""
         if self.value is None or self.value in ("", {}, []):
             return "-"
         match self.value:
@@ -66,13 +65,13 @@ class _Shown:
 def config(ctx: click.Context, cli: CliContext) -> None:
     """Show each setting: its value, where it comes from, its meaning.
 
-    And which workspace, peers and session they name for this directory. Makes no request and changes nothing; keys and
-    passwords are masked. Exits with 2 when a setting cannot be used, and names all that cannot.
+    Also shows the workspace, peers and session of this directory. Makes no request and changes nothing; keys and
+    passwords are masked. Exits with 2 if settings cannot be used, and names all of them.
     """
     try:
-        loaded, state = _look(cli)
+        loaded, state = _load(cli)
     except ConfigurationError as error:
-        ctx.exit(_tell(error, as_json=cli.as_json))
+        ctx.exit(_print_problems(error, as_json=cli.as_json))
     shown = _settings(loaded, _kept(cli))
     ref = _resolved(loaded, cli)
     where = {
@@ -89,13 +88,13 @@ def config(ctx: click.Context, cli: CliContext) -> None:
     if cli.as_json:
         rows = {
             name: {
-                "value": one.value,
-                "unit": one.unit or None,
-                "source": one.source,
-                "variables": one.variables,
-                "meaning": one.meaning,
+                "value": setting.value,
+                "unit": setting.unit or None,
+                "source": setting.source,
+                "variables": setting.variables,
+                "meaning": setting.meaning,
             }
-            for name, one in shown.items()
+            for name, setting in shown.items()
         }
         print_json({**where, "warnings": loaded.warnings, "settings": rows})
         return
@@ -105,8 +104,8 @@ def config(ctx: click.Context, cli: CliContext) -> None:
     _table(console, shown)
 
 
-def _look(cli: CliContext) -> tuple[LoadedSettings, Path]:
-    """The settings, and the folder of the state on disk; an error names everything that is wrong with either."""
+def _load(cli: CliContext) -> tuple[LoadedSettings, Path]:
+    """Load the settings and find the state folder; an error names all problems of both."""
     environ = environment(cli.hermes_home)
     problems: list[str] = []
     try:
@@ -123,17 +122,17 @@ def _look(cli: CliContext) -> tuple[LoadedSettings, Path]:
 
 
 def _resolved(loaded: LoadedSettings, cli: CliContext) -> SessionRef:
-    """Who and where a conversation would be that began here."""
+    """Return the identity of a conversation that began in this directory."""
     try:
         here = str(Path.cwd())
     except OSError:
-        # It was removed under us.
+        # The directory was removed.
         here = ""
     return resolve(loaded.settings, HostContext(cwd=here), environment(cli.hermes_home))
 
 
-def _tell(error: ConfigurationError, *, as_json: bool) -> int:
-    """Tell every problem in a line of its own, or all in JSON; returns the exit code."""
+def _print_problems(error: ConfigurationError, *, as_json: bool) -> int:
+    """Print each problem on its own line, or all as JSON; return the exit code."""
     if as_json:
         print_json({"error": str(error), "cause": error.cause, "retryable": False, "problems": error.problems})
     for problem in () if as_json else error.problems:
@@ -142,12 +141,12 @@ def _tell(error: ConfigurationError, *, as_json: bool) -> int:
 
 
 def _settings(loaded: LoadedSettings, kept: Mapping[str, str]) -> dict[str, _Shown]:
-    """Every setting under its key in the file."""
+    """Return every setting by its key in the file."""
     shown = {}
     for name, field in Settings.model_fields.items():
         source = loaded.sources.get(name, _DEFAULT)
         shown[to_camel(name)] = _Shown(
-            value=_harmless(getattr(loaded.settings, name)),
+            value=_masked(getattr(loaded.settings, name)),
             unit=extra(name)["unit"],
             source=kept.get(source, source),
             variables=variables(name),
@@ -157,13 +156,13 @@ def _settings(loaded: LoadedSettings, kept: Mapping[str, str]) -> dict[str, _Sho
 
 
 def _kept(cli: CliContext) -> dict[str, str]:
-    """For each variable that Hermes keeps in its `.env`: where that is."""
-    home = cli.hermes_home or os.environ.get("HERMES_HOME", "").strip()
+    """Return for each variable in Hermes's `.env` where it is."""
+    home = chosen_home(cli.hermes_home)
     return {name: f"{name} in {Path(home) / DOTENV}" for name in dotenv_variables(home)} if home else {}
 
 
-def _harmless(value: object) -> object:
-    """A value as JSON, with secrets masked."""
+def _masked(value: object) -> object:
+    """Return a value as JSON, with secrets masked."""
     match value:
         case SecretStr():
             return _MASK
@@ -180,10 +179,11 @@ def _table(console: Console, shown: Mapping[str, _Shown]) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for title, share in (("setting", None), ("value", 2), ("source", 2), ("meaning", 4)):
         table.add_column(title, ratio=share if console.is_terminal else None, overflow="fold")
-    for name, one in shown.items():
-        style = "dim" if one.source == _DEFAULT else ""
+    for name, setting in shown.items():
+        style = "dim" if setting.source == _DEFAULT else ""
         table.add_row(
-            *(Text(printable(cell), style=style) for cell in (name, one.text, one.source)), Text(printable(one.meaning))
+            *(Text(printable(cell), style=style) for cell in (name, setting.text, setting.source)),
+            Text(printable(setting.meaning)),
         )
     console.print()
     console.print(table)

@@ -1,17 +1,16 @@
-"""`doctor`: everything that can be looked at, with what to do about what is wrong."""
+"""`doctor`: check everything, with advice for each problem."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 
 import click
 
-from honcho_exec.cli.commands.status import look, with_hints
+from honcho_exec.cli.commands.status import settled_status, with_hints
 from honcho_exec.cli.context import FAILED, CliContext, command, json_option, pass_cli, print_json
 from honcho_exec.cli.hermes.config_yaml import read_provider
+from honcho_exec.cli.hermes_home import hermes_folder
 from honcho_exec.cli.output import print_text, stdout
 from honcho_exec.cli.resources import open_provider
 from honcho_exec.provider.status import Finding
@@ -30,12 +29,13 @@ _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("PROBLE
 @pass_cli
 @click.pass_context
 def doctor(ctx: click.Context, cli: CliContext) -> None:
-    """Look at everything, and say what to do about what is wrong.
+    """Check everything, and say what to do about each problem.
 
-    Makes real requests: settings, state, server, key, versions, outbox. Exits with 1 when something needs a person.
+    Checks settings, state, server, key, versions and outbox, with real requests. Exits with 1 if a problem needs a
+    person.
     """
     with open_provider(cli, writes=False) as provider:
-        found = with_hints((*provider.doctor(look(provider)), *_hermes(cli)))
+        found = with_hints((*provider.doctor(settled_status(provider)), *_hermes(cli)))
     healthy = all(finding.level != "problem" for finding in found)
     if cli.as_json:
         print_json({"ok": healthy, "findings": list(map(asdict, found))})
@@ -60,8 +60,8 @@ def _show(found: tuple[Finding, ...], *, healthy: bool) -> None:
 
 
 def _hermes(cli: CliContext) -> Iterator[Finding]:
-    """Whether Hermes Agent uses this memory, where there is a Hermes."""
-    home = Path(cli.hermes_home or os.environ.get("HERMES_HOME", "").strip() or "~/.hermes").expanduser()
+    """Report whether Hermes Agent uses this memory, if there is a Hermes home."""
+    home = hermes_folder(cli.hermes_home)
     if not (home / "config.yaml").is_file():
         return
     provider = read_provider(home)
@@ -71,5 +71,5 @@ def _hermes(cli: CliContext) -> Iterator[Finding]:
         yield Finding(
             "note",
             f"Hermes Agent in {home} uses {provider or 'no memory provider'}",
-            "honcho-exec install; then set memory.provider: honcho_exec in its config.yaml",
+            "honcho-exec install, which prints the line that makes it Hermes's memory",
         )

@@ -1,4 +1,4 @@
-"""`export` and `import`: the memory of this machine as JSON lines."""
+"""`export` and `import`: this machine's memory as JSON lines."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from typing import BinaryIO
 import click
 
 from honcho_exec.cli.context import CliContext, command, json_option, pass_cli, print_json
-from honcho_exec.cli.hermes_home import environment
 from honcho_exec.cli.output import print_text, progress_bar, stdout
-from honcho_exec.cli.resources import open_memory
+from honcho_exec.cli.resources import load_settings, open_memory
 from honcho_exec.client.api import SOURCE_KEY
 from honcho_exec.embedded.wire import ApiError, parse_json
 from honcho_exec.errors import InputError
-from honcho_exec.settings import load
 from honcho_exec.storage.private_file import write_atomically
 from honcho_exec.text.redaction import redact_json, redact_key
 from honcho_exec.transfer.importer import Progress
@@ -34,10 +32,10 @@ PLURALS = {
     "conclusion": "conclusions",
     "card": "cards",
 }
-"""What people count, by the kind of its records."""
+"""The plural of each kind of records."""
 
 _TEXTS = ("content", "lines", "metadata", "configuration")
-"""The fields of a record that hold text of a person or a model."""
+"""The fields of a record with text of a person or a model."""
 
 
 @command(
@@ -49,7 +47,7 @@ _TEXTS = ("content", "lines", "metadata", "configuration")
 def export(cli: CliContext, file: str) -> None:
     """Write this machine's memory to a file of JSON lines.
 
-    Everything that the embedded Honcho has at this moment, of all workspaces; `-` is stdout. `import` takes it.
+    Writes everything that the embedded Honcho has, of all workspaces; `-` is stdout. `import` reads it.
     """
     with open_memory(cli) as honcho, _private(file) as out:
         for record in honcho.export():
@@ -66,44 +64,44 @@ def export(cli: CliContext, file: str) -> None:
 def import_(cli: CliContext, file: str) -> None:
     """Read what `export` wrote into this machine's memory.
 
-    All of it goes in, or nothing. What is there already stays as it is: running it again adds nothing twice.
+    All records are imported, or none. Existing data is not changed: running it again imports nothing twice.
     """
     with closing(InputFile(file)) as source:
         total = sum(1 for _ in source.lines())
         if not total:
             raise NothingToRead(f"there are no records in {source.shown}; import takes what export wrote")
-        with open_memory(cli, create=True) as honcho, progress_bar("Importing", total) as told:
-            counts = honcho.load(_records(source, told, redact=_redacts(cli)))
+        with open_memory(cli, create=True) as honcho, progress_bar("Importing", total) as report:
+            counts = honcho.load(_records(source, report, redact=_redacts(cli)))
     if cli.as_json:
         print_json({**{plural: counts[kind] for kind, plural in PLURALS.items()}, "already": counts["already"]})
         return
-    print_text(stdout(), f"{counted(counts)} went in; {counts['already']} records were there already.")
+    print_text(stdout(), f"Imported {counted(counts)}; {counts['already']} records were there already.")
 
 
 import_.name = "import"  # a word that no function can be called
 
 
 def counted(counts: Mapping[str, int]) -> str:
-    """How many of each kind there are, in words."""
-    told = [f"{count} {kind if count == 1 else PLURALS[kind]}" for kind in PLURALS if (count := counts.get(kind, 0))]
-    return ", ".join(told) or "nothing"
+    """Return how many of each kind there are, in words."""
+    parts = [f"{count} {kind if count == 1 else PLURALS[kind]}" for kind in PLURALS if (count := counts.get(kind, 0))]
+    return ", ".join(parts) or "nothing"
 
 
 def redacted(record: Mapping[str, object]) -> dict[str, object]:
-    """Return a record without obvious secrets: it may be from a time when secrets were not masked."""
+    """Return a record without obvious secrets, which older versions did not mask."""
     texts = {name: redact_json(record[name]) for name in _TEXTS if name in record}
     metadata = record.get("metadata")
     if isinstance(metadata, dict) and isinstance(key := metadata.get(SOURCE_KEY), str):
-        # Messages are told apart by it.
+        # It identifies the message.
         texts["metadata"][SOURCE_KEY] = redact_key(key)
     return {**record, **texts}
 
 
 def _redacts(cli: CliContext) -> bool:
-    return load(environment(cli.hermes_home), hermes_home=cli.hermes_home).settings.redact
+    return load_settings(cli).settings.redact
 
 
-def _records(source: InputFile, told: Progress, *, redact: bool) -> Iterator[tuple[str, object]]:
+def _records(source: InputFile, report: Progress, *, redact: bool) -> Iterator[tuple[str, object]]:
     for place, line in source.lines():
         try:
             record = parse_json(line)
@@ -112,7 +110,7 @@ def _records(source: InputFile, told: Progress, *, redact: bool) -> Iterator[tup
             raise InputError(f"{place}: is not JSON; nothing was imported") from error
         except RecursionError as error:
             raise InputError(f"{place}: is nested too deep; nothing was imported") from error
-        told(1, "")
+        report(1, "")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""`search`, `conclude`, `profile` and `context`: the memory, by hand."""
+"""`search`, `conclude`, `profile` and `context`: use the memory by hand."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from honcho_exec.errors import InputError
 
 __all__ = ["conclude", "context", "profile", "search"]
 
-_peer_option = click.option(
-    "--peer", metavar="PEER", default="user", help="Whom it is about: user (default), ai, or the id of a peer."
-)
+_peer_option = click.option("--peer", metavar="PEER", default="user", help="The peer: user (default), ai, or an id.")
 
 
 @command(
@@ -27,13 +25,13 @@ _peer_option = click.option(
 )
 @click.argument("query")
 @_peer_option
-@click.option("--limit", type=click.IntRange(1, 100), default=10, help="Messages to find at most (10).")
+@click.option("--limit", type=click.IntRange(1, 100), default=10, help="The maximum number of messages (10).")
 @json_option
 @pass_cli
 def search(cli: CliContext, query: str, peer: str, limit: int) -> None:
-    """Find what was said, in every session of a peer, best first."""
+    """Search the messages of all sessions of a peer, best first."""
     if not query.strip():
-        raise InputError("the query must not be empty: say what to look for")
+        raise InputError("the query must not be empty: say what to search for")
     with open_provider(cli, writes=False) as provider:
         found = provider.find(query, peer=peer, limit=limit)
     if cli.as_json:
@@ -43,8 +41,8 @@ def search(cli: CliContext, query: str, peer: str, limit: int) -> None:
     console = stdout()
     if not found.hits:
         print_text(console, "Nothing was found.")
-    for place, hit in enumerate(found.hits):
-        if place:
+    for index, hit in enumerate(found.hits):
+        if index:
             console.print()
         when = hit.created_at[:16].replace("T", " ")
         print_text(console, f"{hit.peer} · {when} · {hit.session}", style="cyan")
@@ -59,8 +57,8 @@ def search(cli: CliContext, query: str, peer: str, limit: int) -> None:
     "honcho-exec conclude --delete 3f0c21d9",
 )
 @click.argument("fact", metavar="TEXT", required=False)
-@click.option("--list", "listed", is_flag=True, help="List conclusions with their ids, the newest first.")
-@click.option("--query", metavar="QUERY", help="With --list: what to look for.")
+@click.option("--list", "listed", is_flag=True, help="List conclusions with their ids, newest first.")
+@click.option("--query", metavar="QUERY", help="With --list: what to search for.")
 @click.option("--delete", "delete_id", metavar="ID", help="Delete a conclusion; --list shows the ids.")
 @_peer_option
 @json_option
@@ -76,7 +74,7 @@ def conclude(
     delete_id: str | None,
     peer: str,
 ) -> None:
-    """Keep, list or delete lasting facts about a peer."""
+    """Store, list or delete lasting facts about a peer."""
     if [fact is not None, listed, delete_id is not None].count(True) != 1:
         raise click.UsageError("give exactly one of TEXT, --list and --delete ID")
     if query is not None and not listed:
@@ -90,13 +88,13 @@ def conclude(
     'honcho-exec profile --set "Lives in Tromsø" "Allergic to walnuts"',
 )
 @click.argument("facts", metavar="[FACT]...", nargs=-1)
-@click.option("--set", "write", is_flag=True, help="Overwrite the card with the facts that are given.")
+@click.option("--set", "write", is_flag=True, help="Overwrite the card with these facts.")
 @_peer_option
 @json_option
 @pass_cli
 @click.pass_context
 def profile(ctx: click.Context, cli: CliContext, facts: tuple[str, ...], write: bool, peer: str) -> None:
-    """Show or overwrite a peer's card of standing facts."""
+    """Show or overwrite a peer's card, its most important facts."""
     if write != bool(facts):
         raise click.UsageError("facts go with --set, as in: profile --set 'Lives in Tromsø' 'Has a cat'")
     _call(ctx, cli, "honcho_profile", {"card": list(facts) or None, "peer": peer}, writes=write)
@@ -111,12 +109,12 @@ def profile(ctx: click.Context, cli: CliContext, facts: tuple[str, ...], write: 
 @pass_cli
 @click.pass_context
 def context(ctx: click.Context, cli: CliContext, peer: str) -> None:
-    """Show what is known of the session and of a peer."""
+    """Show the context of the session: its summary, and what is known of a peer."""
     _call(ctx, cli, "honcho_context", {"peer": peer})
 
 
 def _call(ctx: click.Context, cli: CliContext, tool: str, args: Mapping[str, object], *, writes: bool = False) -> None:
-    """Call a tool, show its answer, and exit by it."""
+    """Call a tool, print its answer, and exit with its code."""
     with open_provider(cli, writes=writes) as provider:
         answer = provider.handle_tool_call(tool, args)
     known: dict[str, Any] = json.loads(answer)
@@ -131,7 +129,7 @@ def _call(ctx: click.Context, cli: CliContext, tool: str, args: Mapping[str, obj
 
 
 def show_answer(answer: dict[str, Any]) -> None:
-    """Show a tool's answer to people."""
+    """Print a tool's answer for people."""
     console = stdout()
     for one in answer.get("conclusions", ()):
         print_text(console, f"{one['id']} · {str(one['created_at'] or '')[:10]}", style="cyan")

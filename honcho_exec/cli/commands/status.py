@@ -1,4 +1,4 @@
-"""`status`: which Honcho is in use, and how it is."""
+"""`status`: show the Honcho in use, and whether it works."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from honcho_exec.clock import format_duration
 from honcho_exec.provider.provider import HonchoProvider
 from honcho_exec.provider.status import Finding, Status
 
-__all__ = ["look", "status", "with_hints"]
+__all__ = ["settled_status", "status", "with_hints"]
 
-# How long rows that are on their way are waited for, so that they are not taken for stuck ones (seconds).
-_MOMENT = 2.0
+# Rows that are being sent get this time, so that they are not taken for stuck ones.
+_GRACE_SECONDS = 2.0
 
 _BACKENDS = {
     "embedded": "embedded (on this machine, no server)",
@@ -41,15 +41,15 @@ _BACKENDS = {
 @pass_cli
 @click.pass_context
 def status(ctx: click.Context, cli: CliContext) -> None:
-    """Say which Honcho is in use and how it is.
+    """Show which Honcho is in use, and whether it works.
 
-    Makes a real request. Exits with 1 when something needs a person: Honcho does not answer, refuses the key or a
-    write, writes do not leave, or settings or state cannot be used. `honcho-exec doctor` looks at more.
+    Makes a real request. Exits with 1 if a problem needs a person: Honcho does not answer, refuses the key or a write,
+    rows are stuck in the outbox, or settings or state cannot be used. `honcho-exec doctor` checks more.
     """
-    # What it shows says which memory is in use.
+    # The answer names the memory in use.
     cli.memory_named = True
     with open_provider(cli, writes=False) as provider:
-        seen = look(provider)
+        seen = settled_status(provider)
     seen = replace(seen, findings=with_hints(seen.findings))
     elsewhere = _elsewhere(seen.state)
     if cli.as_json:
@@ -64,11 +64,11 @@ def with_hints(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(replace(finding, advice=hint(finding.advice)) for finding in findings)
 
 
-def look(provider: HonchoProvider) -> Status:
-    """The provider's status, once what an ended process left behind has had a moment to leave."""
+def settled_status(provider: HonchoProvider) -> Status:
+    """Return the provider's status, after a moment to send the rows of an earlier process."""
     seen = provider.status()
     if seen.reachable and seen.pending:
-        provider.flush(_MOMENT)
+        provider.flush(_GRACE_SECONDS)
         seen = provider.status()
     return seen
 
@@ -86,7 +86,7 @@ def _show(seen: Status, elsewhere: str | None) -> None:
 def _rows(seen: Status, elsewhere: str | None) -> Iterator[tuple[str, str, str]]:
     for finding in seen.findings:
         if finding.level == "problem":
-            yield "problem", _told(finding), "red"
+            yield "problem", _with_advice(finding), "red"
     yield "backend", _BACKENDS.get(seen.backend, seen.backend), ""
     yield "url", seen.url if seen.backend != "embedded" else "", ""
     yield "workspace", seen.workspace, ""
@@ -104,11 +104,11 @@ def _rows(seen: Status, elsewhere: str | None) -> Iterator[tuple[str, str, str]]
     yield "versions", f"honcho_exec {__version__}, honcho-ai {seen.sdk_version}", ""
     for finding in seen.findings:
         if finding.level == "note":
-            yield "note", _told(finding), "yellow"
+            yield "note", _with_advice(finding), "yellow"
     yield "hint", elsewhere or "", ""
 
 
-def _told(finding: Finding) -> str:
+def _with_advice(finding: Finding) -> str:
     return f"{finding.what}; {finding.advice}" if finding.advice else finding.what
 
 
@@ -124,7 +124,7 @@ def _outbox(seen: Status) -> str:
 
 
 def _recall(seen: Status) -> str:
-    """What recall has cost here, and in the sessions that were used last."""
+    """Describe the cost of recall in this session, and in the sessions that were used last."""
     if not seen.recalled:
         return ""
     calls, characters = sum(cost.llm_calls for cost in seen.recalled), sum(cost.characters for cost in seen.recalled)
@@ -141,7 +141,7 @@ def _when(moment: str | None) -> str:
 
 
 def _elsewhere(state: str) -> str | None:
-    """Where Hermes keeps its memory, for whoever looks at another one without having chosen to."""
+    """Return a hint at Hermes's own memory if another one is shown by default."""
     hermes = Path("~/.hermes").expanduser()
     if Path(state) != Path("~/.honcho/exec").expanduser() or os.environ.get("HONCHO_EXEC_HOME", "").strip():
         return None

@@ -13,7 +13,7 @@ from honcho_exec.cli.hermes.dashboard import schema_source
 from honcho_exec.errors import StateError
 from honcho_exec.storage.private_file import write_atomically
 
-__all__ = ["Installed", "install", "replace_file", "uninstall"]
+__all__ = ["Installed", "install", "uninstall"]
 
 _NAME = "honcho_exec"
 _SOURCE = Path(__file__).parents[2] / "hermes" / "plugin"
@@ -63,7 +63,8 @@ def install(hermes_home: Path) -> Installed:
             content = schema_source().encode() if name == _SCHEMA else (_SOURCE / name).read_bytes()
             target = folder / name
             if not target.is_file() or target.read_bytes() != content:
-                replace_file(target, content)
+                with write_atomically(target, mode=0o644) as file:
+                    file.write(content)
                 changed = True
     return Installed(folder, changed, _active(hermes_home))
 
@@ -88,12 +89,6 @@ def uninstall(hermes_home: Path) -> Installed:
         if ours and not any(folder.iterdir()):
             folder.rmdir()
     return Installed(folder, bool(ours), _active(hermes_home))
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Replace a file atomically and keep its mode: a reader has the old or the new content, whole."""
-    with write_atomically(path, mode=path.stat().st_mode & 0o7777 if path.exists() else 0o644) as file:
-        file.write(content)
 
 
 def _folder(hermes_home: Path) -> Path:

@@ -13,12 +13,13 @@ import click
 from honcho_exec.cli.context import CliContext, command, hint, json_option, pass_cli, print_json
 from honcho_exec.cli.hermes.config_yaml import config_path, hermes_line, provider_in_use, set_provider
 from honcho_exec.cli.hermes.install import home_option
-from honcho_exec.cli.hermes.installer import install, replace_file
+from honcho_exec.cli.hermes.installer import install
 from honcho_exec.cli.hermes_home import environment, hermes_folder
 from honcho_exec.cli.output import print_fields, print_text, stdout
 from honcho_exec.errors import StateError
 from honcho_exec.settings import LoadedSettings, load
 from honcho_exec.storage.folders import private_folder
+from honcho_exec.storage.private_file import write_atomically
 
 __all__ = ["migrate"]
 
@@ -95,15 +96,13 @@ def _apply(plan: _Plan) -> bool:
     if not plan.changes:
         return True
     state, config = private_folder(plan.home / _OURS), config_path(plan.home)
-    copy = state / _COPY
-    copy.touch(mode=0o600)
-    replace_file(copy, config.read_bytes())
     note = {"provider": plan.before}
-    replace_file(state / _NOTE, json.dumps(note).encode())
+    _write(state / _COPY, config.read_bytes())
+    _write(state / _NOTE, json.dumps(note).encode())
     install(plan.home)
     if not set_provider(plan.home, plan.after):
         return False
-    replace_file(state / _NOTE, json.dumps({**note, "config": _digest(config)}).encode())
+    _write(state / _NOTE, json.dumps({**note, "config": _digest(config)}).encode())
     return True
 
 
@@ -114,7 +113,7 @@ def _undo(plan: _Plan) -> bool:
     copy, config = plan.home / _OURS / _COPY, config_path(plan.home)
     if not (copy.is_file() and _note(plan.home).get("config") == _digest(config)):
         return set_provider(plan.home, plan.after)
-    replace_file(config, copy.read_bytes())
+    _write(config, copy.read_bytes(), mode=config.stat().st_mode & 0o7777)
     copy.unlink()
     return True
 
@@ -127,6 +126,11 @@ def _note(home: Path) -> dict[str, Any]:
         return {**note, "provider": note["provider"]}
     except (OSError, ValueError, KeyError, TypeError):
         raise StateError(f"nothing was migrated in {home}: {path} is not there or cannot be read") from None
+
+
+def _write(path: Path, content: bytes, *, mode: int = 0o600) -> None:
+    with write_atomically(path, mode=mode) as file:
+        file.write(content)
 
 
 def _digest(path: Path) -> str:

@@ -82,7 +82,7 @@ def test_writes_that_do_not_leave_although_honcho_answers_are_not_green(
     cli: Cli, served: FaultyServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("honcho_exec.provider.status._STUCK_SECONDS", 0.2)
-    monkeypatch.setattr("honcho_exec.cli.commands.status._MOMENT", 0.3)
+    monkeypatch.setattr("honcho_exec.cli.commands.status._GRACE_SECONDS", 0.3)
     monkeypatch.setenv("HONCHO_RETRY_ATTEMPTS", "1")
     served.rule(match=("POST", "/conclusions$"), fault=status(500))
     cli("conclude", "Likes tea")

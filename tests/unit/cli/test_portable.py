@@ -91,7 +91,7 @@ def test_a_memory_moves_to_another_machine(cli: Cli, here: Path, monkeypatch: py
     assert (refused.exit_code, "there is no memory on this machine" in refused.output) == (1, True)
     assert sorted(path.name for path in here.iterdir()) == ["a.jsonl"]
     assert "1 conclusion" in cli("import", "a.jsonl").stdout
-    assert "nothing went in" in cli("import", "-", stdin=(here / "a.jsonl").read_bytes()).stdout
+    assert "Imported nothing" in cli("import", "-", stdin=(here / "a.jsonl").read_bytes()).stdout
     cli("export", "b.jsonl")
     assert (here / "b.jsonl").read_bytes() == (here / "a.jsonl").read_bytes()
     assert "Nadia keeps bees" in cli("conclude", "--list").stdout
