@@ -1,4 +1,4 @@
-"""Which Honcho is in use, and the way to it."""
+"""Open the configured Honcho: a server, or the embedded one."""
 
 from __future__ import annotations
 
@@ -24,19 +24,17 @@ _EMBEDDED_URL = "http://embedded.honcho"
 
 @dataclass(frozen=True, slots=True)
 class Backend:
-    """An open way to a Honcho.
+    """An HTTP client for one Honcho.
 
     Attributes:
-        embedded: whether it is the local Honcho inside this process.
-        url: where requests go.
-        shown: the same as it may be shown.
-        api_key: the bearer key; None where none is set.
-        http: the client that makes them.
-        abort: cuts what is under way and refuses the rest; harmless when called again.
-        close: gives connections and files back.
+        url: the base of requests.
+        shown: the same for messages, without secrets.
+        api_key: the bearer key; None if none is set.
+        http: the client.
+        abort: aborts running requests and refuses later ones; may be called again.
+        close: closes connections and files.
     """
 
-    embedded: bool
     url: str
     shown: str
     api_key: str | None
@@ -49,10 +47,10 @@ def open_backend(settings: Settings, home: Path, clock: Clock, grant: GrantFile 
     """Open the backend that the settings choose; makes no request.
 
     Args:
-        settings: which it is.
+        settings: they choose the backend.
         home: the state folder.
-        clock: where time comes from.
-        grant: where the OAuth grant stands that the key is from, if it is from one.
+        clock: the source of time.
+        grant: the file of the OAuth grant that the key is from, if there is one.
 
     Raises:
         StateError: the embedded backend's file in `home` cannot be used.
@@ -65,7 +63,7 @@ def open_backend(settings: Settings, home: Path, clock: Clock, grant: GrantFile 
             client.close()
             embedded.close()
 
-        return Backend(True, _EMBEDDED_URL, "the embedded Honcho", None, client, abort=embedded.abort, close=close)
+        return Backend(_EMBEDDED_URL, "the embedded Honcho", None, client, abort=embedded.abort, close=close)
     transport = DeadlineTransport(settings.backend_url, clock=clock)
     client = httpx.Client(transport=transport, timeout=settings.timeout)
     abort = transport.abort
@@ -79,7 +77,7 @@ def open_backend(settings: Settings, home: Path, clock: Clock, grant: GrantFile 
             transport.abort()
 
     key = settings.api_key.get_secret_value() if settings.api_key else None
-    return Backend(False, settings.backend_url, settings.shown_url, key, client, abort=abort, close=client.close)
+    return Backend(settings.backend_url, settings.shown_url, key, client, abort=abort, close=client.close)
 
 
 def open_model(settings: Settings, clock: Clock) -> LanguageModel | None:

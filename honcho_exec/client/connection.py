@@ -1,4 +1,4 @@
-"""The provider's connection: made by the lane's first job, used from everywhere, cut when the provider closes."""
+"""The provider's connection: opened by the lane's first job, and aborted when the provider closes."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = ["Connection", "Link"]
 
-# A burst of turns is over when none has been given for so long; it is not let pass longer than that (seconds).
-_QUIET = 0.05
-_PATIENCE = 1.0
+# A burst of turns is over when none has come for this long; it is waited for at most that long.
+_QUIET_SECONDS = 0.05
+_MAX_BURST_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What a connection consists of. The cache belongs to the lane."""
+    """The parts of an open connection. The cache belongs to the lane."""
 
     backend: Backend
     api: HonchoApi
@@ -40,12 +40,12 @@ class Link:
 
 
 class Connection:
-    """Opens the backend once, on the lane, and makes no request by itself.
+    """Opens the backend once, on the lane; opening makes no request.
 
     Args:
         home: the folder of the embedded backend's file.
-        grant: where the key's OAuth grant stands, if it is from one.
-        speakers: the users whose rows wait for a session.
+        grant: the file of the OAuth grant that the key is from, if there is one.
+        speakers: returns the users whose rows wait for a session.
     """
 
     def __init__(
@@ -77,11 +77,11 @@ class Connection:
         self._busy_at = clock.monotonic()
 
     def busy(self) -> None:
-        """Say that a caller is giving turns, who must not be slowed down."""
+        """Record that a caller stores turns: importing the SDK now would slow it down."""
         self._busy_at = self._clock.monotonic()
 
     def wanted(self) -> None:
-        """Say that somebody waits for the connection."""
+        """Record that a caller waits for the connection."""
         self._wanted.set()
 
     @property
@@ -134,7 +134,7 @@ class Connection:
         raise Closed("the provider is closed")
 
     def cut(self) -> None:
-        """Open nothing more, and cut the requests that are under way."""
+        """Open nothing more, and abort the running requests."""
         with self._lock:
             self._closed = True
         self._wanted.set()
@@ -142,7 +142,7 @@ class Connection:
             self._link.backend.abort()
 
     def close(self) -> None:
-        """Cut, and give connections and files back; for when the lane is at rest."""
+        """Abort, and close connections and files; for when the lane is idle."""
         self.cut()
         if self._link is not None:
             self._link.backend.close()
@@ -160,14 +160,14 @@ class Connection:
         )
 
     def _let_burst_pass(self) -> None:
-        """Wait for a quiet moment before the SDK is imported, unless somebody waits for the connection.
+        """Wait for a quiet moment before the SDK is imported, unless a caller waits for the connection.
 
-        Importing keeps the interpreter busy for some 300 ms, in which a caller that gives turn after turn would
-        wait milliseconds for each.
+        Importing keeps the interpreter busy for some 300 ms, in which a caller that stores one turn after another
+        would wait milliseconds for each.
         """
         if "honcho" in sys.modules:
             return
-        patience = Deadline.after(_PATIENCE, self._clock)
-        while (busy := self._busy_at + _QUIET - self._clock.monotonic()) > 0 and not patience.passed:
+        patience = Deadline.after(_MAX_BURST_SECONDS, self._clock)
+        while (busy := self._busy_at + _QUIET_SECONDS - self._clock.monotonic()) > 0 and not patience.passed:
             if self._wanted.wait(busy):
                 return

@@ -1,7 +1,7 @@
-"""Find in Honcho's lists what it has already, within bounds of pages and time.
+"""Find items in Honcho's lists, within bounds of pages and time.
 
-A list may never end, change while it is read, or come from a server that ignores filters. So only items count that say
-themselves what they are, and a look-up that reaches its bounds has no answer.
+A list may never end, change while it is read, or come from a server that ignores filters. So each item is checked
+itself, and a look-up that reaches a bound raises `Inconclusive`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ __all__ = ["PAGE_SIZE", "Reconciliation"]
 PAGE_SIZE = 100
 """The largest page that Honcho gives."""
 
-_MOST_PAGES = 100
+_MAX_PAGES = 100
 # No further page is asked for after this long.
-_MOST_SECONDS = 10.0
+_MAX_SECONDS = 10.0
 
 
 class Reconciliation:
@@ -109,12 +109,12 @@ class Reconciliation:
 
         Returns False if a bound of the look-up is reached before.
         """
-        deadline = Deadline.after(_MOST_SECONDS, self._clock)
+        deadline = Deadline.after(_MAX_SECONDS, self._clock)
         for number in count(1):
             self._check_page()
             if collect(page.items) or not page.has_next_page():
                 return True
-            if number == _MOST_PAGES or deadline.passed:
+            if number == _MAX_PAGES or deadline.passed:
                 break
             total = page.total
             page = page.get_next_page()

@@ -1,4 +1,4 @@
-"""What this machine has learnt and done on a server, kept so that the next process need not ask or do it again."""
+"""What is known of a server's sessions, stored for the next process."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ __all__ = ["NamedSession", "SessionStore"]
 
 _log = logging.getLogger(__name__)
 
-# Somebody may have deleted a session and made it anew elsewhere, which shows nowhere: after this long (seconds) the
-# server is asked again.
-_TRUSTED = 7 * 86_400.0
+# A session may be deleted and created again from another machine, which shows nowhere: then the server is asked again.
+_TRUSTED_SECONDS = 7 * 86_400.0
 _APPEND = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 _MIGRATIONS = (
@@ -69,7 +68,7 @@ class NamedSession:
     Attributes:
         own: the name that no other key has.
         session: the session in use.
-        earlier: the session of earlier versions, if there is one: continued if it is `session`, else left alone.
+        earlier: the session of earlier versions, if there is one: continued if it is `session`, else not used.
     """
 
     own: str
@@ -78,12 +77,12 @@ class NamedSession:
 
 
 class SessionStore:
-    """What is known of one destination, in a file that all destinations share: members, mirrored memory, jobs done.
+    """Members, names, mirrored memory and finished jobs of one destination, in a file that all destinations share.
 
-    Nothing here is needed: where the file cannot be used, nothing is known, and nothing is raised.
+    The file is a cache: if it cannot be used, nothing is known, and nothing is raised.
 
     Args:
-        path: the database file; made and opened for each use, or for what is `at_hand`.
+        path: the database file; opened for each use, or for all uses inside `at_hand`.
         destination: backend and workspace.
     """
 
@@ -96,63 +95,60 @@ class SessionStore:
 
     @contextmanager
     def at_hand(self) -> Iterator[None]:
-        """Open the file once for all uses meanwhile."""
+        """Open the file once for all uses inside."""
         with ExitStack() as stack:
             if self._database is None:
                 try:
                     self._database = Database(self._path, _MIGRATIONS)
                 except StateError:
-                    # Whoever uses it will be told.
+                    # Each use reports it.
                     pass
                 else:
-                    stack.callback(self._put_away)
+                    stack.callback(self._close)
             yield
 
-    def _put_away(self) -> None:
+    def _close(self) -> None:
         database, self._database = self._database, None
         if database is not None:
             database.close()
 
     def members(self, session: str) -> tuple[frozenset[str], str]:
-        """Who has joined a session, and since when the workspace was there then; nobody, where nothing is known."""
+        """Return the known members of a session, and when their workspace was created."""
         rows = self._read(
             "SELECT peer, since FROM members WHERE destination = ? AND session = ? AND at > ?",
-            (self._destination, session, self._clock.now() - _TRUSTED),
+            (self._destination, session, self._clock.now() - _TRUSTED_SECONDS),
         )
         since = max((row["since"] for row in rows), default="")
         return frozenset(row["peer"] for row in rows if row["since"] == since), since
 
     def joined(self, session: str, peers: Collection[str], since: str) -> None:
-        """Remember that these peers are members.
+        """Store that these peers are members of a workspace that was created at `since`.
 
-        Args:
-            session: the session.
-            peers: who they are.
-            since: when their workspace was made, which tells it from another of its name.
+        The time tells the workspace from a later one of the same name.
         """
         now = self._clock.now()
         member = "INSERT OR REPLACE INTO members (destination, session, peer, since, at) VALUES (?, ?, ?, ?, ?)"
         self._write(
-            ("DELETE FROM members WHERE at <= ?", (now - _TRUSTED,)),
+            ("DELETE FROM members WHERE at <= ?", (now - _TRUSTED_SECONDS,)),
             *((member, (self._destination, session, peer, since, now)) for peer in peers),
         )
 
-    def forget(self, session: str) -> None:
-        """Know nobody who has joined a session any more."""
+    def invalidate(self, session: str) -> None:
+        """Delete the members of a session."""
         self._write(("DELETE FROM members WHERE destination = ? AND session = ?", (self._destination, session)))
-        self._note_deletion()
+        self._record_deletion()
 
     def deletions(self) -> int:
-        """Return how many deletions were noted in this state folder, by any process.
+        """Return how many deletions the processes of this state folder have recorded; costs one system call.
 
-        Costs one system call. What a process keeps in memory of a session is out of date when the number changes.
+        What a process keeps in memory of a session is out of date when the number changes.
         """
         try:
             return self._deletions.stat().st_size
         except OSError:
             return 0
 
-    def _note_deletion(self) -> None:
+    def _record_deletion(self) -> None:
         # A byte for each: appended by all processes without a lock, and it only grows.
         try:
             file = os.open(self._deletions, _APPEND, 0o600)
@@ -161,16 +157,16 @@ class SessionStore:
             finally:
                 os.close(file)
         except OSError as error:
-            _log.info("other processes do not learn that a session was deleted: %s", error)
+            _log.info("other processes are not told that a session was deleted: %s", error)
 
     def named(self, own: str) -> NamedSession | None:
-        """Which session was decided on for the key with this own name."""
+        """Return the decision about the key with this own name."""
         return next(iter(self._names("own = ?", own)), None)
 
     def name(self, wanted: NamedSession) -> NamedSession:
-        """Remember a decision, unless there is one, and return the one that holds.
+        """Store a decision, unless there is one, and return the one that holds.
 
-        That is `own` if another key has the session already.
+        Its session is `own` if another key has the wanted session already.
         """
         row = "INSERT OR IGNORE INTO names (destination, own, session, earlier) VALUES (?, ?, ?, ?)"
         own = wanted.own
@@ -182,7 +178,7 @@ class SessionStore:
         return self.named(own) or wanted
 
     def names(self) -> list[NamedSession]:
-        """Every decision about a session of earlier versions."""
+        """Return every decision about a session of earlier versions."""
         return self._names("earlier <> ''")
 
     def _names(self, condition: str, *values: str) -> list[NamedSession]:
@@ -193,7 +189,7 @@ class SessionStore:
         return [NamedSession(*row) for row in rows]
 
     def entries(self, observer: str, observed: str) -> list[str]:
-        """What of the host's built-in memory was given as conclusions of one peer about another."""
+        """Return the entries of the host's built-in memory that were stored as conclusions."""
         rows = self._read(
             "SELECT content FROM entries WHERE destination = ? AND observer = ? AND observed = ?",
             (self._destination, observer, observed),
@@ -201,7 +197,7 @@ class SessionStore:
         return [row["content"] for row in rows]
 
     def replaced(self, observer: str, observed: str, old: str, new: str) -> None:
-        """Remember that `new` was given as such and `old` taken back; either may be empty."""
+        """Record that the entry `new` was stored and `old` deleted; either may be empty."""
         about = (self._destination, observer, observed)
         self._write(
             ("DELETE FROM entries WHERE (destination, observer, observed) = (?, ?, ?) AND content = ?", (*about, old)),
@@ -209,7 +205,7 @@ class SessionStore:
         )
 
     def purge(self, chosen: PurgeFilter) -> None:
-        """Know nothing any more of what a person wants forgotten, whatever the destination."""
+        """Delete what the filter matches, for any destination."""
         everything, names = chosen.everything, (chosen.session, chosen.peer)
         held = [
             row["content"] for row in self._read("SELECT content FROM entries", ()) if chosen.matches(row["content"])
@@ -220,14 +216,14 @@ class SessionStore:
             ("DELETE FROM entries WHERE ? OR ? IN (observer, observed)", (everything, chosen.peer)),
             ("DELETE FROM entries WHERE content IN (SELECT value FROM json_each(?))", (json.dumps(held),)),
         )
-        self._note_deletion()
+        self._record_deletion()
 
     def is_done(self, what: str) -> bool:
-        """Whether a job has been done that is done once."""
+        """Return whether a job that is done once has been done."""
         return bool(self._read("SELECT 1 FROM done WHERE destination = ? AND what = ?", (self._destination, what)))
 
     def done(self, what: str) -> None:
-        """Remember that it has been done."""
+        """Record that a job has been done."""
         self._write(("INSERT OR IGNORE INTO done (destination, what) VALUES (?, ?)", (self._destination, what)))
 
     def _read(self, statement: str, values: Sequence[object]) -> list[Row]:
@@ -235,7 +231,7 @@ class SessionStore:
             with self._opened() as database, database.connection() as connection:
                 return connection.execute(statement, values).fetchall()
         except StateError as error:
-            self._unusable(error)
+            self._report(error)
             return []
 
     def _write(self, *steps: _Step) -> None:
@@ -244,18 +240,18 @@ class SessionStore:
                 for statement, values in steps:
                     connection.execute(statement, values)
         except StateError as error:
-            self._unusable(error)
+            self._report(error)
 
     @contextmanager
     def _opened(self) -> Iterator[Database]:
         if self._database is not None:
             yield self._database
             return
-        # Once or twice a session: hundreds of providers need not keep the file open for that.
+        # It is used once or twice a session: hundreds of providers need not keep it open.
         with closing(Database(self._path, _MIGRATIONS)) as database:
             yield database
 
-    def _unusable(self, error: StateError) -> None:
+    def _report(self, error: StateError) -> None:
         _log.info("what this machine knew of the server cannot be used: %s", error)
         if isinstance(error, Damaged):
             set_aside(self._path, datetime.fromtimestamp(self._clock.now(), tz=UTC))

@@ -98,7 +98,7 @@ class Attempts:
             return False
         self._reopened.add(batch.id)
         cache = self._connection.open().cache
-        cache.forget(cache.named(batch.rows[0].ref).session)
+        cache.invalidate(cache.named(batch.rows[0].ref).session)
         return True
 
     def attempt(self, batch: Batch, *, probe: bool = False) -> None:

@@ -17,12 +17,12 @@ from support.api import api_of
 from support.faulty import FaultyServer, status
 
 from honcho_exec import HonchoProvider
-from honcho_exec.cli.commands.purge import _session_of
 from honcho_exec.client.api import HonchoApi
 from honcho_exec.client.backend import open_backend
 from honcho_exec.clock import SystemClock
 from honcho_exec.model import Message, SessionRef
 from honcho_exec.settings import Settings
+from honcho_exec.transfer.local_purge import _session_of
 
 GROUP = "agent:main:telegram:group:-100123"
 EARLIER_GROUP = "agent-main-telegram-group--100123"

@@ -46,7 +46,7 @@ class Unguarded(Lane):
 def unguard(monkeypatch: pytest.MonkeyPatch) -> None:
     """Take the guard out, and what keeps other processes from joining at the same time."""
     monkeypatch.setattr("honcho_exec.conversation.conversation.Lane", Unguarded)
-    monkeypatch.setattr("honcho_exec.client.session_cache.exclusive", lambda *_, **__: nullcontext())
+    monkeypatch.setattr("honcho_exec.client.membership.exclusive", lambda *_, **__: nullcontext())
 
 
 def conversation(provider: HonchoProvider) -> Conversation:

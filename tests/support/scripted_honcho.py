@@ -114,7 +114,7 @@ class ScriptedHoncho:
     def backend(self, under_way: Callable[[bytes], AbstractContextManager[None]]) -> Backend:
         """A process's way to it; every write is made inside `under_way`, which is given its body."""
         client = httpx.Client(transport=_Transport(self, under_way))
-        return Backend(False, "http://honcho", "http://honcho", None, client, abort=lambda: None, close=client.close)
+        return Backend("http://honcho", "http://honcho", None, client, abort=lambda: None, close=client.close)
 
     def heal(self) -> None:
         """Do to no further request anything but what it asks."""

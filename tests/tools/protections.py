@@ -263,7 +263,7 @@ PROTECTIONS = (
     ),
     Protection(
         "who is a member does not join again",
-        "client/session_cache.py",
+        "client/membership.py",
         "for peer, observes in wanted.items() if peer not in self._members[session]}",
         "for peer, observes in wanted.items()}",
         ("tests/unit/conversation/test_joining.py",),
