@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from honcho_exec.client.connection import Connection
 from honcho_exec.clock import Clock, Deadline
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from honcho_exec.client.api import HonchoApi
 
 __all__ = ["Conversation", "open_outbox"]
-
-T = TypeVar("T")
 
 # What a job under way gets when the provider closes, before and after its requests are cut.
 _GRACE_SECONDS = 0.5
@@ -222,7 +220,11 @@ class Conversation:
             self.delivery.turns.last_sync = last
 
     def write(self, write: Write) -> TurnFuture:
-        """See `Memory.write`."""
+        """Store a write of a tool durably; return the Future of its delivery.
+
+        Raises:
+            Disabled: this run only reads.
+        """
         self._refuse_unless_writing()
         return self.delivery.turns.admit(self.ref, [write])
 
@@ -231,12 +233,12 @@ class Conversation:
             raise Disabled("this run only reads: cron, flush, subagent and read runs write nothing")
 
     def wait_for_write(self, future: TurnFuture) -> Receipt:
-        """See `Memory.wait_for_write`."""
+        """Wait for a write, at most the sync join timeout; raise `Queued` if it is kept and not confirmed."""
         self._connection.wanted()
         return self._pending.wait_for_write(future)
 
     def ready(self) -> SessionRef:
-        """See `Memory.ready`."""
+        """Wait for the pending sync and the session; return the decided session, or raise the tool's answer."""
         self.breaker.raise_if_open()
         ref, deadline = self.ref, self._join_deadline()
         self._connection.wanted()
@@ -244,14 +246,6 @@ class Conversation:
         self.connect(deadline)
         self.reader.begin_call()
         return self.decided(ref)
-
-    def read(self, request: Callable[[HonchoApi], T]) -> T:
-        """See `Memory.read`."""
-        return self.reader.read(request)
-
-    def chat(self, request: Callable[[HonchoApi], T]) -> T:
-        """See `Memory.chat`."""
-        return self.reader.chat(request)
 
     def connect(self, deadline: Deadline | None = None) -> HonchoApi:
         """Wait until the session is open and return the API; open it again if that failed.
@@ -264,7 +258,7 @@ class Conversation:
         return self._connection.api
 
     def deleted(self) -> SessionDeleted | None:
-        """See `Memory.deleted`."""
+        """Return why the present session does not exist, if it was deleted and its name is not free yet."""
         error = self._opener.failure(0.0)
         return error if isinstance(error, SessionDeleted) else self.delivery.deleted.error(self.shown.session)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
+from honcho_exec.conversation.conversation import Conversation
 from honcho_exec.conversation.tool_answers import to_json
 from honcho_exec.conversation.tool_arguments import (
     TOOLS,
@@ -17,9 +18,8 @@ from honcho_exec.conversation.tool_arguments import (
     Search,
     parse,
 )
-from honcho_exec.delivery.futures import TurnFuture
-from honcho_exec.errors import InputError, Rejected, SessionDeleted
-from honcho_exec.model import Card, Conclusion, Deletion, Found, Receipt, SessionRef, Write
+from honcho_exec.errors import InputError, Rejected
+from honcho_exec.model import Card, Conclusion, Deletion, Found, SessionRef
 from honcho_exec.model import Context as PeerContext
 from honcho_exec.settings import Settings
 from honcho_exec.settings.identity import observer_of
@@ -32,40 +32,12 @@ if TYPE_CHECKING:
     # The SDK takes long to import; only the lane's first job does.
     from honcho_exec.client.api import HonchoApi
 
-__all__ = ["Memory", "Tools"]
-
-T = TypeVar("T")
+__all__ = ["Tools"]
 
 # The limits of honcho_context; those of honcho_search are in the call.
 _CONTEXT_TOKENS = 2_000
 _RECENT_MESSAGES = 10
 _RECENT_CHARS = 300
-
-
-class Memory(Protocol):
-    """The conversation, as the tools use it."""
-
-    @property
-    def ref(self) -> SessionRef:
-        """The present session, whether the server has it or not, and whether it is decided or not."""
-
-    def ready(self) -> SessionRef:
-        """Wait for the pending sync and the session; return the decided session, or raise the tool's answer."""
-
-    def deleted(self) -> SessionDeleted | None:
-        """Return why the present session does not exist, if it was deleted and its name is not free yet."""
-
-    def read(self, request: Callable[[HonchoApi], T]) -> T:
-        """Make a request on the caller's thread, with bounded retries; all reads of a tool call share a deadline."""
-
-    def chat(self, request: Callable[[HonchoApi], T]) -> T:
-        """Make a request that a language model answers, once, within the request timeout."""
-
-    def write(self, write: Write) -> TurnFuture:
-        """Store a write durably; return the Future of its delivery."""
-
-    def wait_for_write(self, future: TurnFuture) -> Receipt:
-        """Wait for a write, at most the sync join timeout; raise `Queued` if it is kept and not confirmed."""
 
 
 class Tools:
@@ -80,13 +52,14 @@ class Tools:
 
     def __init__(
         self,
-        memory: Memory,
+        conversation: Conversation,
         settings: Settings,
         asking: Callable[[SessionRef], AbstractContextManager[None]] = lambda _: nullcontext(),
         *,
         shared: bool = False,
     ) -> None:
-        self._memory = memory
+        self._conversation = conversation
+        self._reader = conversation.reader
         self._settings = settings
         self._asking = asking
         self._shared = shared
@@ -104,13 +77,13 @@ class Tools:
         try:
             answer = self._answer(parsed)
         except Rejected as error:
-            deleted = self._memory.deleted()
+            deleted = self._conversation.deleted()
             if error.cause != "not_found" or deleted is None:
                 raise
             raise deleted from error
         if ignored:
             answer["ignored"] = ignored
-        if (deleted := self._memory.deleted()) is not None:
+        if (deleted := self._conversation.deleted()) is not None:
             answer["note"] = str(deleted)
         return to_json(answer)
 
@@ -130,27 +103,27 @@ class Tools:
 
     def find(self, query: str, *, peer: str = "user", limit: int = 10) -> Found:
         """Find the messages that match `query` best, in every session that the user and `peer` are members of."""
-        ref = self._memory.ready()
+        ref = self._conversation.ready()
         target = self._target(ref, peer)
         members = [ref.user_peer] if self._shared else list(dict.fromkeys((target, ref.user_peer)))
         query = storable(query, mask=self._settings.redact)
         if not query:
             return Found(())
-        return self._memory.read(lambda api: api.reads.search(query, members=members, limit=limit))
+        return self._reader.read(lambda api: api.reads.search(query, members=members, limit=limit))
 
     def _profile(self, args: Profile) -> dict[str, object]:
         facts = tuple(filter(None, (storable(fact, mask=self._settings.redact) for fact in args.card or ())))
         if args.card and not facts:
             raise InputError("`card`: holds no fact, only blanks or recalled memory; say the facts in your own words")
-        ref = self._memory.ready()
+        ref = self._conversation.ready()
         observer, target = self._card_view(ref, args.peer)
         if facts:
-            future = self._memory.write(Card(observer, target or observer, facts))
-            self._memory.wait_for_write(future)
+            future = self._conversation.write(Card(observer, target or observer, facts))
+            self._conversation.wait_for_write(future)
             return {"result": f"The card was written ({len(facts)} facts).", "card": list(facts)}
-        card = self._memory.read(lambda api: api.reads.card(observer, target))
+        card = self._reader.read(lambda api: api.reads.card(observer, target))
         if not card and target is not None:
-            card = self._memory.read(lambda api: api.reads.card(target, None))
+            card = self._reader.read(lambda api: api.reads.card(target, None))
         if card:
             return {"result": list(card)}
         return {
@@ -163,10 +136,10 @@ class Tools:
         """Return why a peer's card is empty, as far as settings and server tell."""
         if self._settings.backend == "embedded":
             return "without a Honcho server nobody writes cards but you."
-        ref = self._memory.ref
+        ref = self._conversation.ref
         if peer in {ref.user_peer, ref.ai_peer} and not self._settings.observes(ai=peer == ref.ai_peer)[0]:
             return f"the settings (`observationMode`, `observation`) say that {peer} is not observed."
-        pending = self._memory.read(lambda api: api.reads.deriving())
+        pending = self._reader.read(lambda api: api.reads.deriving())
         if pending:
             return f"Honcho has {pending} messages or tasks yet to derive facts from; ask again later."
         return "Honcho has derived nothing yet that belongs on it; it fills a card by itself over many turns."
@@ -186,37 +159,37 @@ class Tools:
 
     def _reasoning(self, args: Reasoning) -> dict[str, object]:
         query = self._required(args.query, "query")
-        ref = self._memory.ready()
+        ref = self._conversation.ready()
         observer, target = self._view(ref, args.peer)
         level = self._settings.dialectic_reasoning_level
         if self._settings.dialectic_dynamic and args.reasoning_level is not None:
             level = args.reasoning_level
         session = self._session_limit(ref, target or observer)
-        with self._asking(self._memory.ref):
-            answer = self._memory.chat(
+        with self._asking(self._conversation.ref):
+            answer = self._reader.chat(
                 lambda api: api.reads.chat(query, observer=observer, target=target, level=level, session=session)
             )
         return {"result": without_thinking(answer) or "Honcho knows nothing about this yet."}
 
     def _context(self, args: Context) -> dict[str, object]:
-        ref = self._memory.ready()
+        ref = self._conversation.ready()
         observer, target = self._view(ref, args.peer)
         about = None if self._session_limit(ref, target or observer) else target or observer
         # The SDK takes an observer only with a peer to observe.
         viewer = observer if about else None
         session = of_peer = PeerContext()
         try:
-            session = of_peer = self._memory.read(
+            session = of_peer = self._reader.read(
                 lambda api: api.reads.session_context(ref.session, target=about, observer=viewer)
             )
             if not about:
-                of_peer = self._memory.read(lambda api: api.reads.self_context(ref.ai_peer, ref.session, ref.user_peer))
+                of_peer = self._reader.read(lambda api: api.reads.self_context(ref.ai_peer, ref.session, ref.user_peer))
         except Rejected as error:
-            if error.cause != "not_found" or self._memory.deleted() is None:
+            if error.cause != "not_found" or self._conversation.deleted() is None:
                 raise
             session = of_peer = PeerContext()
             if about:
-                of_peer = self._memory.read(lambda api: api.reads.peer_context(observer, target))
+                of_peer = self._reader.read(lambda api: api.reads.peer_context(observer, target))
         recent = [
             f"[{message.peer}] {cut_at_word(message.content, _RECENT_CHARS)}"
             for message in session.messages[-_RECENT_MESSAGES:]
@@ -235,10 +208,10 @@ class Tools:
     def _conclude(self, args: Conclude) -> dict[str, object]:
         if args.list:
             query = None if args.query is None else self._required(args.query, "query")
-            ref = self._memory.ready()
+            ref = self._conversation.ready()
             observer, target = self._view(ref, args.peer)
             session = self._session_limit(ref, target or observer)
-            found = self._memory.read(
+            found = self._reader.read(
                 lambda api: api.reads.conclusions(observer, target or observer, query=query, limit=20, session=session)
             )
             listed = [
@@ -252,9 +225,9 @@ class Tools:
 
     def _write_conclusion(self, args: Conclude) -> str:
         content = require_conclusion(self._required(args.conclusion or "", "conclusion"), "conclusion")
-        ref = self._memory.ref
+        ref = self._conversation.ref
         observer, target = self._view(ref, args.peer)
-        self._memory.wait_for_write(self._memory.write(Conclusion(content, observer, target or observer)))
+        self._conversation.wait_for_write(self._conversation.write(Conclusion(content, observer, target or observer)))
         return f"The conclusion about {target or observer} is kept: {content}"
 
     def _delete(self, conclusion_id: str) -> str:
@@ -262,7 +235,7 @@ class Tools:
         if self._shared and not self._is_listed(conclusion_id):
             raise missing
         try:
-            self._memory.wait_for_write(self._memory.write(Deletion(conclusion_id)))
+            self._conversation.wait_for_write(self._conversation.write(Deletion(conclusion_id)))
         except Rejected as error:
             if error.cause != "not_found":
                 raise
@@ -271,7 +244,7 @@ class Tools:
 
     def _is_listed(self, conclusion_id: str) -> bool:
         """Return whether a listing about the user or the assistant can show this conclusion."""
-        ref = self._memory.ready()
+        ref = self._conversation.ready()
 
         def listed(api: HonchoApi) -> bool:
             return any(
@@ -281,7 +254,7 @@ class Tools:
                 for peer in (ref.user_peer, ref.ai_peer)
             )
 
-        return self._memory.read(listed)
+        return self._reader.read(listed)
 
     def _required(self, text: str, argument: str) -> str:
         """Return an argument's text as it is stored and sent; it must not be empty then."""
@@ -314,8 +287,8 @@ class Tools:
                 f"`peer`: use 'user' or 'ai', not {peer[:80]!r}; others talk to this assistant as well, and what is"
                 " known of them is told to nobody else"
             )
-        self._memory.ready()
-        exists, peers = self._memory.read(lambda api: api.reads.peers(peer))
+        self._conversation.ready()
+        exists, peers = self._reader.read(lambda api: api.reads.peers(peer))
         if exists:
             return peer
         shown = ", ".join(name for name in peers if name not in known)[:500]

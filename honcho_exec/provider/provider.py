@@ -23,14 +23,22 @@ from honcho_exec.outbox.outbox import Outbox
 from honcho_exec.provider.doctor import diagnose
 from honcho_exec.provider.hooks import HostHooks
 from honcho_exec.provider.lifecycle import HealthListener, Lifecycle
-from honcho_exec.provider.sessions import HostSessions
+from honcho_exec.provider.sessions import HostSessions, working_directory
 from honcho_exec.provider.status import Finding, Status
-from honcho_exec.provider.writes import errors_in_future, remembered_message, turn_messages
+from honcho_exec.provider.writes import author, errors_in_future, key_of, turn_messages
 from honcho_exec.recall.dialectic import Rewriter
 from honcho_exec.runtime.metrics import Stats
 from honcho_exec.runtime.offload import offload, offloaded
-from honcho_exec.settings.identity import HostContext
-from honcho_exec.text.validation import require_count, require_name, require_string
+from honcho_exec.settings.identity import HostContext, named_ref
+from honcho_exec.text.messages import as_messages
+from honcho_exec.text.validation import (
+    require_count,
+    require_metadata,
+    require_name,
+    require_string,
+    require_text,
+    require_time,
+)
 
 __all__ = ["HonchoProvider"]
 
@@ -150,7 +158,7 @@ class HonchoProvider(HostHooks):
             user_id_alt=user_id_alt,
             platform=platform,
             agent_context=agent_context,
-            cwd=cwd or _working_directory(),
+            cwd=cwd or working_directory(),
         )
         offload(partial(self._lifecycle.begin, context, hermes_home, agent_identity))
 
@@ -213,10 +221,15 @@ class HonchoProvider(HostHooks):
             HonchoExecError: memory is not in use, and why.
         """
         components = self._lifecycle.begun()
-        ref, messages = remembered_message(
-            components.conversation.ref, components.settings, session=session, role=role, content=content, name=name,
-            created_at=created_at, source_key=source_key, metadata=metadata,
-        )  # fmt: skip
+        ref = named_ref(components.conversation.ref, require_name(session, "session"))
+        messages = as_messages(
+            author(ref, role, name),
+            require_text(content, "content"),
+            components.settings,
+            created_at=require_time(created_at),
+            metadata=require_metadata(metadata),
+            source_key=key_of(source_key),
+        )
         return components.conversation.sync(messages, ref)
 
     def search(self, query: str, *, peer: str = "user", limit: int = 10) -> list[Hit]:
@@ -309,11 +322,3 @@ class HonchoProvider(HostHooks):
     @property
     def _conversation(self) -> Conversation | None:
         return self._lifecycle.conversation
-
-
-def _working_directory() -> str:
-    try:
-        return str(Path.cwd())
-    except OSError:
-        # It was removed meanwhile.
-        return ""

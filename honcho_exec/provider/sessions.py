@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from honcho_exec.model import SessionRef
 from honcho_exec.settings import Settings
 from honcho_exec.settings.identity import HostContext, is_shared, resolve
 
-__all__ = ["HostSessions"]
+__all__ = ["HostSessions", "working_directory"]
 
 # Turns come late by one or two switches.
 _MAX_REFS = 64
@@ -59,3 +60,11 @@ class HostSessions:
     def ref(self, session_id: str, default: SessionRef) -> SessionRef:
         """Return the session of the host's run with that id; `default` if there is no such run."""
         return self._refs.get(session_id, default) if session_id else default
+
+
+def working_directory() -> str:
+    """Return the process's directory; empty if it was removed."""
+    try:
+        return str(Path.cwd())
+    except OSError:
+        return ""

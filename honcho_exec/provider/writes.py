@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import ParamSpec
 
@@ -11,14 +11,13 @@ from honcho_exec.delivery.futures import done, failed
 from honcho_exec.errors import Disabled, HonchoExecError, InputError
 from honcho_exec.model import Message, Receipt, SessionRef
 from honcho_exec.settings import Settings
-from honcho_exec.settings.identity import named_ref
 from honcho_exec.settings.names import safe_id
 from honcho_exec.text.cleaning import harmless
 from honcho_exec.text.host_notices import spoken
 from honcho_exec.text.messages import as_messages
-from honcho_exec.text.validation import require_metadata, require_name, require_string, require_text, require_time
+from honcho_exec.text.validation import require_name, require_string, require_text
 
-__all__ = ["errors_in_future", "remembered_message", "turn_messages"]
+__all__ = ["author", "errors_in_future", "key_of", "turn_messages"]
 
 P = ParamSpec("P")
 
@@ -54,26 +53,19 @@ def turn_messages(
     return [message for peer, text in contents for message in as_messages(peer, text, settings)]
 
 
-def remembered_message(
-    present: SessionRef,
-    settings: Settings,
-    *,
-    session: str,
-    role: str,
-    content: object,
-    name: str | None,
-    created_at: str | None,
-    source_key: str | None,
-    metadata: Mapping[str, str | int | float] | None,
-) -> tuple[SessionRef, list[Message]]:
-    """Return where and what to store; see `HonchoProvider.remember`."""
-    ref = named_ref(present, require_name(session, "session"))
+def author(ref: SessionRef, role: str, name: str | None) -> str:
+    """Return the peer of a remembered message.
+
+    Raises:
+        InputError: there is no such role, or the name is blank.
+    """
     if role not in ("user", "assistant"):
         raise InputError("`role` must be user or assistant")
-    peer = ref.user_peer if role == "user" else ref.ai_peer
     if name is not None and name != "":
-        peer = safe_id(require_name(name, "name"))
-    said_at, attached = require_time(created_at), require_metadata(metadata)
-    key = None if source_key is None else harmless(require_string(source_key, "source_key")) or None
-    text = require_text(content, "content")
-    return ref, as_messages(peer, text, settings, created_at=said_at, metadata=attached, source_key=key)
+        return safe_id(require_name(name, "name"))
+    return ref.user_peer if role == "user" else ref.ai_peer
+
+
+def key_of(source_key: str | None) -> str | None:
+    """Return a source key as it is stored; an empty one counts as None."""
+    return None if source_key is None else harmless(require_string(source_key, "source_key")) or None
