@@ -35,19 +35,19 @@ class BootTime:
 
 
 class Clock(Protocol):
-    """Where time and new ids come from."""
+    """The source of time and new ids."""
 
     def now(self) -> float:
-        """Seconds since the epoch; for what is stored or shown."""
+        """Return seconds since the epoch, for times that are stored or shown."""
 
     def monotonic(self) -> float:
-        """Seconds that never go back; for what is waited for."""
+        """Return seconds of a clock that never goes back, for waits."""
 
     def boot_time(self) -> BootTime:
-        """The present moment on a clock that never jumps; for waits that outlive the process."""
+        """Return the present on a clock that never jumps, for waits that outlive the process."""
 
     def new_id(self) -> str:
-        """An id that no other call returns, in this process or another."""
+        """Return an id that is unique among all processes."""
 
 
 # A random name for this process and a number are as unique as a random id for each, and cost no system call, in
@@ -63,7 +63,7 @@ def _after_fork() -> None:
 
 
 def _boot_id() -> str:
-    """Identify the clock that `_boot_seconds` reads: a boot, and the time namespace in it."""
+    """Identify the boot, and the time namespace in it."""
     parts = []
     for file in (Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/timens_offsets")):
         try:
@@ -100,23 +100,23 @@ class SystemClock:
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """A moment on the monotonic clock that is passed down instead of a timeout per step."""
+    """A moment on the monotonic clock, passed down instead of a timeout for each step."""
 
     at: float
     clock: Clock
 
     @classmethod
     def after(cls, seconds: float, clock: Clock) -> Deadline:
-        """The moment `seconds` from now."""
+        """Return the deadline `seconds` from now."""
         return cls(clock.monotonic() + seconds, clock)
 
     def remaining(self) -> float:
-        """Seconds left, 0.0 when the moment has passed."""
+        """Return the seconds left, 0.0 if the deadline has passed."""
         return max(0.0, self.at - self.clock.monotonic())
 
     @property
     def passed(self) -> bool:
-        """Whether the moment is over."""
+        """Whether the deadline has passed."""
         return self.clock.monotonic() >= self.at
 
 

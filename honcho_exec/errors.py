@@ -31,8 +31,8 @@ class HonchoExecError(Exception):
 
     Attributes:
         cause: a short, stable class of failure, for programs (`timeout`, `rejected`, `state`, …).
-        retryable: whether the same call may succeed later without anybody changing anything.
-        retry_after: seconds after which trying again makes sense; None when it does not.
+        retryable: whether the same call may succeed later without any change.
+        retry_after: seconds after which to try again; None if that is unknown or useless.
     """
 
     cause: str = "error"
@@ -41,7 +41,7 @@ class HonchoExecError(Exception):
 
 
 class ConfigurationError(HonchoExecError):
-    """Settings that cannot be used; names every bad one at once and prints no secret."""
+    """Invalid settings; names all of them at once and prints no secret."""
 
     cause = "configuration"
 
@@ -51,21 +51,21 @@ class ConfigurationError(HonchoExecError):
 
 
 class StateError(HonchoExecError):
-    """The state on disk cannot be used: folder, database file or disk."""
+    """The state folder, a database file or the disk cannot be used."""
 
     cause = "state"
 
 
 class Damaged(StateError):  # noqa: N818 - reads as the state it reports
-    """A file of the state is not a database any more."""
+    """A state file is no longer a database."""
 
 
 class Busy(StateError):  # noqa: N818 - reads as the state it reports
-    """Somebody else keeps a file of the state locked; nothing was changed."""
+    """Another process keeps a state file locked; nothing was changed."""
 
 
 class InputError(HonchoExecError):
-    """An argument that cannot be used; says which, why, and what would be right."""
+    """An invalid argument; the message names it and says what is valid."""
 
     cause = "argument"
 
@@ -83,17 +83,17 @@ class Closed(HonchoExecError):  # noqa: N818 - reads as the state it reports
 
 
 class Overloaded(HonchoExecError):  # noqa: N818 - reads as the state it reports
-    """The outbox holds as many rows as it may; nothing was accepted."""
+    """The outbox is full; nothing was accepted."""
 
     cause = "overloaded"
     retryable = True
 
 
 class SyncPending(HonchoExecError):  # noqa: N818 - reads as the state it reports
-    """A wait for the pending sync ran out; the sync itself goes on.
+    """A wait for the pending sync timed out; the sync itself goes on.
 
     Attributes:
-        age: seconds that the sync has been going.
+        age: seconds since the sync began.
     """
 
     cause = "sync_pending"
@@ -106,17 +106,17 @@ class SyncPending(HonchoExecError):  # noqa: N818 - reads as the state it report
 
 
 class Disabled(HonchoExecError):  # noqa: N818 - reads as the state it reports
-    """This conversation does not do that: memory is switched off, or the host's context only reads."""
+    """Memory is switched off, or the host's context is read-only."""
 
     cause = "disabled"
 
 
 class RequestError(HonchoExecError):
-    """A request to Honcho failed; its subclass says what became of it.
+    """A request to Honcho failed; the subclass says whether it was done.
 
     Attributes:
-        status: the HTTP status that was answered, None when there was none.
-        by_honcho: whether Honcho said it. An intermediary may refuse the answer to work that Honcho has done.
+        status: the HTTP status of the answer; None without an answer.
+        by_honcho: whether Honcho answered. An intermediary may answer with an error after Honcho has done the work.
     """
 
     def __init__(
@@ -135,22 +135,22 @@ class RequestError(HonchoExecError):
         self.by_honcho = by_honcho
 
 
-class Rejected(RequestError):  # noqa: N818 - one of the three fates
+class Rejected(RequestError):  # noqa: N818 - one of three outcomes
     """Honcho refused the request: it was not done, and the same request will be refused again."""
 
 
-class Unavailable(RequestError):  # noqa: N818 - one of the three fates
-    """The request was surely not done; trying again is safe."""
+class Unavailable(RequestError):  # noqa: N818 - one of three outcomes
+    """The request was not done; trying again is safe."""
 
     retryable = True
 
 
 class Unreached(Unavailable):
-    """There was no connection: nobody was asked, and no server has lost anything by the attempt."""
+    """There was no connection, so that no server had any work with the request."""
 
 
 class SessionDeleted(Unavailable):
-    """The session was deleted, and the server has not freed its name yet; what belongs in it waits for that."""
+    """The session was deleted, and the server has not freed its name yet; its writes wait for that."""
 
     def __init__(self, session: str, *, retry_after: float) -> None:
         super().__init__(
@@ -164,17 +164,17 @@ class SessionDeleted(Unavailable):
 
 
 class CircuitOpen(Unavailable):
-    """The request was not made: the circuit breaker is open, and will let one through in `retry_after` seconds."""
+    """The request was not made: the circuit breaker is open for `retry_after` seconds."""
 
     def __init__(self, message: str, *, retry_after: float) -> None:
         super().__init__(message, cause="circuit_open", retry_after=retry_after)
 
 
-class Ambiguous(RequestError):  # noqa: N818 - one of the three fates
-    """The request may have been done; look before trying again.
+class Ambiguous(RequestError):  # noqa: N818 - one of three outcomes
+    """The request may have been done; verify before trying again.
 
     Attributes:
-        late: seconds for which the server may still be at it.
+        late: seconds for which the server may still work on it.
     """
 
     retryable = True
@@ -193,17 +193,17 @@ class Ambiguous(RequestError):  # noqa: N818 - one of the three fates
 
 
 class Inconclusive(RequestError):  # noqa: N818 - reads as the state it reports
-    """A look-up reached its bounds before it came to an answer; asking again would not help."""
+    """A look-up reached its bounds without an answer; repeating it would not help."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what} are too many to look through", cause="inconclusive")
 
 
 class Queued(HonchoExecError):  # noqa: N818 - reads as the state it reports
-    """A write was not confirmed yet, for the reason given; it is kept and will be delivered by itself.
+    """A write was not confirmed yet; it is kept and delivered automatically.
 
     Args:
-        reason: why.
+        reason: why it was not confirmed.
         durable: whether the write is stored; if not, another process locks the outbox.
     """
 

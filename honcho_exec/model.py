@@ -1,4 +1,4 @@
-"""Frozen values: what may leave the lane."""
+"""Frozen values, which may leave the lane."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class SessionRef:
-    """Names a session and who takes part in it; says nothing about whether the server has it yet.
+    """The names of a session and its peers; the server may not have them yet.
 
     Attributes:
-        key: what the session was named after, if several sessions come into question and the lane decides between
-            them (`SessionCache.named`); empty if `session` is final.
+        key: the source of the name, if the lane still has to choose between two sessions (`SessionCache.named`);
+            empty if `session` is final.
     """
 
     workspace: str
@@ -38,7 +38,7 @@ class SessionRef:
 
     @property
     def scope(self) -> str:
-        """What tells the session from all others before it is decided."""
+        """The session and its key, which identify it before the lane has chosen."""
         return f"{self.session} {self.key}" if self.key else self.session
 
 
@@ -222,7 +222,7 @@ Write = Message | Conclusion | Card | Deletion | Replacement
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One message that a search found."""
+    """A message found by a search."""
 
     content: str
     peer: str
@@ -234,7 +234,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a search found, the best first; `left_out` says what was not searched, empty if nothing was left out."""
+    """The results of a search, best first; `left_out` says what was not searched."""
 
     hits: Sequence[Hit]
     left_out: str = ""
@@ -242,7 +242,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What Honcho holds on a peer, and of a session where one was asked for; empty where it holds nothing."""
+    """What Honcho knows about a peer, and about a session if one was asked for."""
 
     summary: str = ""
     representation: str = ""
@@ -252,7 +252,7 @@ class Context:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of a write.
+    """The result of a write.
 
     Attributes:
         written: how many messages or conclusions this write added.

@@ -1,4 +1,4 @@
-"""Queues and executors made of the locks of `threading` alone.
+"""Queues and executors that use only the locks of `threading`.
 
 gevent and eventlet can replace `queue` without `threading`, or `threading` without `queue`. A thread that waits on a
 queue of the other kind never wakes, or dies; so `queue.SimpleQueue` is not used, not even inside an executor.
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 
 class Queue(Generic[T]):
-    """Does what `queue.SimpleQueue` does.
+    """Behaves like `queue.SimpleQueue`.
 
     `put` never waits, and may be called by a signal handler or by garbage collection inside any method. If it is
     interrupted, the item is in the queue or not, and a thread that waits may find it only with the next `put`.
@@ -30,7 +30,7 @@ class Queue(Generic[T]):
 
     def __init__(self) -> None:
         self._items: deque[T] = deque()
-        # Released while somebody should look into the queue.
+        # Released while there may be items that no thread has been woken for.
         self._bell = threading.Lock()
         self._bell.acquire()
 
@@ -86,7 +86,7 @@ class ThreadPool(ThreadPoolExecutor):
 
 
 def _replace_lock_of_executors() -> None:
-    """Have all executors share a lock of the kind that the program's threads have.
+    """Give all executors a shared lock of the kind that the program's threads use.
 
     It is made when `concurrent.futures` is imported, and held while a new thread is waited for. eventlet replaces
     threads and leaves it as it was: a second green thread that wants it stops all of them.

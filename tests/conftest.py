@@ -117,10 +117,10 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("honcho_exec.net.backoff._FIRST_SECONDS", 0.05)
     monkeypatch.setattr("honcho_exec.net.backoff.CAP_SECONDS", 0.5)
     for module in ("net.failures", "client.api"):
-        monkeypatch.setattr(f"honcho_exec.{module}.LATE", 1.0)
-    monkeypatch.setattr(failures, "_SOON", 0.3)
+        monkeypatch.setattr(f"honcho_exec.{module}.LATE_SECONDS", 1.0)
+    monkeypatch.setattr(failures, "_RESET_LATE_SECONDS", 0.3)
     for status, late in {502: 0.3, 503: 0.3, 504: 1.0}.items():
-        monkeypatch.setitem(failures._LATER, status, late)
+        monkeypatch.setitem(failures._LATE_BY_STATUS, status, late)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from honcho_exec.clock import Clock, Deadline
 from honcho_exec.errors import Rejected, SessionDeleted
 from honcho_exec.model import Card, Conclusion, Message
 from honcho_exec.net.breaker import Breaker
-from honcho_exec.net.failures import LATE
+from honcho_exec.net.failures import LATE_SECONDS
 from honcho_exec.net.transport import request_deadline
 from honcho_exec.runtime.metrics import Meter
 
@@ -72,7 +72,7 @@ class HonchoApi:
     @property
     def patience(self) -> float:
         """Seconds from the start of a request for which it may land although nobody waits for its answer any more."""
-        return min(self._timeout, LATE) + LATE
+        return min(self._timeout, LATE_SECONDS) + LATE_SECONDS
 
     @staticmethod
     def within(deadline: Deadline) -> AbstractContextManager[None]:

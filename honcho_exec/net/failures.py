@@ -9,26 +9,26 @@ import httpx
 
 from honcho_exec.errors import Ambiguous, Rejected, RequestError, Unavailable, Unreached
 
-__all__ = ["LATE", "connection_failed", "from_status", "has_detail", "timed_out", "unexpected_response"]
+__all__ = ["LATE_SECONDS", "connection_failed", "from_status", "has_detail", "timed_out", "unexpected_response"]
 
-LATE = 3.0
+LATE_SECONDS = 3.0
 """Seconds after which a server whose answer did not come in time has surely finished the work."""
 
-# A server that was reset, or a proxy that lost the answer: what was begun ends soon (seconds).
-_SOON = 1.0
+# After a reset, or an answer that a proxy lost, the server has finished the work by then.
+_RESET_LATE_SECONDS = 1.0
 _HINT = ": this does not look like a Honcho server, is HONCHO_BASE_URL right?"
 _IDENTIFIER = re.compile(r"[a-z0-9_]{1,40}")
-_MOST_FIELDS = 10
+_MAX_FIELDS = 10
 _NO_CONNECTION = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ProxyError)
 _KEY = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
 _WAIT = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY, HTTPStatus.TOO_MANY_REQUESTS}
 # An intermediary may answer with these after Honcho has done the work: a bot check, a rate limit that counts answers, a
 # time limit. Another attempt may pass. Honcho sends them only in JSON with a `detail`.
 _INTERMEDIARY = {HTTPStatus.IM_A_TEAPOT, *_WAIT}
-_LATER: dict[int, float] = {
-    HTTPStatus.BAD_GATEWAY: _SOON,
-    HTTPStatus.SERVICE_UNAVAILABLE: _SOON,
-    HTTPStatus.GATEWAY_TIMEOUT: LATE,
+_LATE_BY_STATUS: dict[int, float] = {
+    HTTPStatus.BAD_GATEWAY: _RESET_LATE_SECONDS,
+    HTTPStatus.SERVICE_UNAVAILABLE: _RESET_LATE_SECONDS,
+    HTTPStatus.GATEWAY_TIMEOUT: LATE_SECONDS,
 }
 
 
@@ -39,14 +39,15 @@ def timed_out(shown: str, error: BaseException | None, took: float) -> RequestEr
         return Unreached(text, cause="timeout")
     if isinstance(error, httpx.PoolTimeout):
         return Unavailable(text, cause="timeout")
-    return Ambiguous(text, cause="timeout", late=LATE)
+    return Ambiguous(text, cause="timeout", late=LATE_SECONDS)
 
 
 def connection_failed(shown: str, error: BaseException | None) -> RequestError:
     """Classify a connection that was not made, or broke."""
     if isinstance(error, _NO_CONNECTION):
         return Unreached(f"{shown} cannot be reached: {error}", cause="connection")
-    return Ambiguous(f"the connection to {shown} broke: {type(error).__name__}", cause="connection", late=_SOON)
+    text = f"the connection to {shown} broke: {type(error).__name__}"
+    return Ambiguous(text, cause="connection", late=_RESET_LATE_SECONDS)
 
 
 def unexpected_response(shown: str) -> Ambiguous:
@@ -81,7 +82,7 @@ def from_status(shown: str, answer: httpx.Response, *, retry_after: float | None
             cause="rate_limited" if status in _WAIT else "refused",
             status=status,
             retry_after=retry_after,
-            late=_SOON,
+            late=_RESET_LATE_SECONDS,
         )
     if status in _KEY:
         return Rejected(
@@ -100,7 +101,7 @@ def from_status(shown: str, answer: httpx.Response, *, retry_after: float | None
             cause="server_error",
             status=status,
             retry_after=retry_after,
-            late=_LATER.get(status, 0.0),
+            late=_LATE_BY_STATUS.get(status, 0.0),
         )
     return Rejected(
         f"{shown} refused the request ({status}){_invalid_fields(answer) if by_honcho else _HINT}",
@@ -115,14 +116,14 @@ def _invalid_fields(answer: httpx.Response) -> str:
     problems = answer.json()["detail"]
     if answer.status_code != HTTPStatus.UNPROCESSABLE_ENTITY or not isinstance(problems, list):
         return ""
-    named = [_invalid_field(problem) for problem in problems[:_MOST_FIELDS] if isinstance(problem, dict)]
+    named = [_invalid_field(problem) for problem in problems[:_MAX_FIELDS] if isinstance(problem, dict)]
     return ": " + "; ".join(named) if named else ""
 
 
 def _invalid_field(problem: dict[str, object]) -> str:
     loc = problem.get("loc")
     path: list[str] = []
-    for part in loc[:_MOST_FIELDS] if isinstance(loc, list) else ():
+    for part in loc[:_MAX_FIELDS] if isinstance(loc, list) else ():
         path.append(_identifier(part))
         if part == "metadata":
             # Its keys are the user's.

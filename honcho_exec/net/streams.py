@@ -149,8 +149,8 @@ class Stream(httpcore.NetworkStream):
     def cut(self) -> None:
         """Wake the thread that waits on this socket; safe in another thread, unlike close."""
         with suppress(OSError):
-            # An SSLSocket's own shutdown takes TLS away first: what is being sent would go out in the open. The sockets
-            # of eventlet and gevent are of classes of their own.
+            # An SSLSocket's own shutdown removes TLS first: the rest of a message would be sent unencrypted. The
+            # sockets of eventlet and gevent have other classes.
             raw: Any = self._raw
             if isinstance(raw, _socket.socket):
                 _socket.socket.shutdown(raw, socket.SHUT_RDWR)

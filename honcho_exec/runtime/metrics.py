@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, fields
 __all__ = ["Latency", "Meter", "Stats"]
 
 # The number of latest operations of each kind that percentiles are computed from.
-_KEPT = 1024
+_KEPT_TIMES = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class _Times:
     def __init__(self) -> None:
         self.count = 0
         self.total = 0.0
-        self.latest: deque[float] = deque(maxlen=_KEPT)
+        self.latest: deque[float] = deque(maxlen=_KEPT_TIMES)
 
     def add(self, seconds: float) -> None:
         self.count += 1

@@ -15,7 +15,7 @@ __all__ = ["Pace", "embedded_pace"]
 
 # While more turns than this are stored in a second, lanes rest this many times as long as they work.
 _BUSY_PER_SECOND = 150.0
-_REST = 3.0
+_REST_FACTOR = 3.0
 _LONGEST_REST_SECONDS = 0.5
 # The rows of a batch meanwhile.
 _BUSY_ROWS = 50
@@ -81,7 +81,7 @@ class Pace:
 
     def _done(self, turn: object, begun: float) -> None:
         if self._busy():
-            rest = min(_LONGEST_REST_SECONDS, _REST * (time.monotonic() - begun))
+            rest = min(_LONGEST_REST_SECONDS, _REST_FACTOR * (time.monotonic() - begun))
             call_later(rest, partial(self._next, turn))
         else:
             self._next(turn)

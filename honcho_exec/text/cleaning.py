@@ -24,7 +24,7 @@ _NOTE = re.compile(
 )
 # People's text is clean after two rounds. What is removed may leave a new leak behind, so that hostile text could
 # take a round for each of its characters.
-_MOST_ROUNDS = 8
+_MAX_ROUNDS = 8
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 # Honcho counts tokens with a tokenizer that refuses these in ordinary text: two of them answer 422 for the
@@ -62,7 +62,7 @@ def clean(text: str) -> str:
     nothing more.
     """
     text = harmless(text).strip()
-    for _ in range(_MOST_ROUNDS):
+    for _ in range(_MAX_ROUNDS):
         cleaned = _without_notes(_without_leaks(text)).strip()
         if cleaned == text:
             break

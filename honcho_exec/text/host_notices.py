@@ -64,7 +64,7 @@ _AUTO_SKILL = re.compile(r'\[IMPORTANT: The "[^"\n]*" skill is auto-loaded\.')
 _BRACKET = re.compile(r"[\[\]]")
 
 
-_MOST_NOTICES = 100
+_MAX_NOTICES = 100
 
 
 def spoken(text: str) -> str:
@@ -73,7 +73,7 @@ def spoken(text: str) -> str:
     Takes time in proportion to the text's length: at most the first hundred notices are removed.
     """
     said = text.strip()
-    for _ in range(_MOST_NOTICES):
+    for _ in range(_MAX_NOTICES):
         rest = _without_notice(said) if said.startswith(("[", "Review the conversation above and ")) else None
         if rest is None:
             return said

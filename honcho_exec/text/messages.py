@@ -33,20 +33,20 @@ def as_messages(
         metadata: stored with every part, together with the part's number and their count.
         source_key: identifies the source; each part gets its own.
     """
-    beside = metadata or {}
+    metadata = metadata or {}
     if settings.redact:
         # Before the split, so that no secret is cut in two.
-        beside = redact_json(beside)
+        metadata = redact_json(metadata)
         source_key = source_key and redact_key(source_key)
     parts = split(storable(text, mask=settings.redact), settings.message_max_chars)
     if len(parts) == 1:
-        return [Message(peer, parts[0], created_at, dict(beside), source_key)]
+        return [Message(peer, parts[0], created_at, dict(metadata), source_key)]
     return [
         Message(
             peer,
             part,
             created_at,
-            {**beside, "part": place, "parts": len(parts)},
+            {**metadata, "part": place, "parts": len(parts)},
             f"{source_key}/{place - 1}" if source_key else None,
         )
         for place, part in enumerate(parts, 1)

@@ -18,7 +18,7 @@ import httpx
 from honcho_exec.clock import Clock, Deadline
 from honcho_exec.errors import Rejected, RequestError, Unavailable
 from honcho_exec.net.oauth.grant_file import GrantFile, Tokens
-from honcho_exec.net.oauth.token_endpoint import ADVICE, LOOK_AGAIN, PATIENCE
+from honcho_exec.net.oauth.token_endpoint import ADVICE, RECHECK_SECONDS, TIMEOUT_SECONDS
 from honcho_exec.net.transport import time_left
 from honcho_exec.storage.file_lock import exclusive
 
@@ -26,14 +26,13 @@ __all__ = ["Grant", "GrantAuth", "TokenEndpoint"]
 
 _log = logging.getLogger(__name__)
 
-# So long before its end an access token is renewed (seconds), so that no request meets the end on its way; at most
-# this share of a short life.
-_AHEAD = 120.0
-_SHARE = 0.2
-# After a renewal that failed the next attempt waits so long, and after one that bought a token which was never taken
-# (seconds).
-_PAUSE = 30.0
-_FUTILE = 600.0
+# An access token is renewed before its end, so that it does not expire during a request; at most this share of a
+# short life earlier.
+_AHEAD_SECONDS = 120.0
+_MAX_AHEAD_SHARE = 0.2
+# The wait after a failed renewal, and after one whose token Honcho never accepted.
+_PAUSE_SECONDS = 30.0
+_UNACCEPTED_PAUSE_SECONDS = 600.0
 
 
 class TokenEndpoint(Protocol):
@@ -65,7 +64,7 @@ class _State:
     tokens: Tokens | None = None
     version: tuple[int, ...] | None = None
     unsaved: str | None = field(default=None, repr=False)
-    ahead: float = _AHEAD
+    ahead: float = _AHEAD_SECONDS
     renewed_at: float | None = None
     failed_at: float | None = None
     failure: RequestError | None = None
@@ -114,7 +113,7 @@ class Grant:
             return tokens.access
         try:
             # Nobody waits for another's renewal while the present token is good.
-            return self._renewed(tokens, patience=0.0 if valid else PATIENCE).access
+            return self._renewed(tokens, patience=0.0 if valid else TIMEOUT_SECONDS).access
         except RequestError:
             if valid:
                 return tokens.access
@@ -143,7 +142,8 @@ class Grant:
                 state.tokens, state.unsaved = found, None
             state.version = version
         if state.tokens is None:
-            raise Rejected(f"{self._place.path} has no key any more; {ADVICE}", cause="auth", retry_after=LOOK_AGAIN)
+            text = f"{self._place.path} has no key any more; {ADVICE}"
+            raise Rejected(text, cause="auth", retry_after=RECHECK_SECONDS)
         return state.tokens
 
     def _failed(self, tokens: Tokens) -> RequestError | None:
@@ -151,13 +151,13 @@ class Grant:
         state = self._state
         if state.failure is None or state.failed_at is None or tokens.refresh != state.failed_with:
             return None
-        lasting = isinstance(state.failure, Rejected) or self._clock.monotonic() < state.failed_at + _PAUSE
+        lasting = isinstance(state.failure, Rejected) or self._clock.monotonic() < state.failed_at + _PAUSE_SECONDS
         # A new one each time: an error that is raised again and again gathers every place where it was.
         failure = state.failure
         again = type(failure)(str(failure), cause=failure.cause, status=failure.status, retry_after=failure.retry_after)
         return again if lasting else None
 
-    def _renewed(self, seen: Tokens, *, patience: float = PATIENCE) -> Tokens:
+    def _renewed(self, seen: Tokens, *, patience: float = TIMEOUT_SECONDS) -> Tokens:
         """Return newer tokens than `seen`: another process's, or renewed now."""
         try:
             deadline = Deadline.after(time_left(patience), self._clock)
@@ -172,16 +172,16 @@ class Grant:
         except OSError as error:
             # Whoever cannot write down the next pair must not spend this one.
             text = f"the key cannot be renewed: {self._place.lock}: {error.strerror}; make its folder writable"
-            raise Rejected(text, cause="auth", retry_after=LOOK_AGAIN) from None
+            raise Rejected(text, cause="auth", retry_after=RECHECK_SECONDS) from None
 
     def _renew(self, current: Tokens) -> Tokens:
         state, now = self._state, self._clock.monotonic()
         if (failure := self._failed(current)) is not None:
             raise failure
-        bought = state.renewed_at is not None and now < state.renewed_at + _FUTILE
+        bought = state.renewed_at is not None and now < state.renewed_at + _UNACCEPTED_PAUSE_SECONDS
         if bought and current.access == state.refused != state.taken:
             text = f"Honcho refuses a key that was just renewed; {ADVICE}"
-            raise Rejected(text, cause="auth", retry_after=LOOK_AGAIN)
+            raise Rejected(text, cause="auth", retry_after=RECHECK_SECONDS)
         try:
             fresh = self._endpoint.renew(current)
         except RequestError as error:
@@ -189,7 +189,7 @@ class Grant:
                 state.failure, state.failed_at, state.failed_with = error, now, current.refresh
                 _log.error("the key was not renewed: %s", error)
             raise
-        state.ahead = min(_AHEAD, (fresh.expires_at - self._clock.now()) * _SHARE)
+        state.ahead = min(_AHEAD_SECONDS, (fresh.expires_at - self._clock.now()) * _MAX_AHEAD_SHARE)
         state.tokens, state.renewed_at = fresh, now
         state.failure = state.refused = None
         self._keep(fresh, current)

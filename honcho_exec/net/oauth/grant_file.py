@@ -12,7 +12,7 @@ from honcho_exec.storage.private_file import write_atomically
 __all__ = ["GrantFile", "Tokens"]
 
 _ACCESS_PREFIX = "hch-at-"
-"""How an access token begins, which tells it from a key that somebody put in its place."""
+"""The beginning of an access token, which distinguishes it from a key in its place."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,23 +16,23 @@ from honcho_exec.errors import Rejected, Unavailable
 from honcho_exec.net.oauth.grant_file import Tokens
 from honcho_exec.net.transport import DeadlineTransport, request_deadline
 
-__all__ = ["ADVICE", "LOOK_AGAIN", "PATIENCE", "HttpTokenEndpoint"]
+__all__ = ["ADVICE", "RECHECK_SECONDS", "TIMEOUT_SECONDS", "HttpTokenEndpoint"]
 
 ADVICE = "log in to Honcho again (`hermes memory setup`) or set HONCHO_API_KEY"
-"""What a person can do about a grant that is worth nothing."""
+"""What a person can do about an invalid grant."""
 
-PATIENCE = 8.0
-"""One renewal, and the wait for somebody else's, take at most so long (seconds)."""
+TIMEOUT_SECONDS = 8.0
+"""The limit of one renewal, and of the wait for another process's."""
 
-LOOK_AGAIN = 2.0
-"""How soon it is worth looking whether a person has logged in again (seconds)."""
+RECHECK_SECONDS = 2.0
+"""How often to check whether a person has logged in again."""
 
-# What a renewal that is under way gets when everything is closed (seconds).
-_GRACE = 1.0
-# When a caller should try again while the endpoint fails (seconds).
-_AGAIN = 5.0
-# A life that the endpoint does not tell (seconds).
-_UNTOLD = 3600.0
+# The time that a running renewal gets when the provider closes.
+_GRACE_SECONDS = 1.0
+# When to try again while the endpoint fails.
+_RETRY_SECONDS = 5.0
+# The assumed life of a token, if the endpoint does not name it.
+_DEFAULT_LIFE_SECONDS = 3600.0
 _TOKEN = re.compile(r"[!-~]+")
 _WAIT = {408, 425, 429}
 _LOOPBACK = {"localhost", "127.0.0.1", "::1"}
@@ -62,7 +62,7 @@ class HttpTokenEndpoint:
                 answer = client.post(tokens.endpoint, data=form)
         except httpx.HTTPError as error:
             text = f"the token endpoint {_shown(tokens.endpoint)} did not answer ({type(error).__name__})"
-            raise Unavailable(text, cause="token", retry_after=_AGAIN) from None
+            raise Unavailable(text, cause="token", retry_after=_RETRY_SECONDS) from None
         return _read_answer(answer, tokens, asked_at)
 
     def abort(self) -> None:
@@ -72,7 +72,7 @@ class HttpTokenEndpoint:
         """
         self.closing.set()
         with self._idle:
-            self._idle.wait_for(lambda: self._transport is None, _GRACE)
+            self._idle.wait_for(lambda: self._transport is None, _GRACE_SECONDS)
             transport = self._transport
         if transport is not None:
             transport.abort()
@@ -86,7 +86,7 @@ class HttpTokenEndpoint:
         if self.closing.is_set():
             transport.abort()
         try:
-            with request_deadline(None), httpx.Client(transport=transport, timeout=PATIENCE) as client:
+            with request_deadline(None), httpx.Client(transport=transport, timeout=TIMEOUT_SECONDS) as client:
                 yield client
         finally:
             with self._idle:
@@ -104,7 +104,7 @@ class HttpTokenEndpoint:
             safe = False
         if not safe:
             text = "the grant's tokenEndpoint is not an https:// URL, so that nothing was sent to it"
-            raise Rejected(f"{text}; {ADVICE}", cause="auth", retry_after=LOOK_AGAIN)
+            raise Rejected(f"{text}; {ADVICE}", cause="auth", retry_after=RECHECK_SECONDS)
 
 
 def _read_answer(answer: httpx.Response, tokens: Tokens, asked_at: float) -> Tokens:
@@ -115,17 +115,17 @@ def _read_answer(answer: httpx.Response, tokens: Tokens, asked_at: float) -> Tok
         body = None
     said = body if isinstance(body, dict) else {}
     if status in _WAIT or status >= httpx.codes.INTERNAL_SERVER_ERROR:
-        raise Unavailable(f"the token endpoint {shown} failed ({status})", cause="token", retry_after=_AGAIN)
+        raise Unavailable(f"the token endpoint {shown} failed ({status})", cause="token", retry_after=_RETRY_SECONDS)
     if not answer.is_success:
         code = str(said.get("error", ""))
         why = code if re.fullmatch(r"[a-z_]{1,40}", code) else str(status)
         text = f"Honcho's login was revoked or has run out ({why} from {shown}); {ADVICE}"
-        raise Rejected(text, cause="auth", status=status, retry_after=LOOK_AGAIN)
+        raise Rejected(text, cause="auth", status=status, retry_after=RECHECK_SECONDS)
     access, refresh = str(said.get("access_token") or ""), str(said.get("refresh_token") or tokens.refresh)
     if not (_TOKEN.fullmatch(access) and _TOKEN.fullmatch(refresh)):
-        raise Unavailable(f"the token endpoint {shown} gave no tokens", cause="token", retry_after=_AGAIN)
+        raise Unavailable(f"the token endpoint {shown} gave no tokens", cause="token", retry_after=_RETRY_SECONDS)
     life = said.get("expires_in")
-    seconds = float(life) if isinstance(life, int | float) and life > 0 else _UNTOLD
+    seconds = float(life) if isinstance(life, int | float) and life > 0 else _DEFAULT_LIFE_SECONDS
     return replace(
         tokens,
         access=access,
