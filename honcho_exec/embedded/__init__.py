@@ -19,7 +19,7 @@ __all__ = ["EmbeddedHoncho"]
 
 
 class EmbeddedHoncho:
-    """Serve Honcho's API (3.0.12) from a file, in-process or behind any WSGI server.
+    """Serve Honcho's API (3.0.12) from a file, in-process or by WSGI.
 
     Without a language model, questions are answered by quoting stored conclusions and messages, and the answer says
     so. Requests that only a Honcho server can serve are answered with 501.
@@ -43,12 +43,12 @@ class EmbeddedHoncho:
         self.app: Callable[..., Any] = build_app(self._store, model)
 
     def abort(self) -> None:
-        """Abort the language model's requests; from now on questions are answered by quoting."""
+        """Abort the language model's requests; answer by quoting from now on."""
         if self._model is not None:
             self._model.abort()
 
     def export(self) -> Iterator[Record]:
-        """Yield everything stored as records that `load` accepts; see `store.records`."""
+        """Yield everything stored as records that `load` accepts."""
         with self._store.reading() as connection:
             yield from dump_records(connection)
 
@@ -81,11 +81,11 @@ class EmbeddedHoncho:
         self._store.flush()
 
     def shrink(self) -> bool:
-        """Return the space of deleted rows to the disk; False if another process uses the file."""
+        """Free the space of deleted rows; False if another process uses the file."""
         return self._store.shrink()
 
     def purge(self, chosen: PurgeFilter) -> Counter[str]:
-        """Delete what matches, without a trace in the file; return the count of each kind."""
+        """Delete what matches, leaving no trace; return the count of each kind."""
         with self._store.writing() as writer:
             counts = delete_matches(writer, chosen)
         self._store.flush()

@@ -1,4 +1,4 @@
-"""A language model behind an OpenAI-compatible endpoint that answers from memory."""
+"""A language model that answers from memory, by an OpenAI-compatible API."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class LanguageModel:
         return f"<LanguageModel {self.name}>"
 
     def answer(self, question: str, excerpts: str, *, observed: str) -> str | None:
-        """Return the answer to a question about `observed`, None if the excerpts hold none.
+        """Return the answer about `observed`, None if the excerpts contain none.
 
         Raises:
             ModelError: the model gave no answer.

@@ -1,4 +1,4 @@
-"""Limits on the size of a request, so that one request cannot exhaust the memory."""
+"""Size limits, so that one request cannot exhaust the memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What crosses HTTP: errors, JSON, ids, times, and the items that are stored."""
+"""Errors, JSON, ids, times and stored items, as they cross HTTP."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class ApiError(Exception):
 
 
 class InvalidValueError(ApiError):
-    """A value of the request is invalid: 422 in the shape of FastAPI's validation errors."""
+    """A value is invalid: 422 in the shape of FastAPI's errors."""
 
     def __init__(self, loc: Loc, msg: str, kind: str = "value_error") -> None:
         super().__init__(422, [{"loc": list(loc), "msg": msg, "type": kind}])
@@ -114,12 +114,12 @@ def resource_id(value: object, *loc: str | int) -> str:
 
 
 def stored_time(seconds: float) -> str:
-    """Return seconds since the epoch as stored: UTC with microseconds, which sorts as text."""
+    """Return seconds since the epoch as stored: UTC, sortable as text."""
     return _stored(datetime.fromtimestamp(seconds, UTC))
 
 
 def parse_time(value: object) -> str | None:
-    """Return an ISO 8601 time as stored, None if it is not one; without a zone it is UTC."""
+    """Return an ISO 8601 time (UTC by default) as stored, None if invalid."""
     if not isinstance(value, str):
         return None
     try:
@@ -178,7 +178,7 @@ _RESOURCE_ID: Final = TypeAdapter[str](ResourceId)
 
 
 class JsonModel(BaseModel):
-    """An object of a JSON body; unknown fields are ignored, as the real server does."""
+    """An object of a JSON body; as on the server, extra fields are ignored."""
 
     # from_attributes gives the errors FastAPI's wording; JSON holds no object that has attributes.
     model_config = ConfigDict(strict=True, from_attributes=True)
@@ -224,7 +224,7 @@ def _finite(number: str) -> float:
 
 
 def _checked_text(value: Any) -> Any:
-    """Return the value with NUL removed from its strings; lone surrogates are an error."""
+    """Remove NUL from the value's strings; refuse lone surrogates."""
     if isinstance(value, str):
         try:
             value.encode()

@@ -48,7 +48,7 @@ class _Budget:
 
 
 class _Request(HTTPRequestParser):
-    """A request that is refused, or answered without its body, once its head is read."""
+    """A request that may be refused or answered once its head is read."""
 
     body_rcv: Any
     content_length: int
@@ -167,13 +167,13 @@ class Server(TcpWSGIServer):
         self._max_unauthenticated = max(1, int(self.adj.connection_limit * unauthenticated_share))
 
     def on_connect(self, channel: _Channel) -> None:
-        """Record a new connection; drop the oldest unauthenticated one if there are too many."""
+        """Record a connection; drop the oldest unauthenticated of too many."""
         self._unauthenticated[channel] = time.monotonic()
         if len(self._unauthenticated) > self._max_unauthenticated:
             self._drop(next(iter(self._unauthenticated)))
 
     def handle_accept(self) -> None:
-        """Accept the whole backlog, so that a flood of connections does not delay the others in it."""
+        """Accept the whole backlog, so that a flood does not delay the others."""
         for _ in range(_MAX_ACCEPTED_AT_ONCE):
             known = len(self.active_channels)
             super().handle_accept()
@@ -186,13 +186,13 @@ class Server(TcpWSGIServer):
         self.drop_unauthenticated(time.monotonic() - _UNAUTHENTICATED_SECONDS)
 
     def drop_unauthenticated(self, since: float) -> None:
-        """Drop unauthenticated connections from before `since` that have no request in progress."""
+        """Drop idle unauthenticated connections from before `since`."""
         for channel, connected in list(self._unauthenticated.items()):
             if connected <= since and not channel.requests:
                 self._drop(channel)
 
     def on_admitted(self, channel: _Channel, *, has_key: bool) -> None:
-        """Record an admitted request; one with the key authenticates its connection."""
+        """Record an admitted request; the key authenticates its connection."""
         if self._unauthenticated.pop(channel, None) is not None and not has_key:
             self._unauthenticated[channel] = time.monotonic()
 

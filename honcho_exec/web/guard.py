@@ -37,7 +37,7 @@ class Refusal:
     detail: str
 
     def to_response(self, _: str | None = None) -> tuple[str, list[tuple[str, str]], bytes]:
-        """Return status line, headers and body; waitress calls this for a refused request."""
+        """Return status line, headers and body; called by waitress, too."""
         body = json.dumps({"detail": self.detail}).encode()
         headers = [("Content-Type", "application/json"), ("Content-Length", str(len(body))), *_HEADERS]
         if self.status is HTTPStatus.UNAUTHORIZED:

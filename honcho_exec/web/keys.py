@@ -24,7 +24,7 @@ _BYTES = 32
 
 
 def serve_key(environ: Mapping[str, str], home: Path) -> tuple[str, Path | None]:
-    """Return the key and, unless the environment has one, its file (mode 0600), created if needed.
+    """Return the key, and its file (mode 0600) if it has one.
 
     Raises:
         ConfigurationError: HONCHO_SERVE_KEY cannot be sent in a header.
@@ -46,7 +46,7 @@ def serve_key(environ: Mapping[str, str], home: Path) -> tuple[str, Path | None]
 
 
 def _create(path: Path) -> None:
-    """Write a new key unless the file exists; concurrent processes end up with the same key."""
+    """Write a new key unless the file exists; safe for two processes."""
     if path.exists():
         return
     with suppress(FileExistsError), write_atomically(path, overwrite=False) as file:

@@ -66,7 +66,7 @@ class OneTimeCode:
 
 
 def write_opener(home: Path, url: str, code: str) -> Path:
-    """Write the file (mode 0600) that redirects to the page at `url` with the code; return its path.
+    """Write the file (mode 0600) that opens `url` with the code.
 
     Raises:
         StateError: the state folder `home` cannot be written to.

@@ -45,7 +45,7 @@ def listen(
     unauthenticated_share: float,
     started: Callable[[str, bool], None],
 ) -> None:
-    """Serve until SIGINT or SIGTERM; running requests then have five seconds to finish.
+    """Serve until SIGINT or SIGTERM; requests get five seconds to finish.
 
     Args:
         guard: the application; called from several threads.
@@ -81,7 +81,7 @@ def make_server(
     body_limit: Callable[[str], int],
     unauthenticated_share: float = UNAUTHENTICATED_SHARE,
 ) -> Server:
-    """Make a server with room for idle connections, which it closes after 20 s."""
+    """Make a server, which closes idle connections after 20 s."""
     _redirect_logging()
     descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     half = _MAX_CONNECTIONS if descriptors == resource.RLIM_INFINITY else descriptors // 2
@@ -105,7 +105,7 @@ def make_server(
 
 
 def _redirect_logging() -> None:
-    """Pass the log records of waitress to the logger of `honcho_exec`, not to stderr."""
+    """Pass the records of waitress's logger to ours, not to stderr."""
     waitress = logging.getLogger("waitress")
     waitress.propagate = False
     waitress.handlers = [_Forward()]
@@ -118,7 +118,7 @@ class _Forward(logging.Handler):
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """Return a bound socket; if waitress failed to bind, it would leave threads behind."""
+    """Return a bound socket: waitress leaks threads if it cannot bind."""
     address = "127.0.0.1" if host.lower() == "localhost" else host.strip("[]")
     try:
         family, kind, _, _, resolved = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]

@@ -30,7 +30,7 @@ _POLICY = (
 
 
 def is_public(method: str, path: str) -> bool:
-    """Return whether a request requires no key: the page's files, health, and the login."""
+    """Return whether a request requires no key: page, health and login."""
     if method == "POST":
         return path == _LOGIN
     return method in _READS and (path in _FILES or path == "/health")

@@ -1,4 +1,4 @@
-"""The WSGI application: the routes of Honcho's API, and the answers to errors."""
+"""The WSGI application: routes of Honcho's API, and answers to errors."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ class _Resource:
 
 
 def build_app(store: Store, model: LanguageModel | None = None) -> Callable[..., Any]:
-    """Return the thread-safe WSGI application for `store`; `model` answers questions."""
+    """Return a thread-safe WSGI application; `model` answers questions."""
     make_request = partial(Request, store, model=model)
 
     def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
@@ -146,7 +146,7 @@ def build_app(store: Store, model: LanguageModel | None = None) -> Callable[...,
 
 @cache
 def _routes() -> falcon.App[falcon.Request, falcon.Response]:
-    """Build the routes once for the process: a gateway has hundreds of stores open."""
+    """Build the routes once: a gateway has hundreds of stores open."""
     app = falcon.App()
     app.add_error_handler(Exception, _unexpected_error)
     app.add_error_handler(falcon.HTTPError, _http_error)

@@ -1,4 +1,4 @@
-"""Request bodies and query strings, as Honcho's OpenAPI document describes them.
+"""Request bodies and query strings of Honcho's OpenAPI document.
 
 Fields that no handler reads are there too: what a server refuses is refused here.
 """

@@ -49,7 +49,7 @@ def representation(request: Request) -> Response:
 
 
 def chat(request: Request) -> Response:
-    """Answer a question about a target, by the language model if any, else by quoting."""
+    """Answer a question about a target, by the model if any, else by quoting."""
 
     def find_material(connection: sqlite3.Connection, body: ChatBody, quotes: int) -> _Material | None:
         view = _view(connection, request, body.target, _sessions(body))
@@ -64,7 +64,7 @@ def chat(request: Request) -> Response:
 
 
 def chat_of_workspace(request: Request) -> Response:
-    """Answer a question about any peer of a workspace, as servers after 3.0.12 do."""
+    """Answer a question about any peer, as servers after 3.0.12 do."""
 
     def find_material(connection: sqlite3.Connection, body: ChatBody, quotes: int) -> _Material | None:
         workspace = find(connection, "workspace", request.workspace)
@@ -79,7 +79,7 @@ def chat_of_workspace(request: Request) -> Response:
 
 @dataclass(frozen=True, slots=True)
 class _Material:
-    """Material for an answer: quotes, context for a language model, and the subject."""
+    """Material for an answer: quotes, context for a model, and the subject."""
 
     quoted: str | None
     known: str
@@ -101,7 +101,7 @@ def _chat(request: Request, find_material: Callable[[sqlite3.Connection, ChatBod
 
 
 def _answered(model: LanguageModel, query: str, material: _Material) -> str | None:
-    """Return the model's answer, or the quotes if it fails; both name their source."""
+    """Return the model's answer, or quotes if it fails; both name the source."""
     try:
         answer = model.answer(query, material.known, observed=material.observed)
     except ModelError as error:
@@ -142,7 +142,7 @@ def context_of_peer(request: Request) -> Response:
 
 
 def context_of_session(request: Request) -> Response:
-    """Return a session's summary and latest messages, and what is known about a target."""
+    """Return a session's summary and messages, and knowledge of a target."""
     if request.text("scope"):
         raise ApiError(501, "'scope' is not served by the embedded Honcho; it needs a Honcho server")
     query = request.query(RecallQuery)
@@ -200,7 +200,7 @@ def _known(
     *,
     sessions: list[str] | None = None,
 ) -> tuple[str | None, list[str] | None]:
-    """Return a representation and a card; a card may be of a peer that does not exist yet."""
+    """Return a representation and a card, which may be of an unknown peer."""
     row = find_in(connection, "peer", observer, request.workspace)
     if row is None:
         return None, None
@@ -213,7 +213,7 @@ def _known(
 
 
 def _sessions(body: ScopedBody) -> list[str] | None:
-    """Return the sessions that a representation or chat is limited to, None for all."""
+    """Return the sessions that a request is limited to, None for all."""
     one, filters = body.session_id, body.filters
     if filters is None:
         return None if one is None else [one]

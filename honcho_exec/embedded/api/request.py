@@ -23,7 +23,7 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A status with a JSON value, with None for no body, or with events for a streaming client."""
+    """A status with a JSON value, without a body (None), or with events."""
 
     status: int
     value: Any = None
@@ -32,7 +32,7 @@ class Response:
 
 @dataclass(frozen=True)
 class Request:
-    """One request: the ids in its path, its query string and its body, checked when they are read.
+    """A request: path ids, query string and body, checked when read.
 
     `model` answers questions, if there is one; `content_type` is that of the body.
     """
@@ -79,7 +79,7 @@ class Request:
         return compile_filters(self.body(FilterBody).filters if self.json is not None else None, columns)
 
     def query(self, model: type[M]) -> M:
-        """Return the query string as a `model`; the last value of a repeated name counts.
+        """Return the query string as a `model`; of repeated names the last value.
 
         Raises:
             ApiError: 422, it is not one.
@@ -97,7 +97,7 @@ class Request:
         return value[-1] if isinstance(value, list) else value
 
     def texts(self, name: str) -> list[str] | None:
-        """Return all values of that name in the query string, None if there is none."""
+        """Return all values of a name in the query string, None if it is absent."""
         value = self.params.get(name)
         return [value] if isinstance(value, str) else value
 

@@ -244,7 +244,7 @@ def _session(
 
 
 def _changes(body: JsonModel) -> Mapping[str, Any]:
-    """Return the metadata and configuration that a request has, without defaults."""
+    """Return the metadata and configuration of a request, without defaults."""
     return body.model_dump(include={"metadata", "configuration"}, exclude_unset=True)
 
 

@@ -1,4 +1,4 @@
-"""Honcho's filters as SQL conditions; values of a request are always bound."""
+"""Honcho's filters as SQL conditions; a request's values are bound."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _COMPARISONS: Final = {"gt": ">", "gte": ">=", "lt": "<", "lte": "<=", "ne": "IS
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """A part of a WHERE clause that binds tighter than AND, and its bound values."""
+    """A part of a WHERE clause, binding tighter than AND, and its values."""
 
     sql: str
     values: tuple[Value, ...] = ()

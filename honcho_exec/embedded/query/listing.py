@@ -52,7 +52,7 @@ def page(
     request: Page,
     to_json: Callable[[sqlite3.Row], Json],
 ) -> Json:
-    """Return one page of what `rows` selects from `table` under `condition`, in insertion order."""
+    """Return a page of the `rows` under `condition`, in insertion order."""
     counted = connection.execute(f"SELECT count(*) FROM {table} WHERE {condition.sql}", condition.values)
     total = int(counted.fetchone()[0])
     direction = "DESC" if request.newest_first else "ASC"
@@ -81,7 +81,7 @@ def resource(row: sqlite3.Row, workspace_id: str | None = None) -> Json:
 
 
 def item(row: sqlite3.Row) -> Json:
-    """Return a message or conclusion as JSON; `row` is of MESSAGE_ROWS or CONCLUSION_ROWS."""
+    """Return a row of MESSAGE_ROWS or CONCLUSION_ROWS as JSON."""
     value = dict(row)
     del value["key"]
     if "metadata" in value:

@@ -1,4 +1,4 @@
-"""Compare metadata as PostgreSQL's JSON containment and text extraction do."""
+"""Compare metadata as PostgreSQL's JSON operators do."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def install(connection: sqlite3.Connection) -> None:
 
 
 def contains(document: object, wanted: object) -> bool:
-    """Return whether `document` contains `wanted`, at the same paths (in lists: at any index)."""
+    """Return whether `document` contains `wanted`; lists in any order."""
     if isinstance(wanted, dict):
         return isinstance(document, dict) and all(
             key in document and contains(document[key], value) for key, value in wanted.items()
@@ -44,13 +44,13 @@ def contains(document: object, wanted: object) -> bool:
 
 
 def compares(document: dict[str, Any], field: str, operators: dict[str, Any]) -> bool:
-    """Return whether the text of a first-level field satisfies every operator; `*` always does."""
+    """Return whether a first-level field satisfies all operators."""
     text = _text(document.get(field))
     return all(value == "*" or _compare(text, operator, value) for operator, value in operators.items())
 
 
 def needles(wanted: object) -> Iterator[str]:
-    """Yield pieces of JSON text that every document containing `wanted` contains."""
+    """Yield JSON texts that are in every document containing `wanted`."""
     if isinstance(wanted, dict):
         for key, value in wanted.items():
             yield dump(key)

@@ -93,12 +93,12 @@ class View:
         return all_of([pair, _confined("conclusion", self.observer["workspace"], self.sessions)])
 
     def messages(self) -> Condition:
-        """Select the messages of sessions of which the observer is or was a member."""
+        """Select the messages of sessions that the observer is or was in."""
         took_part = Condition("message.session IN (SELECT session FROM member WHERE peer = ?)", (self.observer["key"],))
         return all_of([took_part, _confined("message", self.observer["workspace"], self.sessions)])
 
     def shared_messages(self) -> Condition:
-        """Select the messages of sessions that both are or were members of, not those to others."""
+        """Select the messages of sessions that both are or were in."""
         both = Condition("message.session IN (SELECT session FROM member WHERE peer = ?)", (self.observed["key"],))
         return all_of([self.messages(), both])
 
@@ -116,7 +116,7 @@ def representation(
     most: int = 25,
     quotes: int = _QUOTES,
 ) -> str:
-    """Return dated conclusions and messages: those relevant to a query first, then the newest.
+    """Return dated conclusions and messages, relevant ones first, then new.
 
     Messages are quoted whole, also those of others to the observed peer: on the conversations of LoCoMo this contains
     the answer to a question five times as often as the best sentences of the peer's own messages.
@@ -144,7 +144,7 @@ def representation(
 
 
 def chat(connection: sqlite3.Connection, evidence: Evidence, query: str, *, quotes: int = _ANSWERS) -> str | None:
-    """Return the conclusions and messages most relevant to a question, None if there are none."""
+    """Quote the most relevant conclusions and messages; None if none is."""
     conclusions = find_conclusions(connection, query, evidence.conclusions(), limit=quotes)
     messages = find_messages(connection, query, evidence.shared_messages(), limit=quotes)
     text = _sections(("Conclusions:", _concluded(conclusions)), ("Said on this:", _quoted(messages)))
@@ -166,7 +166,7 @@ def set_card(connection: sqlite3.Connection, observer: int, target: str, lines: 
 
 
 def session_summaries(connection: sqlite3.Connection, session: int) -> dict[str, dict[str, Any] | None]:
-    """Return the `short` and `long` summary of a session; None below 20 and 60 messages."""
+    """Return `short` and `long` summary; None below 20 and 60 messages."""
     count = _count(connection, session)
     return {kind: _summary(connection, session, kind, count // every * every) for kind, every in _EVERY.items()}
 
@@ -174,7 +174,7 @@ def session_summaries(connection: sqlite3.Connection, session: int) -> dict[str,
 def session_context(
     connection: sqlite3.Connection, session: int, *, tokens: int | None, summarized: bool
 ) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
-    """Return a summary, if there is one and `summarized`, and the latest messages that fit."""
+    """Return a summary, if any and `summarized`, and the latest messages."""
     budget = _CONTEXT_TOKENS if tokens is None else min(tokens, _CONTEXT_TOKENS)
     count = _count(connection, session)
     summary, start = None, 1
@@ -240,7 +240,7 @@ def _quoted(rows: Sequence[sqlite3.Row]) -> list[str]:
 
 
 def _latest(connection: sqlite3.Connection, view: View, quoted: Sequence[sqlite3.Row], most: int) -> list[str]:
-    """Return the latest statements of the observed peer, without those already quoted."""
+    """Return the observed peer's latest statements that are not quoted yet."""
     newest = f"{MESSAGE_ROWS} WHERE {{}} ORDER BY message.key DESC LIMIT ?"
     known = {row["id"] for row in quoted}
     rows = _select(connection, newest, view.observed_messages(), _LATEST_CANDIDATES)

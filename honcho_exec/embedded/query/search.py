@@ -31,7 +31,7 @@ _Position = tuple[int, int]  # a session and an offset in it
 
 
 def find_messages(connection: sqlite3.Connection, query: str, condition: Condition, limit: int) -> list[sqlite3.Row]:
-    """Return at most `limit` messages under `condition`, by relevance, then the newest first."""
+    """Return at most `limit` messages by relevance, then the newest first."""
     keys: dict[int, None] = {}
     for expression in match_expressions(query):
         if len(keys) >= limit:
@@ -46,7 +46,7 @@ def find_messages(connection: sqlite3.Connection, query: str, condition: Conditi
 def find_conclusions(
     connection: sqlite3.Connection, query: str, condition: Condition, *, limit: int
 ) -> list[sqlite3.Row]:
-    """Return at most `limit` conclusions under `condition`, by relevance, then the newest first."""
+    """Return at most `limit` conclusions by relevance, then the newest first."""
     rows_by_key: dict[int, sqlite3.Row] = {}
     for expression in match_expressions(query):
         rows = connection.execute(
@@ -82,7 +82,7 @@ def joint_sessions(workspace: int, peers: Sequence[str]) -> Condition:
 
 
 def member_window(workspace: int, peer: str) -> Condition:
-    """Select the messages written since `peer` last joined their session, until it left."""
+    """Select the messages since `peer` last joined, until it left."""
     return Condition(
         """
         EXISTS (SELECT 1 FROM member
@@ -157,7 +157,7 @@ def _rows_in_order(connection: sqlite3.Connection, keys: list[int]) -> list[sqli
 def _containing(
     connection: sqlite3.Connection, table: str, query: str, condition: Condition, limit: int
 ) -> list[sqlite3.Row]:
-    """Return the newest rows with the query as a substring: an emoji, code, part of a word."""
+    """Return the newest rows that have the query as a substring."""
     wanted = query.strip()
     if not wanted:
         return []

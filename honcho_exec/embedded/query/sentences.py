@@ -30,7 +30,7 @@ def statements(text: str) -> list[str]:
 
 
 def key_sentences(said: Sequence[tuple[str, str]], most: int) -> list[str]:
-    """Return the sentences of (speaker, text) pairs with the most recurring words, in order."""
+    """Return the sentences with the most recurring words, in their order."""
     candidates = [(speaker, *found) for speaker, text in said for found in _statements(text)]
     spread = Counter(stem for _, _, stems in candidates for stem in stems)
     weights = [_weight(stems, spread) for _, _, stems in candidates]
@@ -40,7 +40,7 @@ def key_sentences(said: Sequence[tuple[str, str]], most: int) -> list[str]:
 
 
 def cut(text: str, most: int) -> str:
-    """Return at most `most` characters of a text on one line, cut between words."""
+    """Return the first `most` characters on one line, cut between words."""
     line = " ".join(text.split())
     if len(line) <= most:
         return line

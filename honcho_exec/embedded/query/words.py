@@ -50,7 +50,7 @@ def day_words(created_at: str) -> str:
 
 
 def query_words(text: str) -> list[str]:
-    """Return the distinct meaningful words of a query, at most 48; all words if none is."""
+    """Return at most 48 distinct words; stop words only if it has no others."""
     words = list(dict.fromkeys(_TOKEN.findall(text.lower())))
     return ([word for word in words if word not in _STOP_WORDS] or words)[:_MAX_WORDS]
 

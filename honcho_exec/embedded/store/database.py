@@ -1,4 +1,4 @@
-"""The database of the embedded Honcho: snapshots to read, one writer at a time."""
+"""The database: snapshots to read, one writer at a time."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _BUSY_SECONDS: Final = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """A write transaction: its connection, its time, and the source of new ids."""
+    """A write transaction: connection, time, and source of new ids."""
 
     connection: sqlite3.Connection
     now: str
     clock: Clock
 
     def drop_words(self, index: str) -> None:
-        """Erase deleted rows from a word index, which otherwise only marks them as deleted."""
+        """Erase deleted rows from a word index, which only marks them."""
         self.connection.execute(f"INSERT INTO {index} ({index}) VALUES ('optimize')")
 
     def new_id(self) -> str:
@@ -72,7 +72,7 @@ class Store:
         self._database.truncate_log()
 
     def shrink(self) -> bool:
-        """Return the space of deleted rows to the disk; False if another process uses the file."""
+        """Free the space of deleted rows; False if another process uses the file."""
         return self._database.shrink()
 
     def close(self) -> None:

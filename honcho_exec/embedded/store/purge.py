@@ -32,7 +32,7 @@ def count_matches(connection: sqlite3.Connection, chosen: PurgeFilter) -> Counte
 
 
 def delete_matches(writer: Writer, chosen: PurgeFilter) -> Counter[str]:
-    """Delete what matches and return the counts; a card loses only the lines with the text."""
+    """Delete what matches, of cards only the lines; return the counts."""
     connection = writer.connection
     counts = count_matches(connection, chosen)
     for observer, target, lines in _cards(connection, chosen):
@@ -69,7 +69,7 @@ def _install(connection: sqlite3.Connection, chosen: PurgeFilter) -> None:
 
 
 def _conditions(chosen: PurgeFilter) -> dict[str, Condition]:
-    """Return the condition of each table, in an order that satisfies the foreign keys."""
+    """Return each table's condition, in the order of the foreign keys."""
     if chosen.everything:
         conditions = dict.fromkeys(("message", "conclusion", "member", "session", "peer"), Condition("1"))
         workspace = Condition("1") if chosen.workspace is None else Condition("workspace.id = ?", (chosen.workspace,))

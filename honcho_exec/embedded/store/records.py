@@ -1,4 +1,4 @@
-"""Export and import of everything stored; an export of an import is the same.
+"""Export and import of everything stored, without loss.
 
 A record is a JSON object with a `kind`. Workspaces come first, then peers, sessions, members, messages, conclusions and
 cards, each kind in the order of insertion; so a record follows those that it refers to.
@@ -76,7 +76,7 @@ def dump_records(connection: sqlite3.Connection) -> Iterator[Record]:
 
 
 def load_records(writer: Writer, records: Iterable[tuple[str, object]]) -> Counter[str]:
-    """Store records, each with its location for errors; items that exist are kept.
+    """Store records, each with its location; existing items are kept.
 
     Returns:
         How many items of each kind were new, and under `already` how many existed.

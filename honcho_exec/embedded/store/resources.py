@@ -63,22 +63,22 @@ def get_or_404(connection: sqlite3.Connection, kind: Kind, id_: str, workspace_i
 
 
 def ensure_workspace(writer: Writer, id_: str) -> tuple[int, bool]:
-    """Return the key of a workspace, created if needed, and whether it was created."""
+    """Return the key of a workspace, and whether it was created."""
     return _ensure(writer, "workspace", id_)
 
 
 def ensure_peer(writer: Writer, workspace: int, id_: str) -> tuple[int, bool]:
-    """Return the key of a peer, created if needed, and whether it was created."""
+    """Return the key of a peer, and whether it was created."""
     return _ensure(writer, "peer", id_, workspace)
 
 
 def ensure_session(writer: Writer, workspace: int, id_: str) -> tuple[int, bool]:
-    """Return the key of a session, created if needed, and whether it was created."""
+    """Return the key of a session, and whether it was created."""
     return _ensure(writer, "session", id_, workspace)
 
 
 def update(writer: Writer, kind: Kind, key: int, changes: Mapping[str, Any]) -> sqlite3.Row:
-    """Replace the `metadata` and merge the `configuration` of `changes`; return the updated row."""
+    """Replace the metadata, merge the configuration; return the new row."""
     connection = writer.connection
     if (metadata := changes.get("metadata")) is not None:
         connection.execute(f"UPDATE {kind} SET metadata = ? WHERE key = ?", (dump(metadata), key))
@@ -106,7 +106,7 @@ def add_members(writer: Writer, workspace: int, session: int, peers: Mapping[str
 
 
 def ensure_authors(writer: Writer, workspace: int, session: int, peers: Iterable[str]) -> dict[str, int]:
-    """Return the keys of authors; they become members, and members keep their join time."""
+    """Return the authors' keys; new ones join, members keep their join time."""
     keys = {id_: ensure_peer(writer, workspace, id_)[0] for id_ in peers}
     writer.connection.executemany(
         """
@@ -126,7 +126,7 @@ def remove_all_members(writer: Writer, session: int) -> None:
 
 
 def remove_members(writer: Writer, session: int, peers: Iterable[str]) -> None:
-    """Remove members; they still see the messages of their time in the session."""
+    """Remove members; they still see the messages of their time."""
     writer.connection.executemany(
         """
         UPDATE member SET left_at = ? WHERE session = ? AND left_at IS NULL AND peer IN
@@ -146,7 +146,7 @@ def member_config(connection: sqlite3.Connection, session: int, peer: int) -> di
 
 
 def set_member_config(writer: Writer, session: int, peer: int, config: Mapping[str, Any]) -> bool:
-    """Replace what a member observes; return False if the peer is not a member."""
+    """Replace what a member observes; False if the peer is not a member."""
     cursor = writer.connection.execute(
         "UPDATE member SET observe_me = ?, observe_others = ? WHERE session = ? AND peer = ? AND left_at IS NULL",
         (config.get("observe_me"), config.get("observe_others"), session, peer),

@@ -20,7 +20,7 @@ _INSERT_MESSAGE: Final = "INSERT INTO message VALUES (NULL, ?, ?, ?, ?, ?, ?, ?,
 def add_messages(
     writer: Writer, workspace_id: str, session_id: str, messages: Sequence[NewMessage]
 ) -> list[sqlite3.Row]:
-    """Append messages to a session; its workspace, itself and the authors are created as needed."""
+    """Append messages, creating workspace, session and authors as needed."""
     connection = writer.connection
     workspace, _ = ensure_workspace(writer, workspace_id)
     session, _ = ensure_session(writer, workspace, session_id)
@@ -41,7 +41,7 @@ def add_messages(
 
 
 def clone_session(writer: Writer, session: int, last: str | None) -> int:
-    """Copy a session with its members and messages, up to the message `last` if given.
+    """Copy a session with members and messages, up to `last` if given.
 
     Raises:
         ApiError: 404, the session has no such message.
