@@ -46,7 +46,7 @@ def search(make_provider: MakeProvider, server: FaultyServer, **settings: object
     return str(answer["result"])
 
 
-def test_a_session_is_ready_after_few_requests_and_none_of_them_again_in_the_next_process(
+def test_session_opens_in_few_requests_and_in_none_in_the_next_process(
     server: FaultyServer, make_provider: MakeProvider
 ) -> None:
     server.rule(match=lambda _: True, fault=latency(0.1))
@@ -175,7 +175,7 @@ def test_a_damaged_memory_of_sessions_costs_requests_and_nothing_else(
     assert server.count(*JOIN) == 0
 
 
-def test_a_state_folder_that_takes_no_locks_or_memory_does_not_keep_anybody_out(
+def test_state_folder_without_locks_or_memory_keeps_no_provider_out(
     server: FaultyServer, make_provider: MakeProvider, tmp_path: Path
 ) -> None:
     Database(tmp_path / "state" / "known.db", ("",) * 99).close()
