@@ -1,4 +1,4 @@
-"""`outbox redirect`: send what waits for another address to the configured Honcho."""
+"""`outbox redirect`: send rows for another address to the configured Honcho."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["redirect"]
 
 
 class _Declined(HonchoExecError):  # noqa: N818 - reads as the state it reports
-    """A person was asked and said no."""
+    """The person answered no."""
 
     cause = "declined"
 
@@ -31,18 +31,20 @@ class _Declined(HonchoExecError):  # noqa: N818 - reads as the state it reports
     "honcho-exec outbox redirect --from 'http://localhost:80000 hermes' --ambiguous --parked",
 )
 @click.option(
-    "--from", "source", metavar="DESTINATION", help="The address that the rows wait for, or it and a workspace."
+    "--from", "source", metavar="DESTINATION", help="The address of the rows, or the address and a workspace."
 )
-@click.option("--ambiguous", is_flag=True, help="Also rows that may have arrived there: they may then be in both.")
+@click.option(
+    "--ambiguous", is_flag=True, help="Also rows that may have been delivered there: they may then be in both."
+)
 @click.option("--parked", is_flag=True, help="Also rows that were refused there; they stay parked.")
 @click.option("--yes", "sure", is_flag=True, help="Do not ask.")
 @json_option
 @pass_cli
 def redirect(cli: CliContext, source: str | None, *, ambiguous: bool, parked: bool, sure: bool) -> None:
-    """Send rows that wait for another address to the Honcho in use.
+    """Send the rows for another address to the Honcho in use.
 
-    For an address that was mistyped, or a server that has moved. Shows what waits where and asks before anything is
-    moved. Rows keep their order and their workspace. Rows that a running process has are left to it.
+    Useful if an address was mistyped, or a server has moved. Shows the rows and asks before it moves them. Rows keep
+    their order and workspace. Rows that a running process has claimed are not moved.
     """
     if not sure and not sys.stdin.isatty():
         raise click.UsageError("there is no terminal to ask on; --yes moves the rows without asking")
@@ -51,10 +53,10 @@ def redirect(cli: CliContext, source: str | None, *, ambiguous: bool, parked: bo
         known = box.inspection.elsewhere()
         chosen = [one for one in known if source in (None, one.destination, one.destination.rpartition(" ")[0])]
         if source is not None and not chosen:
-            raise click.UsageError(f"nothing waits for {without_password(source)!r}{_listed(known)}")
+            raise click.UsageError(f"there are no rows for {without_password(source)!r}{_listed(known)}")
         if len({one.destination for one in chosen}) > 1 and source is None:
-            raise click.UsageError(f"rows wait for more than one destination; choose with --from{_listed(known)}")
-        count = sum(_chosen(one, kinds) for one in chosen)
+            raise click.UsageError(f"there are rows for more than one destination; choose with --from{_listed(known)}")
+        count = sum(_count_chosen(one, kinds) for one in chosen)
         backend = box.destination.rpartition(" ")[0]
         if not cli.as_json:
             _show(chosen, kinds, backend, ask=not sure)
@@ -75,43 +77,43 @@ def redirect(cli: CliContext, source: str | None, *, ambiguous: bool, parked: bo
             }
         )
         return
-    _tell(moved, duplicates, {one.workspace for one in chosen}, box.destination.rpartition(" ")[2])
+    _print_result(moved, duplicates, {one.workspace for one in chosen}, box.destination.rpartition(" ")[2])
 
 
 def _listed(known: Sequence[Elsewhere]) -> str:
-    """The destinations that rows wait for, as the end of a message."""
+    """List the destinations of rows, as the end of a message."""
     if not known:
-        return "; nothing waits for another address"
-    return "".join(f"\n  {many(_all(one))} for {without_password(one.destination)!r}" for one in known)
+        return "; there are none for another address"
+    return "".join(f"\n  {many(_count_all(one))} for {without_password(one.destination)!r}" for one in known)
 
 
 def _show(chosen: Sequence[Elsewhere], kinds: Sequence[str], backend: str, *, ask: bool) -> None:
-    """Say what would be moved, and what not and why; on stderr if a question follows."""
+    """Print which rows would be moved, and which not and why; on stderr if a question follows."""
     if not chosen:
-        print_text(stdout(), "Nothing waits for another address.")
+        print_text(stdout(), "There are no rows for another address.")
         return
     lines = []
     for one in chosen:
         where = without_password(one.destination.rpartition(" ")[0])
         age = format_duration(max(0.0, time.time() - one.oldest_at))
-        lines.append(f"{many(_all(one))} for {where}, workspace {one.workspace}, the oldest for {age}:")
-        lines.append(f"- {many(_chosen(one, kinds))} can be sent to {without_password(backend)}")
+        lines.append(f"{many(_count_all(one))} for {where}, workspace {one.workspace}, the oldest for {age}:")
+        lines.append(f"- {many(_count_chosen(one, kinds))} can be sent to {without_password(backend)}")
         if one.held:
             lines.append(f"- {many(one.held)} held by a running process; end it first")
         if one.ambiguous and "ambiguous" not in kinds:
-            lines.append(f"- {many(one.ambiguous)} may have arrived there already; --ambiguous moves them too")
+            lines.append(f"- {many(one.ambiguous)} may have been delivered there; --ambiguous moves them too")
         if one.parked and "parked" not in kinds:
-            lines.append(f"- {many(one.parked)} parked, since they were refused there; --parked moves them too")
+            lines.append(f"- {many(one.parked)} refused there and parked; --parked moves them too")
     if ask:
         click.echo(printable("\n".join(lines)), err=True)
     else:
         print_text(stdout(), "\n".join(lines))
 
 
-def _tell(moved: int, duplicates: int, workspaces: set[str], configured: str) -> None:
+def _print_result(moved: int, duplicates: int, workspaces: set[str], configured: str) -> None:
     console = stdout()
     if duplicates:
-        print_text(console, f"{many(duplicates)} dropped: the same was waiting there already.")
+        print_text(console, f"{many(duplicates)} dropped: equal rows were pending already.")
     if not moved:
         print_text(console, "Nothing was moved.")
         return
@@ -122,11 +124,11 @@ def _tell(moved: int, duplicates: int, workspaces: set[str], configured: str) ->
         )
 
 
-def _all(one: Elsewhere) -> int:
+def _count_all(one: Elsewhere) -> int:
     return one.movable + one.ambiguous + one.parked + one.held
 
 
-def _chosen(one: Elsewhere, kinds: Sequence[str]) -> int:
+def _count_chosen(one: Elsewhere, kinds: Sequence[str]) -> int:
     return sum(int(getattr(one, kind)) for kind in kinds)
 
 

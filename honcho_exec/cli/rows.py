@@ -1,4 +1,4 @@
-"""The outbox's rows, as people and programs see them."""
+"""Print rows of the outbox, for people and as JSON."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from honcho_exec.outbox.rows import OutboxRow
 __all__ = ["EVERY", "many", "show_row", "show_rows", "to_dict"]
 
 EVERY = 2**63 - 1
-"""A limit that leaves no row out."""
+"""A limit that includes every row."""
 
-# Columns: at most so wide on a terminal, so that room for the text is left; and the text where there is room for all.
-_WIDEST = 24
-_WORDS = 60
-_FEWEST = 12
+# Widths in columns: of names at most, of the text at most and at least, and between columns.
+_MAX_NAME = 24
+_MAX_TEXT = 60
+_MIN_TEXT = 12
 _GAP = 2
 _STYLES = {"parked": "yellow", "in flight": "cyan"}
 
 
 def to_dict(row: OutboxRow, now: float) -> dict[str, object]:
-    """A row as plain values, for JSON; times are ISO 8601, `age` is in seconds."""
+    """Return a row for JSON; times are ISO 8601, `age` is in seconds."""
     return {
         "id": row.id,
         "state": _state(row).replace(" ", "_"),
@@ -50,7 +50,7 @@ def to_dict(row: OutboxRow, now: float) -> dict[str, object]:
 
 
 def show_rows(console: Console, rows: Sequence[OutboxRow], now: float, *, everywhere: bool) -> None:
-    """Print one line for each row, with its destination where `everywhere`; a terminal's lines are cut to its width."""
+    """Print one line for each row, with its destination if `everywhere`, cut to the width of a terminal."""
     heads = ["id", "state", "kind", "session", "who", "age", "tries", *(["destination"] if everywhere else [])]
     lines = [[*heads, "text", "reason"], *(_cells(row, now, everywhere=everywhere) for row in rows)]
     widths = [max(Text(cell).cell_len for cell in column) for column in zip(*lines, strict=True)]
@@ -58,19 +58,19 @@ def show_rows(console: Console, rows: Sequence[OutboxRow], now: float, *, everyw
         widths[-1] = 0
     if console.is_terminal:
         widths = _fitted(widths, console.width)
-    for place, line in enumerate(lines):
-        style = "dim" if place == 0 else _STYLES.get(line[1], "")
-        told = Text()
+    for index, line in enumerate(lines):
+        style = "dim" if index == 0 else _STYLES.get(line[1], "")
+        output = Text()
         for column, (cell, width) in enumerate(zip(line, widths, strict=True)):
             if not width:
                 continue
-            part = Text(cell, style=style if place == 0 or column == 1 else "")
+            part = Text(cell, style=style if index == 0 or column == 1 else "")
             part.truncate(width, overflow="ellipsis", pad=True)
-            told.append_text(part).append(" " * _GAP)
-        told.rstrip()
+            output.append_text(part).append(" " * _GAP)
+        output.rstrip()
         if console.is_terminal:
-            told.truncate(console.width, overflow="ellipsis")
-        console.print(told, soft_wrap=True)
+            output.truncate(console.width, overflow="ellipsis")
+        console.print(output, soft_wrap=True)
 
 
 def show_row(console: Console, row: OutboxRow, now: float) -> None:
@@ -100,7 +100,7 @@ def show_row(console: Console, row: OutboxRow, now: float) -> None:
 
 
 def many(count: int) -> str:
-    """So many rows, in words."""
+    """Return a number of rows in words."""
     return f"{count} row{'' if count == 1 else 's'}"
 
 
@@ -117,20 +117,20 @@ def _cells(row: OutboxRow, now: float, *, everywhere: bool) -> list[str]:
     if everywhere:
         cells.append(without_password(row.destination))
     words = _line(_text(row.write))
-    cells.append(words if len(words) <= _WORDS else f"{words[: _WORDS - 1].rstrip()}…")
-    # Every reason begins with the address, which leaves no room for the rest.
+    cells.append(words if len(words) <= _MAX_TEXT else f"{words[: _MAX_TEXT - 1].rstrip()}…")
+    # Every reason begins with the address, which would leave no room for the rest.
     address = row.destination.rpartition(" ")[0]
     cells.append(without_password((row.error or "").removeprefix(f"{address} ")))
     return [_line(cell) for cell in cells]
 
 
 def _fitted(widths: Sequence[int], width: int) -> list[int]:
-    """The widths with which a line fits, as far as it can: names are cut, then text and reason share the rest."""
-    names = [min(column, _WIDEST) for column in widths[:-2]]
+    """Return the widths that fit a line: names are cut, then text and reason share the rest."""
+    names = [min(column, _MAX_NAME) for column in widths[:-2]]
     words, reason = widths[-2:]
     left = width - sum(names) - _GAP * (len(widths) - (1 if reason else 2))
-    words = max(_FEWEST, min(words, max(left // 2, left - reason)))
-    return [*names, words, min(reason, max(_FEWEST, left - words))]
+    words = max(_MIN_TEXT, min(words, max(left // 2, left - reason)))
+    return [*names, words, min(reason, max(_MIN_TEXT, left - words))]
 
 
 def _state(row: OutboxRow) -> str:
@@ -155,8 +155,8 @@ def _text(write: Write) -> str:
             return write.new or f"no more: {write.old}"
 
 
-def _line(told: str) -> str:
-    return " ".join(printable(told).split())
+def _line(text: str) -> str:
+    return " ".join(printable(text).split())
 
 
 def _when(at: float) -> str:

@@ -1,6 +1,6 @@
-"""Conversations in the forms in which others keep them: lists of messages as of OpenAI's API, and Hermes's own store.
+"""Read conversations in other formats: lists of messages as in OpenAI's API, and Hermes's session store.
 
-Each message becomes an object such as a line of JSON has it; what no person and no assistant said is left out.
+Each message becomes an object like that of a JSON line; messages of tools and systems are left out.
 """
 
 from __future__ import annotations
@@ -23,44 +23,44 @@ __all__ = ["is_conversation", "is_store", "of_conversation", "of_document", "of_
 
 _MAGIC = b"SQLite format 3\x00"
 _STRUCTURED = "\x00json:"
-# How the host begins the summary of what it has put away.
+# The beginnings of the host's summaries of compacted messages.
 _SUMMARIES = ("[CONTEXT COMPACTION", "[CONTEXT SUMMARY]")
 _SPEAKERS = ("user", "assistant")
 _NAMES = ("session", "session_id", "conversation_id", "id", "title")
 _TIMES = ("created_at", "timestamp", "create_time", "created")
 
 Found = tuple[str, dict[str, Any]]
-"""A message and its place, within the file."""
+"""The location of a message within the file, and the message."""
 
 
 class _NotAStore(HonchoExecError):  # noqa: N818 - reads as the state it reports
-    """The file is a database, and not Hermes's."""
+    """The file is a database, but not Hermes's."""
 
     cause = "input"
 
 
 def is_store(head: bytes) -> bool:
-    """Whether a file that begins like this is a database."""
+    """Return whether a file with this beginning is a database."""
     return head.startswith(_MAGIC)
 
 
 def is_conversation(found: object) -> bool:
-    """Whether a JSON value is a conversation as a whole, and not one message."""
+    """Return whether a JSON value is a whole conversation, not one message."""
     return isinstance(found, dict) and isinstance(found.get("messages"), list)
 
 
 def of_document(found: list[Any]) -> Iterator[Found]:
-    """The messages of a JSON list: of messages, or of conversations."""
+    """Read the messages of a JSON list of messages or of conversations."""
     if found and all(map(is_conversation, found)):
         for number, conversation in enumerate(found, 1):
-            for place, message in of_conversation(conversation):
-                yield f"[{number}]{place}", message
+            for location, message in of_conversation(conversation):
+                yield f"[{number}]{location}", message
     else:
         yield from of_conversation({"messages": found})
 
 
 def of_conversation(conversation: Mapping[str, Any]) -> Iterator[Found]:
-    """The messages of one conversation, which may have a name, and each a time."""
+    """Read the messages of a conversation, which may have a name, and times."""
     session = next((str(conversation[name]) for name in _NAMES if conversation.get(name)), None)
     for number, message in enumerate(conversation["messages"], 1):
         if not isinstance(message, dict):
@@ -70,7 +70,7 @@ def of_conversation(conversation: Mapping[str, Any]) -> Iterator[Found]:
 
 
 def of_store(path: Path) -> Iterator[Found]:
-    """What was said in the sessions of Hermes's own store, `state.db`, also what it has put away to save room.
+    """Read the messages of Hermes's session store, `state.db`, with those that it has compacted.
 
     Raises:
         _NotAStore: it is another database, or cannot be read.
@@ -86,33 +86,33 @@ def of_store(path: Path) -> Iterator[Found]:
             )
             for session, rows in groupby(found, key=lambda row: row[1]):
                 for id_, _, role, content, timestamp, _ in _without_copies(rows):
-                    said = {"role": role, "content": _decoded(content), "id": id_, "timestamp": timestamp}
-                    if (message := _message(said, session)) is not None:
+                    stored = {"role": role, "content": _decoded(content), "id": id_, "timestamp": timestamp}
+                    if (message := _message(stored, session)) is not None:
                         yield f"message {id_}", message
     except sqlite3.Error as error:
         raise _NotAStore(f"{path} is not Hermes's session store: {error}") from error
 
 
 def _without_copies(rows: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-    """A session's rows, those put away first, without the copies with which what was kept of them begins."""
-    away: Counter[tuple[str, str]] = Counter()
+    """Return a session's rows, compacted ones first, without the copies of these at the start of the active ones."""
+    compacted: Counter[tuple[str, str]] = Counter()
     copying = True
     for row in rows:
-        said, active = (row[2], row[3]), row[5]
+        key, active = (row[2], row[3]), row[5]
         if not active:
-            away[said] += 1
-        elif copying and away:
+            compacted[key] += 1
+        elif copying and compacted:
             if row[3].startswith(_SUMMARIES):
                 continue
-            if away[said]:
-                away[said] -= 1
+            if compacted[key]:
+                compacted[key] -= 1
                 continue
             copying = False
         yield row
 
 
 def _message(message: Mapping[str, Any], session: str | None) -> dict[str, Any] | None:
-    """A message as a line has it; None for what neither a person nor the assistant said in words."""
+    """Return a message as in a JSON line; None if it is no text of the user or the assistant."""
     if message.get("role") not in _SPEAKERS and isinstance(message.get("role"), str):
         return None
     content = message.get("content")
@@ -140,7 +140,7 @@ def _decoded(content: object) -> object:
 
 
 def _iso(moment: object) -> object:
-    """Seconds since the epoch as ISO 8601; anything else as it is, for whoever checks it."""
+    """Return seconds since the epoch as ISO 8601; other values as they are, to be checked later."""
     if isinstance(moment, bool) or not isinstance(moment, int | float):
         return moment
     try:

@@ -185,8 +185,8 @@ class Push:
             there = Counter((item["content"], item["session_id"]) for item in found)
             missing = []
             for record in records:
-                if there[said := (record["content"], record["session"])]:
-                    there[said] -= 1
+                if there[key := (record["content"], record["session"])]:
+                    there[key] -= 1
                 else:
                     missing.append({**pair, "content": record["content"], "session_id": record["session"]})
             before.append(len(missing))

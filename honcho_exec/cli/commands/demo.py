@@ -1,4 +1,4 @@
-"""`demo`: a conversation that the package ships, played through the provider, and then asked about."""
+"""`demo`: play a conversation through the provider, and ask about it."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from honcho_exec.transfer.sources import InputFile, MessageLine, read_messages
 
 __all__ = ["demo"]
 
-_PATIENCE = 30.0
-_SHOWN = 4
-# Found in the demo's own folder, so that other commands can look around in it.
+_DELIVERY_SECONDS = 30.0
+_MAX_LINES = 4
+# Written into the demo's own folder, so that other commands can be used on it.
 _SETTINGS = {"baseUrl": "embedded", "workspace": "demo", "peerName": "nadia", "aiPeer": "assistant"}
 _CALLS: tuple[tuple[str, dict[str, object]], ...] = (
     ("honcho_search", {"query": "What is she allergic to?", "max_tokens": 120}),
@@ -49,15 +49,15 @@ class _Turn:
 
 @command(
     "honcho-exec demo",
-    "honcho-exec demo --keep       and look around in it afterwards",
+    "honcho-exec demo --keep       keep its memory, to try other commands on it",
 )
-@click.option("--keep", is_flag=True, help="Keep the demo's folder, and say where it is.")
+@click.option("--keep", is_flag=True, help="Keep the demo's folder, and print its path.")
 @click.pass_context
 def demo(ctx: click.Context, *, keep: bool) -> None:
     """Play a conversation and ask all five tools about it.
 
-    Needs no key, server or settings. It has a memory of its own, which is removed at the end, and leaves yours and
-    your settings alone.
+    Needs no key, server or settings. It has a memory of its own, which is removed at the end; your memory and settings
+    are not used.
     """
     began = time.monotonic()
     turns = _conversation()
@@ -71,13 +71,13 @@ def demo(ctx: click.Context, *, keep: bool) -> None:
         median = statistics.median(waits) * 1000
         print_text(console, f"{delivered} turns delivered. The agent waited {median:.1f} ms for each (median).")
         answered = [_ask(console, provider, tool, args) for tool, args in _CALLS]
-    _tell(console, folder if keep else None, time.monotonic() - began)
+    _print_next_steps(console, folder if keep else None, time.monotonic() - began)
     ctx.exit(0 if delivered == len(turns) and all(answered) else FAILED)
 
 
 @contextmanager
 def _folder(*, keep: bool) -> Iterator[Path]:
-    """A folder for settings and state, removed at the end, however that comes about, unless it is to be kept."""
+    """Create a folder for settings and state, which is removed at the end unless it is kept."""
     folder = Path(tempfile.mkdtemp(prefix="honcho-exec-demo-"))
     try:
         (folder / "honcho.json").write_text(json.dumps(_SETTINGS), encoding="utf-8")
@@ -89,7 +89,7 @@ def _folder(*, keep: bool) -> Iterator[Path]:
 
 @contextmanager
 def _provider(folder: Path, session: str) -> Iterator[HonchoProvider]:
-    # Nothing of the real environment: no variable, no settings file and no memory of the user's.
+    # Nothing of the user's environment: no variable, no settings file and no memory.
     provider = HonchoProvider(session, environ={"HOME": str(folder)})
     provider.initialize(hermes_home=str(folder))
     try:
@@ -109,23 +109,23 @@ def _conversation() -> list[_Turn]:
 
 
 def _play(provider: HonchoProvider, turns: Sequence[_Turn]) -> tuple[list[float], int]:
-    """Give every turn; returns how long each call took (seconds), and how many turns were delivered."""
-    waits, given, delivered = [], [], 0
-    with progress_bar("Playing", len(turns)) as told:
+    """Store every turn; return how long each call took (seconds), and how many turns were delivered."""
+    waits, stored, delivered = [], [], 0
+    with progress_bar("Playing", len(turns)) as report:
         for turn in turns:
             start = time.perf_counter()
-            given.append(_give(provider, turn))
+            stored.append(_store(provider, turn))
             waits.append(time.perf_counter() - start)
-        for futures in given:
-            wait(futures, _PATIENCE)
+        for futures in stored:
+            wait(futures, _DELIVERY_SECONDS)
             if all(future.done() and future.exception() is None for future in futures):
                 delivered += 1
-                told(1, "")
+                report(1, "")
     return waits, delivered
 
 
-def _give(provider: HonchoProvider, turn: _Turn) -> list[Future[Receipt]]:
-    """A turn of today as an agent gives it; one of an earlier day with its time, as an import does."""
+def _store(provider: HonchoProvider, turn: _Turn) -> list[Future[Receipt]]:
+    """Store a turn of today as an agent does, and an earlier one with its time, as an import does."""
     if turn.user.created_at is None:
         return [provider.sync_turn(turn.user.content, turn.assistant.content)]
     return [
@@ -135,7 +135,7 @@ def _give(provider: HonchoProvider, turn: _Turn) -> list[Future[Receipt]]:
 
 
 def _ask(console: Console, provider: HonchoProvider, tool: str, args: dict[str, object]) -> bool:
-    """Call a tool and show call and answer; returns whether it answered."""
+    """Call a tool and print call and answer; return whether it succeeded."""
     shown = ", ".join(f"{name}={json.dumps(value, ensure_ascii=False)}" for name, value in args.items())
     console.print()
     print_text(console, f"{tool}({shown})", style="bold cyan")
@@ -148,17 +148,17 @@ def _ask(console: Console, provider: HonchoProvider, tool: str, args: dict[str, 
 
 
 def _shortened(answer: str) -> Iterator[str]:
-    """The lines of an answer, the first few of each of its parts."""
+    """Return the first lines of each paragraph of an answer."""
     parts = [part.split("\n") for part in answer.split("\n\n")]
-    for place, lines in enumerate(parts):
-        if place and len(lines) > 1:
+    for index, lines in enumerate(parts):
+        if index and len(lines) > 1:
             yield ""
-        yield from lines[:_SHOWN]
-        if len(lines) > _SHOWN:
-            yield f"  … and {len(lines) - _SHOWN} more"
+        yield from lines[:_MAX_LINES]
+        if len(lines) > _MAX_LINES:
+            yield f"  … and {len(lines) - _MAX_LINES} more"
 
 
-def _tell(console: Console, kept: Path | None, seconds: float) -> None:
+def _print_next_steps(console: Console, kept: Path | None, seconds: float) -> None:
     state = hint("removed; honcho-exec demo --keep keeps it") if kept is None else f"kept in {kept}"
     look = "" if kept is None else f'honcho-exec --hermes-home {shlex.quote(str(kept))} search "Biscuit"'
     rows = [

@@ -1,4 +1,4 @@
-"""`serve`: the memory of this machine for any Honcho client, and for a person with a browser."""
+"""`serve`: offer this machine's memory to any Honcho client, and to a browser."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ _TEXT = 300
     "honcho-exec --hermes-home ~/.hermes serve       Hermes's own memory",
     "HONCHO_BASE_URL=http://localhost:8000 HONCHO_API_KEY=$(cat ~/.honcho/exec/serve.key) my-agent",
 )
-@click.option("--host", metavar="ADDRESS", default="127.0.0.1", help="Where to listen (127.0.0.1).")
-@click.option("--port", type=click.IntRange(0, 65535), default=8000, help="On which port (8000); 0 takes a free one.")
-@click.option("--no-auth", is_flag=True, help="Ask for no key; on this machine only.")
+@click.option("--host", metavar="ADDRESS", default="127.0.0.1", help="The address to listen on (127.0.0.1).")
+@click.option("--port", type=click.IntRange(0, 65535), default=8000, help="The port (8000); 0 chooses a free one.")
+@click.option("--no-auth", is_flag=True, help="Require no key; for this machine only.")
 @click.option("--open", "open_page", is_flag=True, help="Open the page in a browser, logged in by a one-time code.")
 @click.option(
     "--unauthenticated-share",
@@ -50,18 +50,18 @@ _TEXT = 300
     type=click.IntRange(1, 90),
     metavar="PERCENT",
     default=25,
-    help="How many of the connections clients may hold that have shown no key (25).",
+    help="The share of connections for clients without a key (25).",
 )
 @json_option
 @pass_cli
 def serve(cli: CliContext, host: str, port: int, *, no_auth: bool, open_page: bool, share: int) -> None:
     """Serve this memory over HTTP, with a page to look at it.
 
-    Any Honcho client can use it with the URL that is printed and the key, which is made once and kept in the state
-    folder; HONCHO_SERVE_KEY gives another. Ctrl-C ends it.
+    Any Honcho client can use it, with the URL that is printed and the key, which is created once and stored in the
+    state folder; HONCHO_SERVE_KEY replaces it. Ctrl-C ends it.
     """
     if not host.strip():
-        raise click.UsageError("--host needs an address: 127.0.0.1, or 0.0.0.0 to be reached from elsewhere")
+        raise click.UsageError("--host needs an address: 127.0.0.1, or 0.0.0.0 to be reached from other machines")
     near = is_loopback(host)
     if no_auth and not near:
         raise click.UsageError(f"--no-auth is for this machine only; {host} can be reached from elsewhere")
@@ -74,7 +74,7 @@ def serve(cli: CliContext, host: str, port: int, *, no_auth: bool, open_page: bo
             guard = Guard(site, key=key, loopback_only=near, is_public=is_public)
 
             def started(url: str, everywhere: bool) -> None:
-                _tell(cli, url, home / MEMORY_FILE, kept, no_auth=no_auth, everywhere=everywhere)
+                _print_address(cli, url, home / MEMORY_FILE, kept, no_auth=no_auth, everywhere=everywhere)
                 if open_page:
                     _open(url, home, code, left)
 
@@ -82,13 +82,13 @@ def serve(cli: CliContext, host: str, port: int, *, no_auth: bool, open_page: bo
 
 
 def _open(url: str, home: Path, code: OneTimeCode | None, left: ExitStack) -> None:
-    """Open the page in a browser; what that leaves behind is removed at the end."""
+    """Open the page in a browser; the temporary file for it is removed at the end."""
     page = f"{url}/"
     if code is not None:
         opener = write_opener(home, url, code.issue())
         left.callback(opener.unlink, missing_ok=True)
         page = opener.as_uri()
-    # Some browsers return only when they are closed, and all of them want an answer first.
+    # Some browsers return only when they are closed, and all of them request the page first.
     call_later(0, lambda: _browse(page, url))
 
 
@@ -97,8 +97,10 @@ def _browse(page: str, url: str) -> None:
         click.echo(f"No browser could be opened; open {url}/ in one.", err=True)
 
 
-def _tell(cli: CliContext, url: str, file: Path, kept: Path | None, *, no_auth: bool, everywhere: bool) -> None:
-    """Say where it is, and how to get the key, which is never printed."""
+def _print_address(
+    cli: CliContext, url: str, file: Path, kept: Path | None, *, no_auth: bool, everywhere: bool
+) -> None:
+    """Print the address, and how to get the key, which is never printed itself."""
     if cli.as_json:
         print_json({"url": url, "page": f"{url}/", "memory": str(file), "key_file": str(kept) if kept else None})
         return
@@ -107,12 +109,14 @@ def _tell(cli: CliContext, url: str, file: Path, kept: Path | None, *, no_auth: 
     rows = [("page", f"{url}/", ""), ("key", where, ""), ("memory", str(file), "")]
     print_fields(console, [("clients", f"HONCHO_BASE_URL={url}, and the key as HONCHO_API_KEY", ""), *rows])
     if everywhere:
-        print_text(console, "\nIt listens on every address of this machine; from elsewhere, use its name in the URL.")
+        print_text(
+            console, "\nIt listens on every address of this machine; on other machines, use its name in the URL."
+        )
     print_text(console, "\nCtrl-C ends it.", style="dim")
 
 
 def _state(outbox: Outbox) -> Mapping[str, object]:
-    """The outbox for the page: how much waits, what failed last, and how long deliveries took."""
+    """Return the outbox for the page: its rows, the last error, and the latest deliveries."""
     now = time.time()
     rows = [to_dict(row, now) for row in outbox.inspection.rows(limit=_ROWS)]
     shown = ("id", "state", "kind", "session", "who", "age", "attempts", "reason", "text")

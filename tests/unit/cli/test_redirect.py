@@ -35,7 +35,7 @@ def test_what_waited_for_a_mistyped_address_arrives_once_and_in_order(cli: Cli, 
     assert done.stdout.endswith("3 rows moved. Send them now with: honcho-exec outbox flush\n")
     assert cli("outbox", "flush").stdout == "3 of 3 rows were delivered.\n"
     assert said_at(mistyped) == ["one", "two", "three"]
-    assert cli("outbox", "redirect", "--yes").stdout == "Nothing waits for another address.\nNothing was moved.\n"
+    assert cli("outbox", "redirect", "--yes").stdout == "There are no rows for another address.\nNothing was moved.\n"
 
 
 @pytest.mark.usefixtures("mistyped")
@@ -78,7 +78,7 @@ def test_one_of_several_addresses_is_chosen(
     assert "1 row for 'http://127.0.0.1:10 hermes'" in done.stderr
     done = cli("outbox", "redirect", "--from", "http://nowhere", "--yes")
     assert (done.exit_code, done.stdout) == (2, "")
-    assert "nothing waits for" in done.stderr
+    assert "there are no rows for" in done.stderr
     assert json.loads(cli("outbox", "redirect", "--from", f"{WRONG} hermes", "--yes", "--json").stdout)["moved"] == 3
     assert cli("outbox", "flush").exit_code == 0
     assert said_at(server) == ["one", "two", "three"]
