@@ -1,6 +1,6 @@
 """What this package needs of a Honcho server and promises on it: on the embedded one, or on yours.
 
-    HONCHO_TEST_URL=http://localhost:8000 [HONCHO_TEST_KEY=…] pytest tests/reliability/test_contract.py
+    HONCHO_TEST_URL=http://localhost:8000 [HONCHO_TEST_KEY=…] pytest -m slow tests/reliability/test_contract.py
 
 Each test works in a workspace of its own, through a proxy that misbehaves.
 """

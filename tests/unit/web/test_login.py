@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 import pytest
-from support.browser import CHROMIUM, Browser, PageLeft
+from support.browser import Browser, PageLeft
 from support.serving import Serve, Served
 
 from honcho_exec.web.login import OneTimeCode
@@ -79,32 +79,31 @@ def test_code_is_valid_for_a_minute_or_until_the_next_one() -> None:
     assert codes.redeem(third) is None
 
 
-if CHROMIUM.exists():
+def arrive(browser: Browser, opener: Path) -> None:
+    """Open the file and follow it to the page; no script may be waiting when the browser goes on."""
+    browser.call("Page.navigate", url=opener.as_uri())
+    end = time.monotonic() + 20
+    protocol = ""
+    while protocol != "http:":
+        assert time.monotonic() < end
+        with suppress(PageLeft):
+            protocol = browser.run("location.protocol")
 
-    def arrive(browser: Browser, opener: Path) -> None:
-        """Open the file and follow it to the page; no script may be waiting when the browser goes on."""
-        browser.call("Page.navigate", url=opener.as_uri())
-        end = time.monotonic() + 20
-        protocol = ""
-        while protocol != "http:":
-            assert time.monotonic() < end
-            with suppress(PageLeft):
-                protocol = browser.run("location.protocol")
 
-    @pytest.mark.usefixtures("remembered")
-    def test_browser_is_logged_in_without_a_code_in_its_history(serve: Serve, tmp_path: Path) -> None:
-        opened = Opened(tmp_path)
-        served = serve("--open", **opened.environ)
-        opener = opener_of(opened.arguments())
-        with Browser(tmp_path / "chromium") as browser:
-            arrive(browser, opener)
-            browser.wait("document.querySelector('#content h2')")
-            assert browser.run("sessionStorage.getItem('honcho-exec-key')") == served.key
-            entries = browser.call("Page.getNavigationHistory")["entries"]
-            assert not [entry["url"] for entry in entries if "code" in entry["url"]]
-            assert browser.run("document.referrer") == ""
-            assert browser.errors == []
-            # A second browser finds the code used, and asks for the key.
-            browser.run("sessionStorage.clear()")
-            arrive(browser, opener)
-            browser.wait("document.getElementById('ask-key')?.open")
+@pytest.mark.usefixtures("remembered")
+def test_browser_is_logged_in_without_a_code_in_its_history(serve: Serve, tmp_path: Path) -> None:
+    opened = Opened(tmp_path)
+    served = serve("--open", **opened.environ)
+    opener = opener_of(opened.arguments())
+    with Browser(tmp_path / "chromium") as browser:
+        arrive(browser, opener)
+        browser.wait("document.querySelector('#content h2')")
+        assert browser.run("sessionStorage.getItem('honcho-exec-key')") == served.key
+        entries = browser.call("Page.getNavigationHistory")["entries"]
+        assert not [entry["url"] for entry in entries if "code" in entry["url"]]
+        assert browser.run("document.referrer") == ""
+        assert browser.errors == []
+        # A second browser finds the code used, and asks for the key.
+        browser.run("sessionStorage.clear()")
+        arrive(browser, opener)
+        browser.wait("document.getElementById('ask-key')?.open")

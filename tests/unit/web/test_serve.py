@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 from honcho import Honcho
 from honcho.http import AuthenticationError
-from support.browser import CHROMIUM, Browser
+from support.browser import Browser
 from support.serving import HOSTILE, Serve
 
 from honcho_exec import HonchoProvider
@@ -115,104 +115,105 @@ def test_outbox_state_has_the_latency_of_deliveries(serve: Serve) -> None:
     assert all(0 <= delivery["waited"] < 60 for delivery in state["deliveries"])
 
 
-if CHROMIUM.exists():
-
-    @pytest.fixture
-    def browser(tmp_path: Path, serve: Serve, remembered: HonchoProvider) -> Iterator[Browser]:
-        served = serve(HONCHO_WORKSPACE=remembered.status().workspace)
-        with Browser(tmp_path / "chromium") as browser:
-            browser.open(f"{served.url}/")
-            browser.wait("document.getElementById('ask-key').open")
-            browser.type("wrong")
-            browser.press("Enter")
-            browser.wait("document.getElementById('ask-key').open && !document.getElementById('key-wrong').hidden")
-            browser.type(served.key)
-            browser.press("Enter")
-            browser.wait("document.querySelector('#content h2')")
-            # The answer that the key is wrong is the one complaint that there may be.
-            browser.errors.clear()
-            yield browser
-            assert browser.run("document.title") != "owned"
-            assert browser.errors == []
-
-    def go(browser: Browser, route: str) -> str:
-        # Until the event, the page may still show what was there before, and not be busy.
-        browser.run(
-            "new Promise((done) => { addEventListener('hashchange', () => done(), { once: true });"
-            f" if (location.hash === {route!r}) done(); location.hash = {route!r}; }})"
-        )
-        browser.wait(f"{IDLE} && document.querySelector('#tabs [aria-current]').hash === '#/{route.split('/')[1]}'")
-        return str(browser.run("document.getElementById('content').innerText"))
-
-    def test_page_shows_the_memory(browser: Browser) -> None:
-        assert "talks" in go(browser, "#/sessions")
-        assert HOSTILE in go(browser, "#/sessions/talks")
-        assert "Lives by a lake" in go(browser, "#/peers/ada")
-        assert "Ada likes herons" in go(browser, "#/peers/ada")
-        assert "The heron stands in the reeds." in go(browser, "#/search/heron")
-        assert "No pending or parked rows." in go(browser, "#/outbox")
-        assert browser.run("document.querySelectorAll('svg.plot circle').length") > 0
-        colours = []
-        for dark in (False, True):
-            browser.dark(dark)
-            colours.append(browser.run("getComputedStyle(document.body).backgroundColor"))
-        assert colours[0] != colours[1]
-        browser.call("Emulation.setDeviceMetricsOverride", width=360, height=800, deviceScaleFactor=1, mobile=False)
-        for route, part in (("#/conclusions", ".danger"), ("#/search/heron", "form button"), ("#/outbox", "svg text")):
-            go(browser, route)
-            box = f"document.querySelector('#content {part}').getBoundingClientRect()"
-            assert browser.run(f"{box}.width / {box}.height") > 1.4, part
-            assert browser.run(f"{box}.height") > 10, part
-            assert browser.run("document.documentElement.scrollWidth") <= 360
-
-    def test_page_lists_all_workspaces_and_titles_failures(browser: Browser) -> None:
-        browser.run(
-            "Promise.all([...Array(101).keys()].map((number) => fetch('/v3/workspaces', {method: 'POST', body:"
-            " JSON.stringify({id: `w${number}`}), headers: {'Content-Type': 'application/json',"
-            " Authorization: `Bearer ${sessionStorage.getItem('honcho-exec-key')}`}})))"
-            ".then(() => document.getElementById('workspace').replaceChildren())"
-        )
-        go(browser, "#/sessions")
-        assert browser.run("document.getElementById('workspace').options.length") == 102
-        go(browser, "#/peers/no:id")
-        assert browser.run("document.title") == "Peers · Honcho memory"
-        assert "not found" in browser.run("document.getElementById('status').textContent")
-        browser.errors.clear()
-
-    def test_conclusion_is_deleted_by_keyboard_after_confirmation(browser: Browser, remembered: HonchoProvider) -> None:
-        go(browser, "#/conclusions")
-        for answer, left in (("Escape", 2), ("Enter", 2), ("Tab Enter", 1)):
-            browser.run("[...document.querySelectorAll('#content .danger')].at(-1).focus()")
-            browser.press("Enter")
-            browser.wait("document.getElementById('confirm').open")
-            assert browser.run("document.getElementById('confirm-text').textContent") == f"Ada {HOSTILE}"
-            for key in answer.split():
-                browser.press(key)
-            browser.wait(
-                "!document.getElementById('confirm').open"
-                f" && document.querySelectorAll('#content .danger').length === {left}"
-            )
-        assert '"Ada likes herons"' in remembered.handle_tool_call("honcho_conclude", {"list": True})
-        assert "onerror" not in remembered.handle_tool_call("honcho_conclude", {"list": True})
-        (left,) = json.loads(remembered.handle_tool_call("honcho_conclude", {"list": True}))["conclusions"]
-        remembered.handle_tool_call("honcho_conclude", {"delete_id": left["id"]})
-        browser.run("document.querySelector('#content .danger').click()")
-        browser.press("Tab")
+@pytest.fixture
+def browser(tmp_path: Path, serve: Serve, remembered: HonchoProvider) -> Iterator[Browser]:
+    served = serve(HONCHO_WORKSPACE=remembered.status().workspace)
+    with Browser(tmp_path / "chromium") as browser:
+        browser.open(f"{served.url}/")
+        browser.wait("document.getElementById('ask-key').open")
+        browser.type("wrong")
         browser.press("Enter")
-        browser.wait("document.querySelectorAll('#content .danger').length === 0")
+        browser.wait("document.getElementById('ask-key').open && !document.getElementById('key-wrong').hidden")
+        browser.type(served.key)
+        browser.press("Enter")
+        browser.wait("document.querySelector('#content h2')")
+        # The answer that the key is wrong is the one complaint that there may be.
         browser.errors.clear()
+        yield browser
+        assert browser.run("document.title") != "owned"
+        assert browser.errors == []
 
-else:
 
-    def test_page_loads_no_foreign_assets(serve: Serve) -> None:
-        served = serve("--no-auth")
-        with httpx.Client(base_url=served.url, trust_env=False) as http:
-            page = (
-                http.get("/").text
-                + http.get("/page.css").text
-                + http.get("/page.js").text
-                + http.get("/dom.js").text
-                + http.get("/plot.js").text
-            )
-        assert "innerHTML" not in page
-        assert "https://" not in page
+def go(browser: Browser, route: str) -> str:
+    # Until the event, the page may still show what was there before, and not be busy.
+    browser.run(
+        "new Promise((done) => { addEventListener('hashchange', () => done(), { once: true });"
+        f" if (location.hash === {route!r}) done(); location.hash = {route!r}; }})"
+    )
+    browser.wait(f"{IDLE} && document.querySelector('#tabs [aria-current]').hash === '#/{route.split('/')[1]}'")
+    return str(browser.run("document.getElementById('content').innerText"))
+
+
+def test_page_shows_the_memory(browser: Browser) -> None:
+    assert "talks" in go(browser, "#/sessions")
+    assert HOSTILE in go(browser, "#/sessions/talks")
+    assert "Lives by a lake" in go(browser, "#/peers/ada")
+    assert "Ada likes herons" in go(browser, "#/peers/ada")
+    assert "The heron stands in the reeds." in go(browser, "#/search/heron")
+    assert "No pending or parked rows." in go(browser, "#/outbox")
+    assert browser.run("document.querySelectorAll('svg.plot circle').length") > 0
+    colours = []
+    for dark in (False, True):
+        browser.dark(dark)
+        colours.append(browser.run("getComputedStyle(document.body).backgroundColor"))
+    assert colours[0] != colours[1]
+    browser.call("Emulation.setDeviceMetricsOverride", width=360, height=800, deviceScaleFactor=1, mobile=False)
+    for route, part in (("#/conclusions", ".danger"), ("#/search/heron", "form button"), ("#/outbox", "svg text")):
+        go(browser, route)
+        box = f"document.querySelector('#content {part}').getBoundingClientRect()"
+        assert browser.run(f"{box}.width / {box}.height") > 1.4, part
+        assert browser.run(f"{box}.height") > 10, part
+        assert browser.run("document.documentElement.scrollWidth") <= 360
+
+
+def test_page_lists_all_workspaces_and_titles_failures(browser: Browser) -> None:
+    browser.run(
+        "Promise.all([...Array(101).keys()].map((number) => fetch('/v3/workspaces', {method: 'POST', body:"
+        " JSON.stringify({id: `w${number}`}), headers: {'Content-Type': 'application/json',"
+        " Authorization: `Bearer ${sessionStorage.getItem('honcho-exec-key')}`}})))"
+        ".then(() => document.getElementById('workspace').replaceChildren())"
+    )
+    go(browser, "#/sessions")
+    assert browser.run("document.getElementById('workspace').options.length") == 102
+    go(browser, "#/peers/no:id")
+    assert browser.run("document.title") == "Peers · Honcho memory"
+    assert "not found" in browser.run("document.getElementById('status').textContent")
+    browser.errors.clear()
+
+
+def test_conclusion_is_deleted_by_keyboard_after_confirmation(browser: Browser, remembered: HonchoProvider) -> None:
+    go(browser, "#/conclusions")
+    for answer, left in (("Escape", 2), ("Enter", 2), ("Tab Enter", 1)):
+        browser.run("[...document.querySelectorAll('#content .danger')].at(-1).focus()")
+        browser.press("Enter")
+        browser.wait("document.getElementById('confirm').open")
+        assert browser.run("document.getElementById('confirm-text').textContent") == f"Ada {HOSTILE}"
+        for key in answer.split():
+            browser.press(key)
+        browser.wait(
+            "!document.getElementById('confirm').open"
+            f" && document.querySelectorAll('#content .danger').length === {left}"
+        )
+    assert '"Ada likes herons"' in remembered.handle_tool_call("honcho_conclude", {"list": True})
+    assert "onerror" not in remembered.handle_tool_call("honcho_conclude", {"list": True})
+    (left,) = json.loads(remembered.handle_tool_call("honcho_conclude", {"list": True}))["conclusions"]
+    remembered.handle_tool_call("honcho_conclude", {"delete_id": left["id"]})
+    browser.run("document.querySelector('#content .danger').click()")
+    browser.press("Tab")
+    browser.press("Enter")
+    browser.wait("document.querySelectorAll('#content .danger').length === 0")
+    browser.errors.clear()
+
+
+def test_page_loads_no_foreign_assets(serve: Serve) -> None:
+    served = serve("--no-auth")
+    with httpx.Client(base_url=served.url, trust_env=False) as http:
+        page = (
+            http.get("/").text
+            + http.get("/page.css").text
+            + http.get("/page.js").text
+            + http.get("/dom.js").text
+            + http.get("/plot.js").text
+        )
+    assert "innerHTML" not in page
+    assert "https://" not in page
