@@ -60,7 +60,13 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
     """Share the whole suite between two processes; chosen tests run in this one."""
     option = config.option
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    if whole and not option.usepdb and getattr(option, "numprocesses", 0) is None:
+    # The processes that are started come here too, and must not start others.
+    if (
+        whole
+        and not hasattr(config, "workerinput")
+        and not option.usepdb
+        and getattr(option, "numprocesses", 0) is None
+    ):
         option.numprocesses = _PROCESSES
 
 
