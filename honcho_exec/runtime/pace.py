@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import threading
 import time
 from collections import deque
@@ -38,7 +39,7 @@ class Pace:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._waiting: deque[Start] = deque()
+        self._waiting: deque[tuple[contextvars.Context, Start]] = deque()
         self._working: tuple[object, float] | None = None
         self._given = 0
         self._seen = (time.monotonic(), 0)
@@ -49,9 +50,10 @@ class Pace:
         self._given += 1
 
     def ask(self, start: Start) -> None:
-        """Call `start` when no other lane works: now, or later on another thread."""
+        """Call `start` in the present context when no other lane works: now, or later on another thread."""
+        context = contextvars.copy_context()
         with self._lock:
-            self._waiting.append(start)
+            self._waiting.append((context, start))
             if self._working is not None and time.monotonic() - self._working[1] < _LONGEST_WORK_SECONDS:
                 return
         self._next(None)
@@ -73,9 +75,10 @@ class Pace:
                 self._working = None
                 if not self._waiting:
                     return
-                start, turn, now = self._waiting.popleft(), object(), time.monotonic()
+                context, start = self._waiting.popleft()
+                turn, now = object(), time.monotonic()
                 self._working = (turn, now)
-            if start(partial(self._done, turn, now)):
+            if context.run(start, partial(self._done, turn, now)):
                 return
             before = turn
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextvars
 import threading
 from collections.abc import Callable
 
@@ -38,6 +39,23 @@ def test_lanes_work_one_at_a_time_in_the_order_of_asking() -> None:
     assert again.begun.is_set()
 
 
+def test_a_lane_begins_in_the_context_in_which_it_asked() -> None:
+    who = contextvars.ContextVar("who", default="nobody")
+    seen: list[str] = []
+
+    def start(_done: Callable[[], None]) -> bool:
+        seen.append(who.get())
+        return True
+
+    shared, first = Pace(), Lane()
+    shared.ask(first.start)
+    context = contextvars.copy_context()
+    context.run(who.set, "ada")
+    context.run(shared.ask, start)
+    first.done()
+    assert seen == ["ada"]
+
+
 def test_closed_lanes_are_passed_over_however_many() -> None:
     shared, first, last = Pace(), Lane(), Lane()
     shared.ask(first.start)
@@ -66,7 +84,7 @@ def test_a_lane_that_hangs_does_not_stop_the_others(monkeypatch: pytest.MonkeyPa
 def test_lanes_rest_while_callers_store_many_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pace, "_WINDOW_SECONDS", 0.0)
     monkeypatch.setattr(pace, "_LONGEST_REST_SECONDS", 0.05)
-    monkeypatch.setattr(pace, "_REST", 1_000_000.0)
+    monkeypatch.setattr(pace, "_REST_FACTOR", 1_000_000.0)
     shared, first, second = Pace(), Lane(), Lane()
     shared.ask(first.start)
     shared.ask(second.start)
