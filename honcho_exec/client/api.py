@@ -29,15 +29,15 @@ BATCH_KEY = "honcho_exec_batch"
 """Message metadata: the id of the frozen batch that the message was sent in."""
 
 ROW_KEY = "honcho_exec_row"
-"""Message metadata: the key that the message's row was given at its admission."""
+"""Message metadata: the key of the message's row in the outbox."""
 
 SOURCE_KEY = "honcho_exec_source"
 """Message metadata: the source key of a message that has one."""
 
 _MEMBERS_PER_PAGE = 50
-# How long to wait before a deleted session is asked for again (seconds): the server needs a few seconds to delete it,
-# and up to 300 s if somebody asked for it meanwhile.
-_NAME_FREED_AFTER = 20.0
+# The wait before a deleted session is asked for again: the server needs a few seconds to delete it, and up to 300 s if
+# it was asked for meanwhile.
+_NAME_FREED_AFTER_SECONDS = 20.0
 
 
 class HonchoApi:
@@ -71,7 +71,7 @@ class HonchoApi:
 
     @property
     def patience(self) -> float:
-        """Seconds from the start of a request for which it may land although nobody waits for its answer any more."""
+        """Seconds from the start of a request in which it may still arrive although its caller has given up."""
         return min(self._timeout, LATE_SECONDS) + LATE_SECONDS
 
     @staticmethod
@@ -80,15 +80,15 @@ class HonchoApi:
         return request_deadline(deadline)
 
     def ping(self) -> None:
-        """Make sure that the server answers and takes the key, also while the breaker is open."""
+        """Verify that the server answers and accepts the key, also while the breaker is open."""
         with self._guard.request(ignore_breaker=True):
             self._sdk.peers(size=1)
             self._guard.check_answer("items")
 
     def workspace_since(self) -> str:
-        """When the workspace was made, by the server's clock; makes it, and at most one request.
+        """Return when the workspace was created, by the server's clock; creates it, in at most one request.
 
-        Another time for the same name means another server, or one that somebody emptied.
+        Another time for the same name means another server, or one that was emptied.
         """
         if not self._workspace_since:
             with self._guard.request():
@@ -98,7 +98,7 @@ class HonchoApi:
         return self._workspace_since
 
     def server_version(self, deadline: Deadline) -> str | None:
-        """What the server calls its version, None when it does not say; the SDK has no question for it."""
+        """Return the server's title and version, None if it does not report them; the SDK has no request for it."""
         with self.within(deadline):
             try:
                 answer = self._http.get(f"{self._base_url}/openapi.json", timeout=self._timeout)
@@ -121,17 +121,17 @@ class HonchoApi:
             if error.cause != "not_found":
                 raise
             self._deleted.add(session)
-            raise SessionDeleted(session, retry_after=_NAME_FREED_AFTER) from error
+            raise SessionDeleted(session, retry_after=_NAME_FREED_AFTER_SECONDS) from error
         self._deleted.discard(session)
 
     def ensure_peers(self, peers: Collection[str]) -> None:
-        """Get or create peers, which join no session."""
+        """Get or create peers in no session."""
         for peer in sorted(peers):
             with self._guard.request():
                 self._sdk.peer(peer)
 
     def members(self, session: str) -> tuple[frozenset[str], bool]:
-        """The session's members, and whether these are all."""
+        """Return the session's members, and whether these are all."""
         with self._guard.request():
             found = frozenset(peer.id for peer in honcho.Session(session, self._sdk).peers())
             self._guard.check_answer("items")
@@ -140,7 +140,7 @@ class HonchoApi:
         return found, len(found) < _MEMBERS_PER_PAGE and total in (None, len(found))
 
     def join(self, session: str, peers: Mapping[str, tuple[bool, bool]]) -> None:
-        """Join peers as (observe_me, observe_others). Joining a member again hides what was said before."""
+        """Join peers as (observe_me, observe_others); joining a member again hides what was said before."""
         # Two requests that name peers in opposite orders can deadlock in the server.
         joining: list[tuple[honcho.PeerBase | str, SessionPeerConfig]] = [
             (peer, SessionPeerConfig(observe_me=me, observe_others=others))
@@ -163,21 +163,21 @@ class HonchoApi:
             _check_count(honcho.Session(session, self._sdk).add_messages(params), len(params))
 
     def has_batch(self, session: str, batch: str) -> bool:
-        """Whether the messages of a batch are there."""
+        """Return whether Honcho has the messages of a batch."""
         return bool(self._marked(session, BATCH_KEY, {batch}, batch))
 
     def known_rows(self, session: str, keys: Collection[str]) -> frozenset[str]:
-        """Which of at most 100 row keys the session has messages of."""
+        """Return those of at most 100 row keys that messages of the session carry."""
         return self._marked(session, ROW_KEY, keys, {"in": sorted(keys)})
 
     def known_sources(self, session: str, keys: Collection[str]) -> frozenset[str]:
-        """Which of at most 100 source keys the session has messages of."""
+        """Return those of at most 100 source keys that messages of the session carry."""
         return self._marked(session, SOURCE_KEY, keys, {"in": sorted(keys)})
 
     def _marked(self, session: str, mark: str, wanted: Collection[str], condition: object) -> frozenset[str]:
-        """Which of the wanted marks the session's messages carry in their metadata, the newest first.
+        """Return the wanted marks that messages of the session carry in their metadata.
 
-        Only what a message carries itself counts: a server may ignore filters.
+        Each message is checked itself: a server may ignore filters.
         """
         with self._guard.request():
             page = honcho.Session(session, self._sdk).messages(
@@ -186,7 +186,7 @@ class HonchoApi:
             return self._reconciliation.marks(page, mark, wanted)
 
     def newest_message_at(self, session: str) -> datetime | None:
-        """When the newest message of a session was created, as the server says; None if there is none."""
+        """Return when the newest message of a session was created, by the server's clock; None if there is none."""
         with self._guard.request():
             page = honcho.Session(session, self._sdk).messages(size=1, reverse=True)
             self._guard.check_answer("items")
@@ -198,19 +198,19 @@ class HonchoApi:
         They belong to no session if theirs was deleted and its name is not free yet.
         """
         first = conclusions[0]
-        place: dict[str, str] = {} if session in self._deleted else {"session_id": session}
+        location: dict[str, str] = {} if session in self._deleted else {"session_id": session}
         with self._guard.request():
             written = self._scope(first.observer, first.observed).create(
-                [{"content": conclusion.content, **place} for conclusion in conclusions]
+                [{"content": conclusion.content, **location} for conclusion in conclusions]
             )
             _check_count(written, len(conclusions))
 
     def known_conclusions(self, observer: str, observed: str, contents: Collection[str]) -> frozenset[str]:
-        """Which of these contents `observer` holds about `observed`, the newest first, however old they are."""
+        """Return those of these contents that `observer` holds about `observed`, however old."""
         return frozenset(self._conclusion_ids(observer, observed, contents, until_found=True))
 
     def conclusion_ids(self, observer: str, observed: str, contents: Collection[str]) -> dict[str, list[str]]:
-        """The ids of all conclusions with one of these contents, by content."""
+        """Return the ids of all conclusions with one of these contents, by content."""
         return self._conclusion_ids(observer, observed, contents, until_found=False)
 
     def _conclusion_ids(
@@ -221,7 +221,7 @@ class HonchoApi:
             return self._reconciliation.conclusion_ids(page, observer, observed, contents, until_found=until_found)
 
     def has_conclusion(self, conclusion_id: str, observer: str, observed: str, *, session: str | None) -> bool:
-        """Whether `observer` holds this conclusion about `observed`; from one session where one is named.
+        """Return whether `observer` holds this conclusion about `observed`; from one session if one is named.
 
         Raises:
             Inconclusive: the list has no end within the bounds of a look-up.
@@ -231,7 +231,7 @@ class HonchoApi:
             return self._reconciliation.has_conclusion(page, conclusion_id, observer, observed, session=session)
 
     def delete_conclusion(self, conclusion_id: str) -> None:
-        """Delete a conclusion; Rejected with cause `not_found` when there is none."""
+        """Delete a conclusion; raises `Rejected` with cause `not_found` if there is none."""
         with self._guard.request():
             self._scope("any", "any").delete(conclusion_id)
             if self._guard.answer.content:

@@ -35,7 +35,7 @@ class Reads:
         self._guard = guard
 
     def deriving(self) -> int:
-        """How many pieces are stored and not yet derived."""
+        """Return how many pieces are stored and not yet derived."""
         with self._guard.request():
             queue = self._sdk.queue_status()
             return queue.pending_work_units + queue.in_progress_work_units
@@ -43,7 +43,7 @@ class Reads:
     def conclusions(
         self, observer: str, observed: str, *, query: str | None, limit: int, session: str | None = None
     ) -> list[Conclusion]:
-        """The conclusions nearest to `query`, or the newest; those of one session where one is named."""
+        """Return the conclusions nearest to `query`, or the newest; from one session if one is named."""
         with self._guard.request():
             scope = self._scope(observer, observed)
             if query:
@@ -58,7 +58,7 @@ class Reads:
             ]
 
     def search(self, query: str, *, members: Sequence[str], limit: int) -> Found:
-        """The messages that match the query best, of the sessions that have all of these peers as members.
+        """Return the messages that match best, from the sessions that have all of these peers as members.
 
         One request to an embedded Honcho, and at most seven to a server, however many sessions there are. A server
         names no filter by membership without a trap: `peer_perspective` hides what was said before the peer joined
@@ -91,7 +91,7 @@ class Reads:
         return Found(_fused(rankings)[:limit], left_out)
 
     def _search(self, query: str, filters: dict[str, object] | None, limit: int, *, by: str | None = None) -> list[Hit]:
-        """One search: of the workspace, or of what one peer said."""
+        """Search the workspace, or the messages of one peer."""
         with self._guard.request():
             where = self._sdk if by is None else honcho.Peer(by, self._sdk)
             found = [_hit(message) for message in where.search(query, filters=filters, limit=limit)]
@@ -99,7 +99,7 @@ class Reads:
         return found
 
     def _common(self, sessions: Collection[str], peers: Sequence[str]) -> frozenset[str]:
-        """Those of the sessions that have all of these peers as members."""
+        """Return those of the sessions that have all of these peers as members."""
         common = frozenset(sessions)
         for peer in peers:
             ids = sorted(common)
@@ -111,7 +111,7 @@ class Reads:
         return common
 
     def _sessions(self, peer: str, filters: dict[str, object] | None = None, *, size: int) -> _SessionPage:
-        """The newest sessions that a peer is a member of, in one request."""
+        """Return the newest sessions that a peer is a member of, in one request."""
         with self._guard.request():
             page = honcho.Peer(peer, self._sdk).sessions(filters, size=size, reverse=True)
             ids = frozenset(str(session.id) for session in page.items)
@@ -119,7 +119,7 @@ class Reads:
         return _SessionPage(ids, complete=not page.has_next_page() and (page.total or 0) <= len(page))
 
     def peers(self, wanted: str) -> tuple[bool, list[str]]:
-        """Whether there is a peer of this name, and the newest 50 of the workspace if there is not."""
+        """Return whether a peer of this name exists, and if not the newest 50 of the workspace."""
         with self._guard.request():
             if _PEER_NAME.fullmatch(wanted):
                 # A server fails at names that no peer can have.
@@ -133,9 +133,9 @@ class Reads:
         return wanted in newest, newest
 
     def chat(self, query: str, *, observer: str, target: str | None, level: str, session: str | None = None) -> str:
-        """Ask what `observer` knows of `target` (of itself when None), from one session where one is named.
+        """Ask what `observer` knows of `target` (of itself if None), from one session if one is named.
 
-        Empty when it knows nothing.
+        Returns an empty text if it knows nothing.
         """
 
         def ask() -> str:
@@ -146,7 +146,7 @@ class Reads:
         return self._known(ask, "", counts_for_breaker=False)
 
     def card(self, observer: str, target: str | None) -> tuple[str, ...]:
-        """The card that `observer` keeps of `target` (of itself when None)."""
+        """Return the card that `observer` keeps of `target` (of itself if None)."""
 
         def ask() -> tuple[str, ...]:
             facts = honcho.Peer(observer, self._sdk).get_card(target=target)
@@ -156,7 +156,7 @@ class Reads:
         return self._known(ask, ())
 
     def peer_context(self, observer: str, target: str | None, *, query: str | None = None) -> Context:
-        """Representation and card of `target` as `observer` sees it (of itself when None)."""
+        """Return representation and card of `target` as `observer` sees it (of itself if None)."""
 
         def ask() -> Context:
             found = honcho.Peer(observer, self._sdk).context(target=target, search_query=query or None)
@@ -165,7 +165,7 @@ class Reads:
         return self._known(ask, Context())
 
     def self_context(self, peer: str, session: str, viewer: str) -> Context:
-        """What a peer knows of itself from one session, and the card that `viewer` keeps of it, or else its own."""
+        """Return what a peer knows of itself from one session, with the card that `viewer` keeps of it, or its own."""
 
         def ask() -> str:
             representation = honcho.Peer(peer, self._sdk).representation(session=session) or ""
@@ -177,7 +177,7 @@ class Reads:
     def session_context(
         self, session: str, *, target: str | None = None, observer: str | None = None, tokens: int | None = None
     ) -> Context:
-        """Summary and last messages of a session, with representation and card of `target` if one is given.
+        """Return summary and last messages of a session, with representation and card of `target` if one is given.
 
         `tokens` bounds summary and messages together, of which Honcho gives the summary two fifths at most.
         """
@@ -199,7 +199,7 @@ class Reads:
         return known or self._known(lambda: ask(None, None), Context())
 
     def _known(self, ask: Callable[[], T], nothing: T, *, counts_for_breaker: bool = True) -> T:
-        """The answer of one read, or `nothing` if the server does not know whom it is about."""
+        """Return the answer of one read, or `nothing` if the server does not know the peer or session."""
         try:
             with self._guard.request(counts_for_breaker=counts_for_breaker):
                 return ask()
@@ -214,14 +214,14 @@ class Reads:
 
 @dataclass(frozen=True, slots=True)
 class _SessionPage:
-    """One page of sessions, and whether there are no more."""
+    """The sessions of one page, and whether there are no more."""
 
     ids: frozenset[str]
     complete: bool
 
 
 def _fused(rankings: Sequence[Sequence[Hit]]) -> list[Hit]:
-    """One ranking of several whose scores are not known: the best of each, then the second of each."""
+    """Merge rankings without scores: the best of each, then the second of each."""
     in_turn = (hit for hits in zip_longest(*rankings) for hit in hits if hit is not None)
     return list({hit.id: hit for hit in in_turn}.values())
 

@@ -10,10 +10,10 @@ from honcho_exec.outbox.rows import OutboxRow
 
 __all__ = ["date_messages"]
 
-# A message that waited longer than this (seconds) is sent with the time it was said. Others take the server's
-# time, since a message that seems older than its author's joining is hidden from a search by perspective.
-_LONG_AGO = 60.0
-# A clock that says less than this (2025-06-01) has not been set yet (seconds since the epoch).
+# A message that waited longer than this is sent with the time it was said. Others take the server's time, since a
+# message that seems older than its author's joining is hidden from a search by perspective.
+_LONG_AGO_SECONDS = 60.0
+# A clock before 2025-06-01 has not been set yet (seconds since the epoch).
 _CLOCK_IS_SET = 1_748_736_000.0
 
 
@@ -33,9 +33,9 @@ def date_messages(
 
     Args:
         rows: messages of one session, in their order; those that were given with a time keep it.
-        clock: where time comes from.
-        dated: the latest time that the session was dated with from here; None if it never was.
-        newest: asks for the time of the newest message on the server; called once, if it has to be known.
+        clock: the source of time.
+        dated: the latest date given to the session from here; None if it never was.
+        newest: asks for the time of the newest message on the server; called at most once.
         verify: whether the session may have been dated later than `dated` says, from a copy of the state.
     """
     times: dict[int, float] = {}
@@ -49,9 +49,9 @@ def date_messages(
         if not isinstance(row.write, Message) or row.write.created_at is not None:
             continue
         said_at, waited = _said_at(row, clock)
-        if waited < _LONG_AGO and latest is None:
+        if waited < _LONG_AGO_SECONDS and latest is None:
             continue
-        if waited >= _LONG_AGO:
+        if waited >= _LONG_AGO_SECONDS:
             if not known:
                 newest_at, known = newest(), True
             latest = _later(latest, newest_at)
@@ -62,12 +62,12 @@ def date_messages(
 
 
 def _later(one: float | None, other: float | None) -> float | None:
-    """The later of two times; None if neither is known."""
+    """Return the later of two times; None if neither is known."""
     return max((at for at in (one, other) if at is not None), default=None)
 
 
 def _said_at(row: OutboxRow, clock: Clock) -> tuple[float | None, float]:
-    """When a message was said, if that is known, and for how many seconds it has waited."""
+    """Return when a message was said, if that is known, and for how many seconds it has waited."""
     now = clock.now()
     waited = clock.boot_time().since(row.admitted)
     if waited is not None and waited >= 0:

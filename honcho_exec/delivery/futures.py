@@ -1,4 +1,4 @@
-"""The Futures of what this process gave to the outbox."""
+"""The Future of a turn, which an interrupted caller cannot leave locked."""
 
 from __future__ import annotations
 
@@ -26,26 +26,26 @@ _LEAKED_SECONDS = 1.0
 
 
 def is_stored(future: Future[Receipt]) -> bool:
-    """Whether what was just given is durable: its Future has not failed, or only a request of its delivery has."""
+    """Return whether a turn just admitted is durable: its Future has not failed, or only a delivery request has."""
     return not future.done() or isinstance(future.exception(), RequestError | None)
 
 
 def done(receipt: Receipt) -> Future[Receipt]:
-    """A Future that holds `receipt`."""
+    """Return a Future that holds `receipt`."""
     future: Future[Receipt] = Future()
     future.set_result(receipt)
     return future
 
 
 def failed(error: HonchoExecError) -> Future[Receipt]:
-    """A Future that has failed with `error`."""
+    """Return a Future that has failed with `error`."""
     future: Future[Receipt] = Future()
     future.set_exception(error)
     return future
 
 
 def closed_first() -> Closed:
-    """What the Future of a turn fails with that is stored and not delivered when the provider closes."""
+    """Return the error of a turn that is stored and not delivered when the provider closes."""
     return Closed("the provider was closed first; the turn is in the outbox and will be delivered later")
 
 
@@ -60,28 +60,28 @@ class TurnFuture(Future[Receipt]):
 
     Attributes:
         durable: whether the turn is stored; False only while another process locks the outbox.
-        since: when it was given, on the monotonic clock; infinite while it is held back. Kept by `Turns`, as the rest.
-        remaining: how many rows are not settled.
+        since: when it was admitted, on the monotonic clock; infinite while held back. Set by `Turns`, as the rest.
+        remaining: how many rows are not delivered.
         written: how many were written.
-        already: how many were there before.
+        duplicates: how many Honcho had before.
     """
 
     durable = False
     since = math.inf
     remaining = 0
     written = 0
-    already = 0
+    duplicates = 0
     _state = "RUNNING"
     _result: Receipt | None = None
     _exception: BaseException | None = None
     _outcome: tuple[Receipt | None, BaseException | None] | None = None
-    # Set once, by the first who needs them.
+    # Set once, by the first caller that needs them.
     _base: threading.Condition | None = None
     _woken: deque[threading.Lock] | None = None
     _callbacks: deque[Callable[[], object]] | None = None
 
     def __init__(self, run: Callable[[Callable[[], None]], object]) -> None:
-        # Not the base class's, whose attributes are made by `__getattr__` for those who wait through it.
+        # The base class is not called: `__getattr__` makes its attributes for callers that wait through it.
         self._run = run
         self._forks = fork_count()
 
@@ -111,7 +111,7 @@ class TurnFuture(Future[Receipt]):
         return self._outcome is None
 
     def cancel(self) -> bool:
-        """Return False: a turn that was given cannot be taken back."""
+        """Return False: a turn cannot be cancelled."""
         return False
 
     def cancelled(self) -> bool:
@@ -145,7 +145,7 @@ class TurnFuture(Future[Receipt]):
         callbacks: deque[Callable[[], object]] = self.__dict__.setdefault("_callbacks", deque())
         callbacks.append(callback)
         if self._outcome is not None:
-            # The thread that takes it out of the queue calls it.
+            # The thread that removes it from the queue calls it.
             with suppress(ValueError):
                 callbacks.remove(callback)
                 call_guarded(_log, "a callback of a Future", callback, None)
@@ -181,15 +181,15 @@ class TurnFuture(Future[Receipt]):
         while woken:
             with suppress(IndexError):
                 woken.popleft().release()
-        # The thread that delivers neither waits for the base class's lock nor runs what is not ours.
+        # The thread that delivers neither waits for the base class's lock nor runs callbacks of callers.
         if self._base is None:
             self._end()
             if self._callbacks:
-                self._run(self._tell)
+                self._run(self._notify)
         elif self._base.acquire(blocking=False):
             waiters = self._end()
             self._base.release()
-            self._run(partial(self._tell, waiters))
+            self._run(partial(self._notify, waiters))
         else:
             self._run(self._end_later)
 
@@ -198,7 +198,7 @@ class TurnFuture(Future[Receipt]):
         waiters = self._end()
         if held:
             self._condition.release()
-        self._tell(waiters)
+        self._notify(waiters)
 
     def _end(self) -> list[Any]:
         """Complete the base class; return the waiters that were installed before."""
@@ -206,7 +206,7 @@ class TurnFuture(Future[Receipt]):
         self._state = "FINISHED"
         return list(self._waiters) if self._base is not None else []
 
-    def _tell(self, waiters: Sequence[Any] = ()) -> None:
+    def _notify(self, waiters: Sequence[Any] = ()) -> None:
         while self._callbacks:
             with suppress(IndexError):
                 call_guarded(_log, "a callback of a Future", self._callbacks.popleft(), None)

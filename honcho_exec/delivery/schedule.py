@@ -157,7 +157,7 @@ class Schedule:
 
     def _pause_after(self, error: HonchoExecError) -> float:
         if error.cause == "auth":
-            # What is refused before anything is sent says itself when it is worth another attempt.
+            # An error from before the request says itself when to try again.
             return error.retry_after or _AUTH_PAUSE_SECONDS
         pause = self._backoff.next(error)
         if isinstance(error, CircuitOpen):

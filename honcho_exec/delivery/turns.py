@@ -26,9 +26,9 @@ _log = logging.getLogger(__name__)
 
 
 @lru_cache(maxsize=1000)
-def _receipt(written: int, already: int) -> Receipt:
+def _receipt(written: int, duplicates: int) -> Receipt:
     """Return the same receipt for equal counts: callers may keep many."""
-    return Receipt(written, already)
+    return Receipt(written, duplicates)
 
 
 class _Admission:
@@ -93,7 +93,7 @@ class Turns:
         self._pace = pace
         self._lock = threading.Lock()
         self._futures: dict[str, TurnFuture] = {}
-        # Turns of other processes that write the same as one of ours; a set, since it is only added to and looked into.
+        # Turns of other processes that write the same as one of ours.
         self._carriers: set[str] = set()
         self._unreleased: set[LeaseHolder] = set()
         self._incident = next(reversed(outbox.file.incidents()), None)
@@ -214,14 +214,14 @@ class Turns:
                 if (future := self._futures.get(name)) is None:
                     continue
                 future.written += new
-                future.already += not new
+                future.duplicates += not new
                 future.remaining -= 1
                 if future.remaining <= 0:
                     done.append(self._futures.pop(name))
         now = self._clock.monotonic()
         for future in done:
             self._meter.sync_took(now - future.since)
-            future.set_result(_receipt(future.written, future.already))
+            future.set_result(_receipt(future.written, future.duplicates))
 
     def verify(self) -> bool:
         """Complete the turns whose rows another process delivered, parked or dropped; return whether some are open."""
@@ -244,7 +244,7 @@ class Turns:
         with self._lock:
             future = self._futures.pop(name, None)
         if future is not None and delivered:
-            future.set_result(_receipt(future.written, future.already + future.remaining))
+            future.set_result(_receipt(future.written, future.duplicates + future.remaining))
         elif future is not None:
             future.set_exception(
                 Rejected("the turn was taken out of the outbox before it was delivered", cause="dropped")

@@ -1,4 +1,4 @@
-"""Says once, while a sync is stuck, for how long it has been going."""
+"""Log a warning when a sync takes long."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _log = logging.getLogger(__name__)
 
 
 class SlowWatch:
-    """Logs one line when the oldest sync has been going for `after` seconds, and none more until all have ended.
+    """Logs one line when the oldest sync has been pending for `after` seconds, and none more until all have ended.
 
     Args:
-        age: seconds for which the oldest sync has been going; None when there is none. Called on the timer's thread.
-        quiet: whether something was said already of why it takes long.
+        age: returns the seconds for which the oldest sync has been pending, or None; called on the timer's thread.
+        quiet: returns whether it was logged already why it takes long.
         call_later: the process's alarm, or a test's own.
     """
 
@@ -33,14 +33,14 @@ class SlowWatch:
         self._age = age
         self._after = after
         self._quiet = quiet
-        self._timer = Timer(self._look, call_later)
+        self._timer = Timer(self._check, call_later)
         self._lock = threading.Lock()
         self._armed = False
-        self._said = False
+        self._logged = False
         self._closed = False
 
     def arm(self) -> None:
-        """Begin to watch, unless that has been done: a sync has begun."""
+        """Begin to watch, unless that has been done."""
         with self._lock:
             if self._armed:
                 return
@@ -57,14 +57,14 @@ class SlowWatch:
         if not self._closed:
             self._timer.set(self._after)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         age = self._age()
         if age is None:
             with self._lock:
-                self._armed = self._said = False
+                self._armed = self._logged = False
             return
-        if age >= self._after and not self._said and not self._quiet():
-            self._said = True
+        if age >= self._after and not self._logged and not self._quiet():
+            self._logged = True
             _log.warning("a sync has been going for %.1f s and is not done; nothing is lost, it goes on", age)
         with self._lock:
             self._again()

@@ -33,7 +33,7 @@ READING_TOOLS = {
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ask again for a deleted session after a tenth of a second."""
-    monkeypatch.setattr(honcho_api, "_NAME_FREED_AFTER", 0.1)
+    monkeypatch.setattr(honcho_api, "_NAME_FREED_AFTER_SECONDS", 0.1)
 
 
 def delete(server: FaultyServer, session: str = "s1") -> None:
@@ -114,7 +114,7 @@ def test_turns_of_a_deleted_session_survive_the_process(server: FaultyServer, ma
 def test_deleted_session_is_not_asked_for_with_every_call(
     server: FaultyServer, make_provider: MakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(honcho_api, "_NAME_FREED_AFTER", 60.0)
+    monkeypatch.setattr(honcho_api, "_NAME_FREED_AFTER_SECONDS", 60.0)
     provider = make_provider(base_url=server.url)
     provider.sync_turn("before", "").result(10)
     delete(server)

@@ -547,7 +547,7 @@ def test_message_of_before_the_clock_was_set_is_dated_by_how_long_it_waited() ->
 def test_times_of_a_session_never_decrease(
     server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offset: float
 ) -> None:
-    monkeypatch.setattr("honcho_exec.delivery.dating._LONG_AGO", 0.2)
+    monkeypatch.setattr("honcho_exec.delivery.dating._LONG_AGO_SECONDS", 0.2)
     home, clock = tmp_path / "state", Wall()
     clock.offset = offset
     with provider_at(home, server.url, clock) as provider:
@@ -572,7 +572,7 @@ def test_times_of_a_session_never_decrease(
 def test_times_of_a_session_do_not_decrease_after_a_backup_is_restored(
     server: FaultyServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pending: bool
 ) -> None:
-    monkeypatch.setattr("honcho_exec.delivery.dating._LONG_AGO", 0.2)
+    monkeypatch.setattr("honcho_exec.delivery.dating._LONG_AGO_SECONDS", 0.2)
     home, clock = tmp_path / "state", Wall()
     server.stop()
     with provider_at(home, server.url, clock) as provider:

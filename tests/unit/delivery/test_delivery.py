@@ -288,7 +288,7 @@ def test_a_turn_cannot_be_taken_back(server: FaultyServer, make_provider: MakePr
 def test_what_waited_long_carries_the_time_it_was_said(
     server: FaultyServer, make_provider: MakeProvider, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("honcho_exec.delivery.dating._LONG_AGO", 0.0)
+    monkeypatch.setattr("honcho_exec.delivery.dating._LONG_AGO_SECONDS", 0.0)
     provider = make_provider(base_url=server.url)
     provider.sync_turn("said long ago", "").result(10)
     (post,) = [seen for seen in server.requests if seen.is_for(*POST_MESSAGES)]
