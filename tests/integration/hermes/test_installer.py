@@ -40,7 +40,7 @@ def test_a_built_package_has_the_schema_for_its_entry_point(tmp_path: Path) -> N
     assert (schema.name, len(schema.fields)) == ("honcho_exec", len(Settings.model_fields))
 
 
-def test_again_changes_nothing(tmp_path: Path) -> None:
+def test_a_second_install_changes_nothing(tmp_path: Path) -> None:
     first = install(tmp_path)
     before = {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
     assert not install(tmp_path).changed
@@ -55,7 +55,7 @@ def test_an_older_copy_is_updated(tmp_path: Path) -> None:
     assert manifest.read_bytes() == (SOURCE / "plugin.yaml").read_bytes()
 
 
-def test_what_was_cut_short_is_finished_or_removed(tmp_path: Path) -> None:
+def test_an_interrupted_install_is_finished_or_removed(tmp_path: Path) -> None:
     folder = tmp_path / "plugins" / "honcho_exec"
     folder.mkdir(parents=True)
     (folder / ".plugin.yaml.123.new").write_text("name: hon")
@@ -67,7 +67,7 @@ def test_what_was_cut_short_is_finished_or_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["__init__.py", "plugin.yaml", "notes.txt"])
-def test_somebody_elses_folder_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_folder_with_other_files_is_refused(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "plugins" / "honcho_exec"
     folder.mkdir(parents=True)
     (folder / name).write_text("somebody else's")
@@ -78,7 +78,7 @@ def test_somebody_elses_folder_is_refused(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["__init__.py", "plugin.yaml"])
-def test_somebody_elses_plugin_is_not_removed(tmp_path: Path, name: str) -> None:
+def test_another_plugin_is_not_removed(tmp_path: Path, name: str) -> None:
     folder = install(tmp_path).folder
     (folder / name).write_text("somebody else's")
     with pytest.raises(StateError, match="another plugin"):
@@ -100,7 +100,7 @@ def test_a_link_or_a_file_is_refused(tmp_path: Path) -> None:
     assert SOURCE.joinpath("__init__.py").exists()
 
 
-def test_what_cannot_be_written_is_explained(tmp_path: Path) -> None:
+def test_an_unwritable_folder_is_reported(tmp_path: Path) -> None:
     (tmp_path / "plugins").touch()
     with pytest.raises(StateError, match="cannot be changed"):
         install(tmp_path)
@@ -115,7 +115,7 @@ def test_uninstall_removes_what_was_installed_and_its_cache(tmp_path: Path) -> N
     assert uninstall(tmp_path) == Installed(folder, changed=False, active=False)
 
 
-def test_uninstall_leaves_what_it_did_not_bring(tmp_path: Path) -> None:
+def test_uninstall_keeps_other_files(tmp_path: Path) -> None:
     folder = install(tmp_path).folder
     (folder / "notes.txt").write_text("mine")
     assert uninstall(tmp_path).changed
@@ -158,7 +158,7 @@ def test_the_manifest_has_the_packages_version() -> None:
     assert f"version: {honcho_exec.__version__}\n" in (SOURCE / "plugin.yaml").read_text()
 
 
-def test_the_host_is_not_needed(tmp_path: Path) -> None:
+def test_install_works_without_the_host(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; sys.modules.update(agent=None, hermes_cli=None, hermes_constants=None)\n"
         "from honcho_exec.cli.hermes.installer import install; print(install(Path(sys.argv[1])).changed)"

@@ -90,7 +90,9 @@ def test_a_configuration_that_only_hermes_understands_is_migrated(home: Path) ->
     assert config.read_text() == text
 
 
-def test_what_hermes_does_not_change_is_an_error(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_setting_that_hermes_does_not_change_is_an_error(
+    home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (home / "config.yaml").write_text(CONFIGS[0])
     script = tmp_path / "hermes.sh"
     monkeypatch.setattr("honcho_exec.cli.hermes.config_yaml.find_hermes", lambda: str(script))
@@ -103,7 +105,7 @@ def test_what_hermes_does_not_change_is_an_error(home: Path, monkeypatch: pytest
 
 
 @pytest.mark.usefixtures("no_hermes")
-def test_what_cannot_be_migrated_is_said(home: Path) -> None:
+def test_migrate_reports_why_nothing_can_be_migrated(home: Path) -> None:
     assert "nothing was migrated" in run("--undo").stderr
     assert "uses no memory provider" in run("--from", "honcho", "--apply").stderr
     (home / "config.yaml").write_text("memory:\n  provider: mem0\n")

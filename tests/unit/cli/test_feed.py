@@ -32,14 +32,16 @@ def _ingest(cli: Cli, path: str, code: int, *args: str) -> dict[str, Any]:
     return answer
 
 
-def test_a_failure_that_passes_is_waited_out(cli: Cli, server: FaultyServer, path: str) -> None:
+def test_a_temporary_failure_is_waited_out(cli: Cli, server: FaultyServer, path: str) -> None:
     server.rule(match=POST_MESSAGES, fault=status(429), times=1)
     answer = _ingest(cli, path, 0)
     assert (answer["written"], answer["already"], answer["kept"]) == (250, 0, 0)
     assert _ingest(cli, path, 0)["already"] == 250
 
 
-def test_what_goes_in_between_two_attempts_counts_as_written(make_provider: MakeProvider, server: FaultyServer) -> None:
+def test_a_message_delivered_between_two_attempts_counts_as_written(
+    make_provider: MakeProvider, server: FaultyServer
+) -> None:
     server.rule(match=POST_MESSAGES, fault=status(429), times=1)
     provider = make_provider(base_url=server.url, retry_attempts=1)
 
@@ -77,7 +79,7 @@ def test_a_full_outbox_is_waited_for(cli: Cli, monkeypatch: pytest.MonkeyPatch, 
     assert _ingest(cli, path, 0)["written"] == 250
 
 
-def test_an_outbox_that_stays_full_is_told(
+def test_an_outbox_that_stays_full_is_reported(
     cli: Cli, monkeypatch: pytest.MonkeyPatch, server: FaultyServer, path: str
 ) -> None:
     server.rule(fault=status(401))

@@ -76,7 +76,7 @@ def test_an_empty_outbox_says_so(cli: Cli) -> None:
 
 
 @pytest.mark.usefixtures("unreachable")
-def test_what_waits_is_one_line_each(cli: Cli, said: Callable[..., None]) -> None:
+def test_each_pending_row_is_one_line(cli: Cli, said: Callable[..., None]) -> None:
     said(LONG, "ok")
     cli("conclude", "Likes tea")
     heads, *lines = cli("outbox", "list").stdout.splitlines()
@@ -131,7 +131,7 @@ def test_a_row_is_shown_in_full(cli: Cli, said: Callable[..., None]) -> None:
     assert done.stdout.endswith("\n\n  " + LONG.replace("\x1b", "").replace("\n", "\n  ") + "\n")
 
 
-def test_ids_that_are_none(cli: Cli) -> None:
+def test_wrong_and_unknown_ids_are_refused(cli: Cli) -> None:
     for command in ("show", "retry", "drop"):
         done = cli("outbox", command, "x")
         assert (done.exit_code, done.stdout) == (2, "")
@@ -176,7 +176,7 @@ def test_a_parked_row_is_retried_and_delivered(cli: Cli, away: FaultyServer, sai
     assert [hit["content"] for hit in hits].count("poison ivy") == 1
 
 
-def test_what_is_not_retried_is_told(cli: Cli, away: FaultyServer, said: Callable[..., None]) -> None:
+def test_rows_that_are_not_retried_are_reported(cli: Cli, away: FaultyServer, said: Callable[..., None]) -> None:
     said("still to come")
     assert answer(cli, "retry", 1, 1, 7, code=1) == {
         "error": "row 1 was not retried: it is not parked, and is sent automatically;"
@@ -191,7 +191,7 @@ def test_what_is_not_retried_is_told(cli: Cli, away: FaultyServer, said: Callabl
 
 
 @pytest.mark.usefixtures("unreachable")
-def test_drop(cli: Cli, said: Callable[..., None]) -> None:
+def test_a_dropped_row_is_gone_and_a_missing_one_reported(cli: Cli, said: Callable[..., None]) -> None:
     said("a", "b", "c")
     done = cli("outbox", "drop", "1", stdin="y\n")
     assert (done.exit_code, done.stdout) == (2, "")
@@ -234,7 +234,7 @@ def test_on_a_terminal_a_row_takes_one_line(said: Callable[..., None]) -> None:
     assert lines[2].startswith("2   waiting")
 
 
-def test_what_a_running_host_is_sending_is_left_to_it(
+def test_rows_that_a_running_host_sends_are_left_to_it(
     cli: Cli, away: FaultyServer, make_provider: MakeProvider
 ) -> None:
     held = Gate()
@@ -310,7 +310,7 @@ def test_the_outbox_of_a_host(cli: Cli, tmp_path: Path) -> None:
     assert cli(*hermes, "outbox", "list").stdout.startswith("The outbox is empty")
 
 
-def test_settings_that_cannot_be_used_are_told(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_settings_are_reported(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HONCHO_BASE_URL", "htp://x")
     for args in (["list"], ["show", "1"], ["retry", "1"], ["drop", "1", "--yes"], ["flush"]):
         done = cli("outbox", *args)

@@ -28,7 +28,7 @@ def said_at(server: FaultyServer) -> list[str]:
     return [message["content"] for body in posted for message in body["messages"]]
 
 
-def test_what_waited_for_a_mistyped_address_arrives_once_and_in_order(cli: Cli, mistyped: FaultyServer) -> None:
+def test_rows_for_a_mistyped_address_arrive_once_and_in_order(cli: Cli, mistyped: FaultyServer) -> None:
     done = cli("outbox", "redirect", "--yes")
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout.startswith(f"3 rows for {WRONG}, workspace hermes, the oldest for")
@@ -51,7 +51,7 @@ def test_answers_in_json(cli: Cli, mistyped: FaultyServer) -> None:
 
 
 @pytest.mark.usefixtures("mistyped")
-def test_a_person_is_asked_and_nothing_is_moved_before(cli: Cli) -> None:
+def test_nothing_is_moved_before_the_person_agrees(cli: Cli) -> None:
     done = cli("outbox", "redirect")
     assert (done.exit_code, done.stdout) == (2, "")
     assert "--yes moves the rows without asking" in done.stderr
