@@ -36,8 +36,9 @@ PORTABLE = (
 # The oldest supported SDK is tried with all that uses it, and with all that reads what it writes.
 OLDEST_SDK = "honcho-ai==2.2.0"
 SDK_TESTS = ("tests/unit/delivery", "tests/unit/outbox", "tests/unit/embedded")
-# How long a call holds its caller is measured only by the session `test`, which runs alone.
-UNTIMED = ("-k", "not never_holds_its_caller")
+# How long a call holds its caller is measured only by the session `timing`, which runs alone.
+TIMED = "never_holds_its_caller"
+UNTIMED = ("-k", f"not {TIMED}")
 WITHOUT_HOST = "not host and not slow and not clients"
 
 
@@ -71,6 +72,12 @@ def test(session: nox.Session) -> None:
     session.run(str(ENVIRONMENT / "pytest"), *session.posargs)
 
 
+@nox.session(python=False, requires=["environment"])
+def timing(session: nox.Session) -> None:
+    """Measure how long a call holds its caller; run nothing else meanwhile."""
+    session.run(str(ENVIRONMENT / "pytest"), "-q", "-m", "slow", "-k", TIMED, "tests/integration/test_promises.py")
+
+
 @nox.session(python=False, requires=["tools"])
 def lint(session: nox.Session) -> None:
     """Check style, format and the imports between folders."""
@@ -100,7 +107,7 @@ def contract(session: nox.Session) -> None:
 @nox.session(python=False, requires=["environment"])
 def reliability(session: nox.Session) -> None:
     """Kill processes, run the state machines, and soak for a moment."""
-    session.run(str(ENVIRONMENT / "pytest"), "-q", "-m", "slow", "tests", "--ignore=tests/integration/hermes")
+    session.run(str(ENVIRONMENT / "pytest"), "-q", "-m", "slow", *UNTIMED, "tests", "--ignore=tests/integration/hermes")
     session.run(str(ENVIRONMENT / "python"), "tests/tools/soak.py", "--seconds", "10", "--seed", "1")
 
 

@@ -33,8 +33,8 @@ os.environ |= {"HOME": _HOME.name, "HERMES_HOME": str(Path(_HOME.name) / ".herme
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# A second one works while a test of the first waits.
-_PROCESSES = 2
+# On two cores: tests wait for half of their time.
+_PROCESSES = 3
 
 # Tests in these folders have this marker.
 _FOLDERS = {"slow": "reliability", "host": "hermes", "clients": "clients"}
@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Share the whole suite between two processes; chosen tests run in this one."""
+    """Share the whole suite between some processes; chosen tests run in this one."""
     option = config.option
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     # The processes that are started come here too, and must not start others.

@@ -134,6 +134,7 @@ def test_a_process_exits_at_once_whatever_the_server_does(tmp_path: Path, ending
     assert time.monotonic() - start < 4
 
 
+@pytest.mark.slow
 def test_giving_a_turn_never_holds_its_caller(tmp_path: Path) -> None:
     """In an interpreter of its own, so that the server's and the tests' own work is not what is measured."""
     program = (
