@@ -69,6 +69,8 @@ class PoisonSearch:
         except RequestError:
             return False
         if len(batch.rows) == 1:
+            # Its Future fails before those of the rows behind it.
+            self._outcome.on_refused(batch.rows, error)
             if not self._something_passes(batch):
                 return False
             batch = self._outbox.refresh(batch)

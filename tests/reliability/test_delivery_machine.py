@@ -680,6 +680,23 @@ def test_turns_that_go_together_are_told_of_in_their_order(machine: DeliveryMach
     machine.turns_are_told_of_in_their_order()
 
 
+def test_a_second_suspect_of_a_stream_fails_before_the_poison_behind_it(machine: DeliveryMachine) -> None:
+    for _ in range(7):
+        machine.say(0, "a", 1)
+    machine.say(0, "a", 1, "choke")
+    machine.say(0, "a", 1)
+    machine.say(0, "a", 1)
+    for _ in range(3):
+        machine.say(0, "b", 2)
+    machine.say(0, "a", 4)
+    machine.say(0, "a", 2, "choke")
+    machine.say(0, "a", 1, "poison")
+    machine.say(0, "b", 1)
+    machine.say(0, "a", 1)
+    machine.say(0, "b", 4)
+    machine.say(0, "b", 2)
+
+
 def test_what_is_done_while_the_server_looks_is_not_sent_again(machine: DeliveryMachine) -> None:
     trouble(machine, "message", [])
     trouble(machine, "messages", ["reset, done late"], ["slow"])
