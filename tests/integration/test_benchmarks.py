@@ -59,6 +59,7 @@ def script(*arguments: object, flags: tuple[str, ...] = ()) -> subprocess.Comple
     return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.host
 def test_the_script_runs_for_both_providers(tmp_path: Path) -> None:
     out = tmp_path / "figures.json"
     done = script("--quick", "--only", "requests", "--json", out)
@@ -71,6 +72,7 @@ def test_the_script_runs_for_both_providers(tmp_path: Path) -> None:
     assert found["not_measured"] == []
 
 
+@pytest.mark.host
 def test_at_the_limit_it_ends_and_says_what_was_not_measured() -> None:
     done = script("--only", "exit", "sessions", "--limit", "0.5", "--json")
     assert done.returncode == 1, done.stderr
