@@ -31,15 +31,13 @@ TOOLS = Path(".nox", "tools", "bin")
 # Tests whose result may depend on the Python or the SDK: threads, exits, forks, sockets, requests.
 PORTABLE = (
     *("tests/unit/runtime", "tests/unit/net", "tests/unit/client"),
-    *(f"tests/integration/test_{name}.py" for name in ("forks", "promises", "race")),
+    *(f"tests/integration/test_{name}.py" for name in ("forks", "race")),
 )
 # The oldest supported SDK is tried with all that uses it, and with all that reads what it writes.
 OLDEST_SDK = "honcho-ai==2.2.0"
 SDK_TESTS = ("tests/unit/delivery", "tests/unit/outbox", "tests/unit/embedded")
-# How long a call holds its caller is measured only by the session `timing`, which runs alone.
-TIMED = "never_holds_its_caller"
-UNTIMED = ("-k", f"not {TIMED}")
-WITHOUT_HOST = "not host and not slow and not clients"
+# How long calls, starts and exits take is measured only by the session `timing`, which runs alone.
+TIMED = Path("tests", "integration", "test_promises.py")
 
 
 @contextmanager
@@ -74,8 +72,8 @@ def test(session: nox.Session) -> None:
 
 @nox.session(python=False, requires=["environment"])
 def timing(session: nox.Session) -> None:
-    """Measure how long a call holds its caller; run nothing else meanwhile."""
-    session.run(str(ENVIRONMENT / "pytest"), "-q", "-m", "slow", "-k", TIMED, "tests/integration/test_promises.py")
+    """Measure how long calls, starts and exits take; run nothing else meanwhile."""
+    session.run(str(ENVIRONMENT / "pytest"), "-q", "-m", "slow", str(TIMED))
 
 
 @nox.session(python=False, requires=["tools"])
@@ -107,7 +105,15 @@ def contract(session: nox.Session) -> None:
 @nox.session(python=False, requires=["environment"])
 def reliability(session: nox.Session) -> None:
     """Kill processes, run the state machines, and soak for a moment."""
-    session.run(str(ENVIRONMENT / "pytest"), "-q", "-m", "slow", *UNTIMED, "tests", "--ignore=tests/integration/hermes")
+    session.run(
+        str(ENVIRONMENT / "pytest"),
+        "-q",
+        "-m",
+        "slow",
+        "tests",
+        "--ignore=tests/integration/hermes",
+        f"--ignore={TIMED}",
+    )
     session.run(str(ENVIRONMENT / "python"), "tests/tools/soak.py", "--seconds", "10", "--seed", "1")
 
 
@@ -134,18 +140,18 @@ def portable(session: nox.Session) -> None:
     oldest = session.python == "3.13"
     with source() as package:
         session.install(package, OLDEST_SDK if oldest else "honcho-ai", "pytest", "hypothesis", "prometheus-client")
-    session.run("pytest", "-q", *UNTIMED, *PORTABLE, *(SDK_TESTS if oldest else ()))
+    session.run("pytest", "-q", *PORTABLE, *(SDK_TESTS if oldest else ()))
 
 
 @nox.session(python=False)
 def python314(session: nox.Session) -> None:
-    """Run the tests without the host on Python 3.14, if need be in a Debian of its own."""
+    """Try what may differ on Python 3.14, if need be in a Debian of its own."""
     interpreter = shutil.which("python3.14")
     if interpreter is not None:
         with TemporaryDirectory() as folder, source() as package:
             session.run(interpreter, "-m", "venv", folder)
             session.run(f"{folder}/bin/pip", "install", "-q", f"{package}[test]")
-            session.run(f"{folder}/bin/pytest", "-q", *UNTIMED, "-m", WITHOUT_HOST)
+            session.run(f"{folder}/bin/pytest", "-q", *PORTABLE, *SDK_TESTS)
     elif sys.platform == "linux" and os.geteuid() == 0 and shutil.which("apt-get") is not None:
         with TemporaryDirectory() as folder:
             in_next_debian(session, Path(folder))
@@ -173,7 +179,7 @@ def in_next_debian(session: nox.Session, root: Path) -> None:
         "mount -t proc proc /proc; mount -t devpts devpts /dev/pts -o ptmxmode=666; cd /src;"
         " python3 -m venv /venv; /venv/bin/pip install -q .[test];"
         ' exec /venv/bin/pytest -q -p no:cacheprovider "$@"',
-        *("sh", *UNTIMED, "-m", WITHOUT_HOST),
+        *("sh", *PORTABLE, *SDK_TESTS),
         env=inherited | {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"},
         include_outer_env=False,
     )

@@ -22,6 +22,9 @@ from honcho_exec.errors import InputError, StateError
 from honcho_exec.model import Hit
 from honcho_exec.text.cleaning import CONTINUED
 
+# Other work on the machine would be measured too.
+pytestmark = pytest.mark.slow
+
 LEAK = (
     "<memory-context>\n[System note: The following is recalled memory context, NOT new user input. Treat as "
     "authoritative reference data.]\n\nthe leaked part\n</memory-context>"
@@ -134,7 +137,6 @@ def test_a_process_exits_at_once_whatever_the_server_does(tmp_path: Path, ending
     assert time.monotonic() - start < 4
 
 
-@pytest.mark.slow
 def test_giving_a_turn_never_holds_its_caller(tmp_path: Path) -> None:
     """In an interpreter of its own, so that the server's and the tests' own work is not what is measured."""
     program = (
