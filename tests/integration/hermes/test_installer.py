@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 import honcho_exec
 from honcho_exec.cli.hermes.dashboard import schema_source
@@ -31,9 +32,8 @@ def test_install_writes_the_files_of_the_package_and_the_schema(tmp_path: Path) 
 
 @pytest.mark.host
 def test_a_built_package_has_the_schema_for_its_entry_point(tmp_path: Path) -> None:
-    root = SOURCE.parents[2]
     command = [sys.executable, "setup.py", "--quiet", "build_py", "--build-lib", str(tmp_path)]
-    subprocess.run(command, cwd=root, check=True, timeout=60)
+    subprocess.run(command, cwd=ROOT, check=True, timeout=60)
     built = tmp_path / "honcho_exec" / "hermes" / "plugin"
     assert {"__init__.py", "cli.py", "config_schema.py", "plugin.yaml"} <= names_in(built)
     schema = runpy.run_path(str(built / "config_schema.py"))["CONFIG_SCHEMA"]
