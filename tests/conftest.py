@@ -34,7 +34,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # On two cores: tests wait for half of their time.
-_PROCESSES = 3
+_PROCESSES = 4
 
 # Tests in these folders have this marker.
 _FOLDERS = {"slow": "reliability", "host": "hermes", "clients": "clients"}
