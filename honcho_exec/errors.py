@@ -209,7 +209,7 @@ class Queued(HonchoExecError):  # noqa: N818 - reads as the state it reports
 
     def __init__(self, reason: HonchoExecError, *, durable: bool = True) -> None:
         what = "kept" if durable else "not stored yet, since another process locks the outbox. It waits in memory"
-        super().__init__(f"{reason}; the write is {what} and will be delivered by itself")
+        super().__init__(f"{reason}; the write is {what} and will be delivered automatically")
         self.cause = reason.cause
         self.retryable = reason.retryable
         self.retry_after = reason.retry_after

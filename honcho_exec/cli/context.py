@@ -48,7 +48,7 @@ class CliContext:
     Attributes:
         hermes_home: the Hermes home that was named, None if none was.
         as_json: whether the answer is JSON.
-        memory_named: whether the user was told which memory is in use.
+        memory_named: whether the memory in use was printed.
     """
 
     hermes_home: str | None = None

@@ -157,7 +157,7 @@ class SessionStore:
             finally:
                 os.close(file)
         except OSError as error:
-            _log.info("other processes are not told that a session was deleted: %s", error)
+            _log.info("other processes do not learn that a session was deleted: %s", error)
 
     def named(self, own: str) -> NamedSession | None:
         """Return the decision about the key with this own name."""

@@ -142,7 +142,7 @@ class Tools:
         pending = self._reader.read(lambda api: api.reads.deriving())
         if pending:
             return f"Honcho has {pending} messages or tasks yet to derive facts from; ask again later."
-        return "Honcho has derived nothing yet that belongs on it; it fills a card by itself over many turns."
+        return "Honcho has derived nothing yet that belongs on it; it fills a card automatically over many turns."
 
     def _search(self, args: Search) -> dict[str, object]:
         budget = args.max_tokens * CHARS_PER_TOKEN
@@ -285,7 +285,7 @@ class Tools:
         if self._shared:
             raise InputError(
                 f"`peer`: use 'user' or 'ai', not {peer[:80]!r}; others talk to this assistant as well, and what is"
-                " known of them is told to nobody else"
+                " known of them is shown to no other user"
             )
         self._conversation.ready()
         exists, peers = self._reader.read(lambda api: api.reads.peers(peer))

@@ -37,7 +37,7 @@ SERVER_FAILED = 500
 
 
 class Outcome(Protocol):
-    """Is told what became of rows."""
+    """Receives the outcome of rows."""
 
     def on_delivered(self, rows: Sequence[OutboxRow], *, new: bool) -> None:
         """Honcho has these rows: written now, or (`new` is False) there before; they are out of the outbox."""

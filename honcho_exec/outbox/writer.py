@@ -37,7 +37,7 @@ T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 
-# How long a change waits for another process's write before its caller is told that it is not durable.
+# How long a change waits for another process's write before its caller continues without it being durable.
 _LOCK_WAIT_SECONDS = 0.2
 # The thread ends after this long without a change.
 _IDLE_SECONDS = 2.0

@@ -18,7 +18,7 @@ __all__ = ["HostHooks"]
 
 
 class HostHooks:
-    """What a host calls beside `sync_turn` and the tools."""
+    """The calls of a host next to `sync_turn` and the tools."""
 
     _lifecycle: Lifecycle
 
@@ -64,9 +64,9 @@ class HostHooks:
             content: the entry; empty if it is removed.
             metadata: the host's: `old_text`, a part of the entry as it was, and `session_id`.
         """
-        told = metadata or {}
-        ref = self._lifecycle.ref(str(told.get("session_id") or ""))
-        return self._lifecycle.mirror().write(ref, action, target, content, told.get("old_text") or "")
+        given = metadata or {}
+        ref = self._lifecycle.ref(str(given.get("session_id") or ""))
+        return self._lifecycle.mirror().write(ref, action, target, content, given.get("old_text") or "")
 
     @offloaded
     @errors_in_future

@@ -22,7 +22,7 @@ _LONGEST_REST_SECONDS = 0.5
 _BUSY_ROWS = 50
 # How often the rate is measured.
 _WINDOW_SECONDS = 0.05
-# Another lane goes on when one has worked for so long: its disk may hang.
+# After this time the next lane starts although the present one works: its disk may hang.
 _LONGEST_WORK_SECONDS = 5.0
 
 Start = Callable[[Callable[[], None]], bool]

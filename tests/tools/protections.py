@@ -311,14 +311,14 @@ PROTECTIONS = (
         (f"{DELIVERY}::test_a_server_that_chokes_on_everything_parks_nothing",),
     ),
     Protection(
-        "what fails beside a suspect is a suspect too",
+        "rows that fail next to a suspect are suspects too",
         "delivery/poison.py",
         "                suspects.append(behind)\n",
         "                skipped.add(behind.stream)\n",
         (f"{MACHINE}::test_many_that_cannot_go_hold_nobody_up",),
     ),
     Protection(
-        "a suspect is handed to whoever waits behind it",
+        "a suspect is handed to the holder of the next row",
         "delivery/poison.py",
         "                    self._outbox.hand_over(suspect)\n",
         "                    pass\n",
@@ -463,7 +463,7 @@ PROTECTIONS = (
         (f"{OUTBOX}::test_nothing_of_what_was_delivered_stays_in_the_files",),
     ),
     Protection(
-        "the log beside the file is emptied",
+        "the log next to the file is emptied",
         "outbox/file.py",
         "        self._db.truncate_log()\n        self.reserve",
         "        self._db.checkpoint()\n        self.reserve",

@@ -62,7 +62,7 @@ def test_an_unreachable_server_is_1(cli: Cli) -> None:
 def test_a_conclusion_for_an_unreachable_server_is_kept(cli: Cli) -> None:
     done = cli("conclude", "Likes tea")
     assert done.exit_code == 1
-    assert "the write is kept and will be delivered by itself" in done.stderr
+    assert "the write is kept and will be delivered automatically" in done.stderr
 
 
 def test_conclusions_are_kept_listed_and_deleted(cli: Cli) -> None:
