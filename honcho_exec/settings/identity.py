@@ -39,7 +39,7 @@ __all__ = [
     "named_ref",
     "observer_of",
     "resolve",
-    "session_name",
+    "session_and_key",
     "user_peer",
 ]
 
@@ -118,7 +118,7 @@ def is_shared(settings: Settings, context: HostContext) -> bool:
 def resolve(settings: Settings, context: HostContext, environ: Mapping[str, str]) -> SessionRef:
     """Name the workspace, the session and both peers of a conversation."""
     peer = user_peer(settings, context, environ)
-    session, key = _session(settings, context, peer)
+    session, key = session_and_key(settings, context, peer)
     return SessionRef(
         workspace=short_name(settings.workspace, limit=MAX_PEER),
         session=session,
@@ -191,12 +191,7 @@ def observer_of(settings: Settings, ref: SessionRef, peer: str) -> str:
     return ref.ai_peer if peer == ref.ai_peer or settings.observes(ai=True)[1] else peer
 
 
-def session_name(settings: Settings, context: HostContext, peer: str) -> str:
-    """Return the session of a conversation, by the first rule that applies."""
-    return _session(settings, context, peer)[0]
-
-
-def _session(settings: Settings, context: HostContext, peer: str) -> tuple[str, str]:
+def session_and_key(settings: Settings, context: HostContext, peer: str) -> tuple[str, str]:
     """Return the session's name, and its key if the lane chooses the session; see `SessionRef.key`."""
     if context.session:
         session = safe_id(context.session)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from honcho_exec.errors import InputError
 from honcho_exec.settings import Settings
-from honcho_exec.settings.identity import HostContext, choice_of, resolve, session_name, user_peer
+from honcho_exec.settings.identity import HostContext, choice_of, resolve, session_and_key, user_peer
 from honcho_exec.settings.names import safe_id
 
 names = st.text(st.characters(exclude_categories=()), min_size=1, max_size=200).filter(str.strip)
@@ -88,7 +88,7 @@ def test_a_runtime_user_never_becomes_a_named_one() -> None:
     ],
 )
 def test_the_session(settings: dict[str, object], context: dict[str, str], session: str) -> None:
-    assert session_name(Settings(**settings), HostContext(**context), "ada") == session
+    assert session_and_key(Settings(**settings), HostContext(**context), "ada")[0] == session
 
 
 def test_the_repository_names_the_session(tmp_path: Path) -> None:
@@ -96,8 +96,8 @@ def test_the_repository_names_the_session(tmp_path: Path) -> None:
     inner.mkdir(parents=True)
     (tmp_path / "repo" / ".git").mkdir()
     settings = Settings(session_strategy="per-repo")
-    assert session_name(settings, HostContext(cwd=str(inner)), "ada") == "repo"
-    assert session_name(settings, HostContext(cwd="/nowhere/else"), "ada") == "else"
+    assert session_and_key(settings, HostContext(cwd=str(inner)), "ada")[0] == "repo"
+    assert session_and_key(settings, HostContext(cwd="/nowhere/else"), "ada")[0] == "else"
 
 
 runtime_ids = names.map(str.strip) | st.from_regex(r"[+@a-c]{1,3}[.:-][a-c]{1,2}", fullmatch=True)
@@ -141,14 +141,14 @@ def test_every_session_has_a_name_that_honcho_takes(
     settings: dict[str, Any], context: dict[str, str], peer: str
 ) -> None:
     made = Settings(**settings, sessions={context["cwd"]: context["session_id"]})
-    name = session_name(made, HostContext(**context), user_peer(Settings(peer_name=peer), HostContext(), {}))
+    name = session_and_key(made, HostContext(**context), user_peer(Settings(peer_name=peer), HostContext(), {}))[0]
     assert re.fullmatch(r"[a-zA-Z0-9_-]{1,100}", name)
 
 
 # Text of few characters, where those that are made alike meet, and the names that such text gets.
 near = st.text("ab1:-_. +@é", min_size=1, max_size=6).filter(str.strip)
 near |= st.sampled_from(["agent:main:telegram:dm:42", "x" * 120])
-keys = near | names | near.map(lambda raw: session_name(Settings(), HostContext(gateway_session_key=raw), "ada"))
+keys = near | names | near.map(lambda raw: session_and_key(Settings(), HostContext(gateway_session_key=raw), "ada")[0])
 
 
 def chat(key: str) -> HostContext:
@@ -176,8 +176,8 @@ def test_a_person_never_takes_the_session_of_a_hosts_chat(raw: str, where: str, 
     settings = Settings(session_strategy="per-session" if where == "session_id" else "per-directory")
     key = f"agent:main:telegram:{chat_id}"
     for name in (raw, key, key.replace(":", "-"), f"{key}!"):
-        person = session_name(settings, HostContext(**{"cwd": "/x", where: name}), "ada")
-        assert person != session_name(settings, HostContext(gateway_session_key=key), "ada")
+        person = session_and_key(settings, HostContext(**{"cwd": "/x", where: name}), "ada")
+        assert person != session_and_key(settings, HostContext(gateway_session_key=key), "ada")
 
 
 @pytest.mark.slow
@@ -188,7 +188,7 @@ def test_no_two_of_240_000_chats_of_a_gateway_share_a_session() -> None:
         chats |= {f"agent:main:{kind}{number}" for number in range(0, 10**9, 50_000)}
     chats = {key for key in chats if key.strip(":")}
     assert len(chats) > 230_000
-    assert len({session_name(Settings(), chat(key), "77") for key in chats}) == len(chats)
+    assert len({session_and_key(Settings(), chat(key), "77") for key in chats}) == len(chats)
 
 
 @given(st.sets(near, min_size=2, max_size=6), st.booleans())
@@ -211,7 +211,7 @@ def test_long_names_are_cut_and_stay_apart(first: str, second: str, where: str) 
     first, second = first.replace("/", "_"), second.replace("/", "_")
     context = [HostContext(**{"cwd": "/x", where: f"chat:{'x' * 120}:{name}"}) for name in (first, second)]
     settings = Settings(session_strategy="per-session" if where == "session_id" else "per-directory")
-    found = [session_name(settings, one, "ada") for one in context]
+    found = [session_and_key(settings, one, "ada") for one in context]
     assert all(len(name) <= 100 for name in found)
     assert (found[0] == found[1]) == (first == second)
 
@@ -228,4 +228,4 @@ def test_no_title_names_the_session_of_a_gateways_chat(kind: str) -> None:
     key = f"agent:main:matrix:{kind}:7"
     chat = HostContext(gateway_session_key=key, user_id="7")
     titled = HostContext(session_title=key)
-    assert session_name(Settings(), titled, "ada") != session_name(Settings(), chat, "7")
+    assert session_and_key(Settings(), titled, "ada") != session_and_key(Settings(), chat, "7")
